@@ -1,1 +1,3 @@
+//! The words the Cairn daemons share, and no policy.
 
+pub mod address;
