@@ -17,10 +17,7 @@ pub(super) enum Token {
     /// `*`, any characters, or none.
     Many,
     /// `[ab]`, `[a-z]` or `[!a]`: one character that is in a range, or in none of them.
-    Class {
-        negated: bool,
-        ranges: Vec<(char, char)>,
-    },
+    Class { negated: bool, ranges: Vec<(char, char)> },
 }
 
 impl Token {
@@ -38,9 +35,7 @@ impl Token {
         match self {
             Self::Literal(c) | Self::Separator(c) => is_parenthesis(c),
             Self::One | Self::Many => false,
-            Self::Class { ranges, .. } => ranges
-                .iter()
-                .any(|(from, to)| is_parenthesis(from) || is_parenthesis(to)),
+            Self::Class { ranges, .. } => ranges.iter().any(|(from, to)| is_parenthesis(from) || is_parenthesis(to)),
         }
     }
 
@@ -48,9 +43,7 @@ impl Token {
         match self {
             Self::Literal(own) | Self::Separator(own) => *own == c,
             Self::One | Self::Many => true,
-            Self::Class { negated, ranges } => {
-                ranges.iter().any(|&(from, to)| (from..=to).contains(&c)) != *negated
-            }
+            Self::Class { negated, ranges } => ranges.iter().any(|&(from, to)| (from..=to).contains(&c)) != *negated,
         }
     }
 }
@@ -73,9 +66,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token>, String> {
 }
 
 fn escaped(chars: &mut Chars<'_>) -> Result<char, String> {
-    chars
-        .next()
-        .ok_or_else(|| r"ends in `\`, which must have a character after it".to_owned())
+    chars.next().ok_or_else(|| r"ends in `\`, which must have a character after it".to_owned())
 }
 
 /// Reads on behind a `[`.
@@ -93,9 +84,7 @@ fn class(chars: &mut Chars<'_>) -> Result<Token, String> {
             from
         };
         if from > to {
-            return Err(format!(
-                "has the range `{from}-{to}`, which must go upwards"
-            ));
+            return Err(format!("has the range `{from}-{to}`, which must go upwards"));
         }
         ranges.push((from, to));
     }
@@ -128,11 +117,7 @@ impl Glob {
         if tokens == [Token::Many] {
             return Self::Anything;
         }
-        match tokens
-            .iter()
-            .map(Token::literal)
-            .collect::<Option<String>>()
-        {
+        match tokens.iter().map(Token::literal).collect::<Option<String>>() {
             Some(text) => Self::Literal(text.into()),
             None => Self::Mixed(tokens.into()),
         }
@@ -274,18 +259,9 @@ mod tests {
     fn a_broken_glob_is_refused_with_the_reason() {
         assert_eq!(refused("web[12"), "has a `[` without its `]`");
         assert_eq!(refused("web[1-"), "has a `[` without its `]`");
-        assert_eq!(
-            refused("web\\"),
-            r"ends in `\`, which must have a character after it"
-        );
-        assert_eq!(
-            refused("[!]"),
-            r"has an empty `[]`; a `]` inside is written `\]`"
-        );
-        assert_eq!(
-            refused("[z-a]"),
-            "has the range `z-a`, which must go upwards"
-        );
+        assert_eq!(refused("web\\"), r"ends in `\`, which must have a character after it");
+        assert_eq!(refused("[!]"), r"has an empty `[]`; a `]` inside is written `\]`");
+        assert_eq!(refused("[z-a]"), "has the range `z-a`, which must go upwards");
     }
 
     #[test]

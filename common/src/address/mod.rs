@@ -35,11 +35,7 @@ pub struct AddressError {
 
 impl AddressError {
     fn new(what: &'static str, value: &str, fault: impl Into<String>) -> Self {
-        Self {
-            what,
-            value: quoted(value),
-            fault: fault.into(),
-        }
+        Self { what, value: quoted(value), fault: fault.into() }
     }
 
     fn about(self, what: &'static str) -> Self {
@@ -145,10 +141,7 @@ struct FromText<T> {
 
 impl<T> FromText<T> {
     fn expecting(expected: &'static str) -> Self {
-        Self {
-            expected,
-            made: PhantomData,
-        }
+        Self { expected, made: PhantomData }
     }
 }
 
@@ -245,11 +238,7 @@ pub struct CheckAddress {
 impl CheckAddress {
     /// `HOST!alive:`, the address of every host's own incident.
     pub fn alive(host: HostName) -> Self {
-        Self {
-            host,
-            service: Name(Arc::from("alive")),
-            unit: Unit::default(),
-        }
+        Self { host, service: Name(Arc::from("alive")), unit: Unit::default() }
     }
 }
 
@@ -313,12 +302,8 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let lacks = |what| AddressError::new("address", text, what);
-        let (host, rest) = text
-            .split_once('!')
-            .ok_or_else(|| lacks("has no `!` after the host"))?;
-        let (service, rest) = rest
-            .split_once(':')
-            .ok_or_else(|| lacks("has no `:` after the service or resource"))?;
+        let (host, rest) = text.split_once('!').ok_or_else(|| lacks("has no `!` after the host"))?;
+        let (service, rest) = rest.split_once(':').ok_or_else(|| lacks("has no `:` after the service or resource"))?;
         let Some((service, resource)) = service.split_once('.') else {
             return Ok(Self::Check(CheckAddress {
                 host: host.parse()?,
@@ -326,9 +311,8 @@ impl FromStr for Address {
                 unit: rest.parse()?,
             }));
         };
-        let (unit, attribute) = rest
-            .rsplit_once('.')
-            .ok_or_else(|| lacks("has a resource, but no `.` before an attribute"))?;
+        let (unit, attribute) =
+            rest.rsplit_once('.').ok_or_else(|| lacks("has a resource, but no `.` before an attribute"))?;
         Ok(Self::Value(ValueAddress {
             host: host.parse()?,
             service: name("service", service)?,
@@ -340,8 +324,7 @@ impl FromStr for Address {
 }
 
 fn name(what: &'static str, text: &str) -> Result<Name, AddressError> {
-    text.parse()
-        .map_err(|error: AddressError| error.about(what))
+    text.parse().map_err(|error: AddressError| error.about(what))
 }
 
 impl FromStr for CheckAddress {
@@ -350,11 +333,7 @@ impl FromStr for CheckAddress {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         match text.parse()? {
             Address::Check(check) => Ok(check),
-            Address::Value(_) => Err(AddressError::new(
-                "address",
-                text,
-                "names a value, but must name a check",
-            )),
+            Address::Value(_) => Err(AddressError::new("address", text, "names a value, but must name a check")),
         }
     }
 }
@@ -365,11 +344,7 @@ impl FromStr for ValueAddress {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         match text.parse()? {
             Address::Value(value) => Ok(value),
-            Address::Check(_) => Err(AddressError::new(
-                "address",
-                text,
-                "names a check, but must name a value",
-            )),
+            Address::Check(_) => Err(AddressError::new("address", text, "names a check, but must name a value")),
         }
     }
 }
@@ -382,11 +357,7 @@ impl fmt::Display for CheckAddress {
 
 impl fmt::Display for ValueAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}!{}.{}:{}.{}",
-            self.host.0, self.service.0, self.resource.0, self.unit.0, self.attribute.0
-        )
+        write!(f, "{}!{}.{}:{}.{}", self.host.0, self.service.0, self.resource.0, self.unit.0, self.attribute.0)
     }
 }
 
@@ -445,35 +416,25 @@ mod tests {
     }
 
     fn unit() -> impl Strategy<Value = Unit> {
-        prop_oneof![r"[.()!:*?\[\]\\ a-]{0,16}", r"\PC{0,24}"]
-            .prop_map(|text| text.parse().unwrap())
+        prop_oneof![r"[.()!:*?\[\]\\ a-]{0,16}", r"\PC{0,24}"].prop_map(|text| text.parse().unwrap())
     }
 
     fn check() -> impl Strategy<Value = CheckAddress> {
-        (host(), name(), unit()).prop_map(|(host, service, unit)| CheckAddress {
-            host,
-            service,
-            unit,
-        })
+        (host(), name(), unit()).prop_map(|(host, service, unit)| CheckAddress { host, service, unit })
     }
 
     fn value() -> impl Strategy<Value = ValueAddress> {
-        (host(), name(), name(), unit(), name()).prop_map(
-            |(host, service, resource, unit, attribute)| ValueAddress {
-                host,
-                service,
-                resource,
-                unit,
-                attribute,
-            },
-        )
+        (host(), name(), name(), unit(), name()).prop_map(|(host, service, resource, unit, attribute)| ValueAddress {
+            host,
+            service,
+            resource,
+            unit,
+            attribute,
+        })
     }
 
     pub(super) fn address() -> impl Strategy<Value = Address> {
-        prop_oneof![
-            check().prop_map(Address::from),
-            value().prop_map(Address::from)
-        ]
+        prop_oneof![check().prop_map(Address::from), value().prop_map(Address::from)]
     }
 
     #[track_caller]
@@ -537,9 +498,7 @@ mod tests {
 
     #[test]
     fn the_attribute_starts_after_the_last_dot() {
-        let interface: ValueAddress = "r1!machine.network:eth0.100.in_bytes_per_s"
-            .parse()
-            .unwrap();
+        let interface: ValueAddress = "r1!machine.network:eth0.100.in_bytes_per_s".parse().unwrap();
         assert_eq!(interface.unit.as_str(), "eth0.100");
         let load: ValueAddress = "r1!machine.load_average:.1m".parse().unwrap();
         assert_eq!(load.unit.as_str(), "");
@@ -571,22 +530,13 @@ mod tests {
                 refused::<Unit>("a\nb"),
                 r#"unit "a\nb" holds '\n', but may hold only characters that are not control characters"#,
             ),
-            (
-                refused::<Address>("web1"),
-                r#"address "web1" has no `!` after the host"#,
-            ),
-            (
-                refused::<Address>("web1!machine"),
-                r#"address "web1!machine" has no `:` after the service or resource"#,
-            ),
+            (refused::<Address>("web1"), r#"address "web1" has no `!` after the host"#),
+            (refused::<Address>("web1!machine"), r#"address "web1!machine" has no `:` after the service or resource"#),
             (
                 refused::<Address>("web1!machine.disk:/var"),
                 r#"address "web1!machine.disk:/var" has a resource, but no `.` before an attribute"#,
             ),
-            (
-                refused::<Address>("web1!machine.disk:/var."),
-                r#"attribute "" is empty"#,
-            ),
+            (refused::<Address>("web1!machine.disk:/var."), r#"attribute "" is empty"#),
             (
                 refused::<Address>("web1!mächine:"),
                 r#"service "mächine" holds 'ä', but may hold only ASCII letters, digits, `-` and `_`"#,
@@ -621,11 +571,7 @@ mod tests {
     #[test]
     fn what_comes_off_the_wire_is_checked() {
         let error = serde_json::from_str::<HostName>(r#""web!1""#).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with(r#"host name "web!1" holds '!', but"#)
-        );
+        assert!(error.to_string().starts_with(r#"host name "web!1" holds '!', but"#));
         let error = serde_json::from_str::<Unit>("7").unwrap_err();
         assert!(error.to_string().contains("expected a unit"), "{error}");
     }

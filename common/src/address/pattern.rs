@@ -15,8 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::glob::{self, Glob, Token};
 use super::{
-    Address, AddressError, CheckAddress, FromText, HOST_NAME, HostName, NAME, Name, Rule, UNIT,
-    Unit, ValueAddress, read_from_text,
+    Address, AddressError, CheckAddress, FromText, HOST_NAME, HostName, NAME, Name, Rule, UNIT, Unit, ValueAddress,
+    read_from_text,
 };
 
 /// The longest pattern, without the backslashes that escape. Any address, however much of it must
@@ -51,15 +51,8 @@ pub struct Pattern {
 enum Scope {
     Everything,
     Service(Glob),
-    Checks {
-        service: Glob,
-        rest: Rest,
-    },
-    Values {
-        service: Glob,
-        resource: Glob,
-        rest: Option<Rest>,
-    },
+    Checks { service: Glob, rest: Rest },
+    Values { service: Glob, resource: Glob, rest: Option<Rest> },
 }
 
 /// The part after `:`.
@@ -82,9 +75,7 @@ impl Pattern {
             }
             escaped.push(c);
         }
-        escaped
-            .parse()
-            .expect("an address without its glob characters is a pattern within the bound")
+        escaped.parse().expect("an address without its glob characters is a pattern within the bound")
     }
 
     /// The text it was read from.
@@ -96,13 +87,9 @@ impl Pattern {
     pub fn matches(&self, address: &Address) -> bool {
         match address {
             Address::Check(check) => self.matches_check(check),
-            Address::Value(value) => self.matches_value(
-                &value.host,
-                &value.service,
-                &value.resource,
-                &value.unit,
-                &value.attribute,
-            ),
+            Address::Value(value) => {
+                self.matches_value(&value.host, &value.service, &value.resource, &value.unit, &value.attribute)
+            }
         }
     }
 
@@ -113,8 +100,7 @@ impl Pattern {
                 Scope::Everything => true,
                 Scope::Service(service) => service.matches(check.service.as_str()),
                 Scope::Checks { service, rest } => {
-                    service.matches(check.service.as_str())
-                        && rest.matches_unit(check.unit.as_str())
+                    service.matches(check.service.as_str()) && rest.matches_unit(check.unit.as_str())
                 }
                 Scope::Values { .. } => false,
             }
@@ -135,16 +121,10 @@ impl Pattern {
                 Scope::Everything => true,
                 Scope::Service(own) => own.matches(service.as_str()),
                 Scope::Checks { .. } => false,
-                Scope::Values {
-                    service: own_service,
-                    resource: own_resource,
-                    rest,
-                } => {
+                Scope::Values { service: own_service, resource: own_resource, rest } => {
                     own_service.matches(service.as_str())
                         && own_resource.matches(resource.as_str())
-                        && rest.as_ref().is_none_or(|rest| {
-                            rest.matches_value(unit.as_str(), attribute.as_str())
-                        })
+                        && rest.as_ref().is_none_or(|rest| rest.matches_value(unit.as_str(), attribute.as_str()))
                 }
             }
     }
@@ -171,11 +151,7 @@ impl Pattern {
                 service: service.literal()?.parse().ok()?,
                 unit: rest.as_unit.literal()?.parse().ok()?,
             })),
-            Scope::Values {
-                service,
-                resource,
-                rest,
-            } => {
+            Scope::Values { service, resource, rest } => {
                 let (unit, attribute) = rest.as_ref()?.as_unit_and_attribute.as_ref()?;
                 Some(Address::Value(ValueAddress {
                     host,
@@ -204,10 +180,7 @@ fn read(text: &str) -> Result<Pattern, String> {
     }
     check_length(text)?;
     if let Some(wrong) = UNIT.first_wrong(text.chars()) {
-        return Err(format!(
-            "holds {wrong:?}, but may hold only {}",
-            UNIT.allowed
-        ));
+        return Err(format!("holds {wrong:?}, but may hold only {}", UNIT.allowed));
     }
     let tokens = glob::tokens(text)?;
     let (host, behind_host) = part(&tokens, '!');
@@ -233,9 +206,7 @@ fn check_length(text: &str) -> Result<(), String> {
     }
     let length = text.len() - escapes;
     if length > MAX_BYTES {
-        return Err(format!(
-            "has {length} bytes, but may have at most {MAX_BYTES}"
-        ));
+        return Err(format!("has {length} bytes, but may have at most {MAX_BYTES}"));
     }
     Ok(())
 }
@@ -247,27 +218,17 @@ fn scope(tokens: &[Token]) -> Result<Scope, String> {
     let resource = match (resource, rest) {
         (None, None) => return Ok(Scope::Service(service)),
         (None, Some(rest)) => {
-            return Ok(Scope::Checks {
-                service,
-                rest: Rest::new(rest),
-            });
+            return Ok(Scope::Checks { service, rest: Rest::new(rest) });
         }
         (Some([]), None) => Glob::Anything,
         (Some(resource), _) => narrow_glob("resource", resource, &NAME)?,
     };
-    Ok(Scope::Values {
-        service,
-        resource,
-        rest: rest.map(Rest::new),
-    })
+    Ok(Scope::Values { service, resource, rest: rest.map(Rest::new) })
 }
 
 /// Splits at the first such separator.
 fn part(tokens: &[Token], separator: char) -> (&[Token], Option<&[Token]>) {
-    match tokens
-        .iter()
-        .position(|token| *token == Token::Separator(separator))
-    {
+    match tokens.iter().position(|token| *token == Token::Separator(separator)) {
         Some(at) => (&tokens[..at], Some(&tokens[at + 1..])),
         None => (tokens, None),
     }
@@ -280,23 +241,17 @@ fn narrow_glob(what: &str, tokens: &[Token], rule: &Rule) -> Result<Glob, String
         return Err(format!("has an empty {what}; `*` matches every {what}"));
     }
     if let Some(wrong) = rule.first_wrong(tokens.iter().filter_map(Token::literal)) {
-        return Err(format!(
-            "holds {wrong:?} in its {what}, which may hold only {}",
-            rule.allowed
-        ));
+        return Err(format!("holds {wrong:?} in its {what}, which may hold only {}", rule.allowed));
     }
     Ok(Glob::new(tokens))
 }
 
 impl Rest {
     fn new(tokens: &[Token]) -> Self {
-        let last_dot = tokens
-            .iter()
-            .rposition(|token| *token == Token::Separator('.'));
+        let last_dot = tokens.iter().rposition(|token| *token == Token::Separator('.'));
         Self {
             as_unit: Glob::new(tokens),
-            as_unit_and_attribute: last_dot
-                .map(|at| (Glob::new(&tokens[..at]), Glob::new(&tokens[at + 1..]))),
+            as_unit_and_attribute: last_dot.map(|at| (Glob::new(&tokens[..at]), Glob::new(&tokens[at + 1..]))),
             ignores_comments: !tokens.iter().any(Token::names_parenthesis),
         }
     }
@@ -311,17 +266,11 @@ impl Rest {
             || self
                 .as_unit_and_attribute
                 .as_ref()
-                .is_some_and(|(own_unit, own_attribute)| {
-                    own_attribute.matches(attribute) && own_unit.matches(&unit)
-                })
+                .is_some_and(|(own_unit, own_attribute)| own_attribute.matches(attribute) && own_unit.matches(&unit))
     }
 
     fn compared<'unit>(&self, unit: &'unit str) -> Cow<'unit, str> {
-        if self.ignores_comments {
-            strip_comments(unit)
-        } else {
-            Cow::Borrowed(unit)
-        }
+        if self.ignores_comments { strip_comments(unit) } else { Cow::Borrowed(unit) }
     }
 }
 
@@ -414,20 +363,14 @@ mod tests {
     #[track_caller]
     fn matching(text: &str, addresses: &[&str]) {
         for address in addresses {
-            assert!(
-                pattern(text).matches(&named(address)),
-                "{text} should match {address}"
-            );
+            assert!(pattern(text).matches(&named(address)), "{text} should match {address}");
         }
     }
 
     #[track_caller]
     fn not_matching(text: &str, addresses: &[&str]) {
         for address in addresses {
-            assert!(
-                !pattern(text).matches(&named(address)),
-                "{text} should not match {address}"
-            );
+            assert!(!pattern(text).matches(&named(address)), "{text} should not match {address}");
         }
     }
 
@@ -444,10 +387,7 @@ mod tests {
         let piece = (r"[ab.:! ]{0,3}[ab.]", comment);
         prop::collection::vec(piece, 1..4).prop_map(|pieces| {
             let bare = pieces.iter().map(|(text, _)| text.as_str()).collect();
-            let commented = pieces
-                .iter()
-                .flat_map(|(text, comment)| [text, " (", comment, ")"])
-                .collect();
+            let commented = pieces.iter().flat_map(|(text, comment)| [text, " (", comment, ")"]).collect();
             (bare, commented)
         })
     }
@@ -514,11 +454,7 @@ mod tests {
 
     #[test]
     fn a_host_alone_matches_all_of_it() {
-        let all = [
-            "web1!alive:",
-            "web1!port:http",
-            "web1!machine.disk:/var.free",
-        ];
+        let all = ["web1!alive:", "web1!port:http", "web1!machine.disk:/var.free"];
         matching("web*", &all);
         matching("web1!", &all);
         not_matching("web1", &["web10!alive:", "db1!alive:"]);
@@ -527,18 +463,12 @@ mod tests {
     #[test]
     fn a_service_alone_matches_its_checks_and_values() {
         matching("*!machine", &["w!machine.disk:/var.free", "w!machine:x"]);
-        not_matching(
-            "*!machine",
-            &["w!machine2.disk:/var.free", "w!port:machine"],
-        );
+        not_matching("*!machine", &["w!machine2.disk:/var.free", "w!port:machine"]);
     }
 
     #[test]
     fn a_resource_matches_only_values() {
-        matching(
-            "*!machine.disk",
-            &["w!machine.disk:/var.free", "w!machine.disk:.free"],
-        );
+        matching("*!machine.disk", &["w!machine.disk:/var.free", "w!machine.disk:.free"]);
         not_matching("*!machine.disk", &["w!machine.io:sda.x", "w!machine:disk"]);
         matching("*!machine.", &["w!machine.disk:/var.free"]);
         not_matching("*!machine.", &["w!machine:"]);
@@ -556,30 +486,15 @@ mod tests {
     fn the_rest_is_tried_as_unit_and_as_unit_and_attribute() {
         matching(
             "*!machine.network:eth0.100",
-            &[
-                "r!machine.network:eth0.100.in_bytes_per_s",
-                "r!machine.network:eth0.100",
-            ],
+            &["r!machine.network:eth0.100.in_bytes_per_s", "r!machine.network:eth0.100"],
         );
-        not_matching(
-            "*!machine.network:eth0.100",
-            &["r!machine.network:eth0.in_bytes_per_s"],
-        );
-        matching(
-            "*!machine.disk:/var.used_percentage",
-            &["w!machine.disk:/var.used_percentage"],
-        );
+        not_matching("*!machine.network:eth0.100", &["r!machine.network:eth0.in_bytes_per_s"]);
+        matching("*!machine.disk:/var.used_percentage", &["w!machine.disk:/var.used_percentage"]);
         not_matching(
             "*!machine.disk:/var.used_percentage",
-            &[
-                "w!machine.disk:/var.free",
-                "w!machine.disk:/.used_percentage",
-            ],
+            &["w!machine.disk:/var.free", "w!machine.disk:/.used_percentage"],
         );
-        matching(
-            "*!machine.load_average:.1m",
-            &["w!machine.load_average:.1m"],
-        );
+        matching("*!machine.load_average:.1m", &["w!machine.load_average:.1m"]);
         matching("*!machine.load_average:", &["w!machine.load_average:.1m"]);
     }
 
@@ -612,10 +527,7 @@ mod tests {
         not_matching("*!port:UnrealIRCd (6697)", &port);
         not_matching("*!port:*6667*", &port);
         not_matching("*!port:UnrealIRCd (6667)", &["w!port:UnrealIRCd"]);
-        matching(
-            "*!port.latency:UnrealIRCd.ms",
-            &["w!port.latency:UnrealIRCd (6667).ms"],
-        );
+        matching("*!port.latency:UnrealIRCd.ms", &["w!port.latency:UnrealIRCd (6667).ms"]);
     }
 
     #[test]
@@ -659,11 +571,7 @@ mod tests {
 
     #[test]
     fn only_a_complete_pattern_without_globs_names_an_address() {
-        for text in [
-            "web1!port:http",
-            "web1!alive:",
-            "web1!machine.disk:/var.free",
-        ] {
+        for text in ["web1!port:http", "web1!alive:", "web1!machine.disk:/var.free"] {
             assert_eq!(pattern(text).literal(), Some(named(text)));
         }
         assert_eq!(pattern(r"w!p:a\*b").literal(), Some(named("w!p:a*b")));
@@ -692,26 +600,11 @@ mod tests {
         for (text, expected) in [
             ("", r#"pattern "" is empty; `*` matches everything"#),
             ("web[1", r#"pattern "web[1" has a `[` without its `]`"#),
-            (
-                "web\\",
-                r#"pattern "web\\" ends in `\`, which must have a character after it"#,
-            ),
-            (
-                "web\t",
-                r#"pattern "web\t" holds '\t', but may hold only characters that are not control characters"#,
-            ),
-            (
-                "!machine",
-                r#"pattern "!machine" has an empty host; `*` matches every host"#,
-            ),
-            (
-                "*!:x",
-                r#"pattern "*!:x" has an empty service; `*` matches every service"#,
-            ),
-            (
-                "*!a.:x",
-                r#"pattern "*!a.:x" has an empty resource; `*` matches every resource"#,
-            ),
+            ("web\\", r#"pattern "web\\" ends in `\`, which must have a character after it"#),
+            ("web\t", r#"pattern "web\t" holds '\t', but may hold only characters that are not control characters"#),
+            ("!machine", r#"pattern "!machine" has an empty host; `*` matches every host"#),
+            ("*!:x", r#"pattern "*!:x" has an empty service; `*` matches every service"#),
+            ("*!a.:x", r#"pattern "*!a.:x" has an empty resource; `*` matches every resource"#),
             (
                 "machine.disk:/var",
                 r#"pattern "machine.disk:/var" holds ':' in its host, which may hold only ASCII letters, digits, `.`, `-` and `_`"#,
