@@ -1,1 +1,4 @@
+//! The words the Cairn daemons share.
 
+pub mod config;
+pub mod number;
