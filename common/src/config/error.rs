@@ -26,17 +26,27 @@ impl ConfigError {
     /// For the checks between the raw struct and the checked type; `text` names the key, as in
     /// `smtp.port is 99999, but must be at most 65535`.
     pub fn in_file(file: &Path, text: impl fmt::Display) -> Self {
-        Self { file: file.to_owned(), line: None, text: text.to_string() }
+        Self {
+            file: file.to_owned(),
+            line: None,
+            text: text.to_string(),
+        }
     }
 
     pub(super) fn on_line(file: &Path, line: usize, text: impl fmt::Display) -> Self {
-        Self { file: file.to_owned(), line: Some(line), text: text.to_string() }
+        Self {
+            file: file.to_owned(),
+            line: Some(line),
+            text: text.to_string(),
+        }
     }
 
     pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound => Self::in_file(file, "does not exist"),
-            io::ErrorKind::PermissionDenied => Self::in_file(file, "cannot be read: permission denied"),
+            io::ErrorKind::PermissionDenied => {
+                Self::in_file(file, "cannot be read: permission denied")
+            }
             _ => Self::in_file(file, format_args!("cannot be read: {error}")),
         }
     }
@@ -56,7 +66,11 @@ struct OneLine<'a>(&'a str);
 impl fmt::Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for char in self.0.chars() {
-            if char.is_control() { write!(f, "{}", char.escape_default())? } else { f.write_char(char)? }
+            if char.is_control() {
+                write!(f, "{}", char.escape_default())?;
+            } else {
+                f.write_char(char)?;
+            }
         }
         Ok(())
     }
@@ -89,7 +103,12 @@ pub(super) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str
     let name = folded(name);
     known
         .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&name, &folded(candidate)), *candidate))
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&name, &folded(candidate)),
+                *candidate,
+            )
+        })
         .filter(|(distance, candidate)| {
             let is_beginning = name.len() >= 3 && candidate.starts_with(&name);
             // One slip in three letters: `intervall` is `interval`, but `up` is not `ip`.
