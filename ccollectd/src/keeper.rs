@@ -24,9 +24,9 @@ const REPEAT_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// Ticks further apart than this were a pause of ours (a slow disk, a suspended machine), in which nobody could be heard.
 const OWN_PAUSE: Duration = Duration::from_secs(2);
 /// A plugin's unit that is overdue to be forgotten when we start has this long to be heard of.
-const FORGET_GRACE: Duration = Duration::from_secs(600);
+const FORGET_GRACE: Duration = Duration::from_mins(10);
 /// The time a plugin was last heard is saved this often at most, where `forget_after` needs it.
-const SAVE_HEARD_EVERY: Duration = Duration::from_secs(60);
+const SAVE_HEARD_EVERY: Duration = Duration::from_mins(1);
 
 /// Both clocks: dates are taken from the wall clock, absence is measured by the other one, which does not jump.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +97,22 @@ pub(crate) enum Output {
     Dropped(CheckAddress),
     /// Count a report that was refused, by the reason's name in the counters.
     Refused(&'static str),
+}
+
+impl Output {
+    /// The check that it drops, if it does.
+    pub(crate) fn dropped(&self) -> Option<&CheckAddress> {
+        match self {
+            Output::Dropped(address) => Some(address),
+            Output::Number(_)
+            | Output::Repeated(_)
+            | Output::Changed(..)
+            | Output::Happened(_)
+            | Output::Watched(_)
+            | Output::Saved(_)
+            | Output::Refused(_) => None,
+        }
+    }
 }
 
 /// What is remembered of a check across a restart.
@@ -439,9 +455,8 @@ impl Keeper {
         self.configured = addresses.into_iter().collect();
         self.inventory = hash(&self.configured);
         let configured = std::mem::take(&mut self.configured);
-        let mut outputs = self.drop_where(|address, kept| {
-            matches!(kept.source, Source::Configured) && !configured.contains(address)
-        });
+        let mut outputs =
+            self.drop_where(|address, kept| matches!(kept.source, Source::Configured) && !configured.contains(address));
         self.configured = configured;
         if self.journaled_inventory.as_ref() != Some(&self.inventory) {
             self.journaled_inventory = Some(self.inventory.clone());
@@ -619,7 +634,7 @@ fn millis(duration: Duration) -> u64 {
 /// 16 hexadecimal digits that differ when the list does, and are the same on every machine and in every version.
 fn hash(addresses: &BTreeSet<CheckAddress>) -> String {
     // No address holds a line feed, so the text stands for one list only.
-    let text: String = addresses.iter().map(|address| format!("{address}\n")).collect();
+    let text = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     let id = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, text.as_bytes()).simple().to_string();
     id[..16].to_owned()
 }

@@ -31,7 +31,7 @@ pub(crate) const MIGRATIONS: [&str; 1] = ["CREATE TABLE checks (
     CREATE TABLE inventory (hash TEXT NOT NULL) STRICT;"];
 
 /// No check is published less often, so that arithmetic with what the file says cannot overflow.
-const MAX_INTERVAL: Duration = Duration::from_secs(86_400);
+const MAX_INTERVAL: Duration = Duration::from_hours(24);
 
 /// All saved rows. One that makes no sense any more is skipped: the check is then seen for the first time.
 pub(crate) fn load_rows(db: &Connection) -> rusqlite::Result<Vec<Row>> {

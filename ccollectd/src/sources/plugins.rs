@@ -21,7 +21,7 @@ const MAX_TEXT_CHARS: usize = 1024;
 /// A `time` further off than this is no time but a mistake.
 const MAX_TIME_OFF_MS: u64 = 86_400_000;
 /// The longest `ttl_ms`. A leap year's backup may be yearly.
-pub(crate) const MAX_TTL: Duration = Duration::from_secs(366 * 86_400);
+pub(crate) const MAX_TTL: Duration = Duration::from_hours(366 * 24);
 /// How deep an attachment may nest. On its way it is wrapped into answers, which have a largest depth of their own.
 const MAX_DATA_DEPTH: usize = 16;
 /// Services that are ours: a plugin cannot speak for them.
