@@ -338,3 +338,170 @@ fn say_changed(check: &Check) {
         (false, _) => tracing::info!("{address} is down: {text}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Fixed;
+    use crate::keeper::{Input, Observed};
+    use common::journal::After;
+    use common::message::decode;
+    use common::socket::Subscriber;
+    use common::time::UnixMillis;
+
+    struct Rig {
+        _dir: tempfile::TempDir,
+        feed: Feed,
+        keeper: Keeper,
+        subscriber: Subscriber,
+        counters: Counters,
+    }
+
+    impl Rig {
+        /// A feed that watches `h!port:www`, and somebody who follows it.
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().expect("a folder");
+            let fixed = Fixed {
+                host: "h".parse().expect("a host"),
+                run_dir: dir.path().to_owned(),
+                state_dir: dir.path().to_owned(),
+                journal_entries: 100,
+                takes_plugins: false,
+            };
+            let counters = Counters::default();
+            let limits = Limits { forget_after: None, max_units: 1 };
+            let (feed, keeper) = Feed::open(&fixed, limits, &counters, false).await.expect("a feed");
+            let subscriber = Subscriber::connect(&dir.path().join("feed"), &["check.", "beat."]).await.expect("connected");
+            let mut rig = Self { _dir: dir, feed, keeper, subscriber, counters };
+            let www = vec!["h!port:www".parse().expect("an address")];
+            rig.keeper.apply(Now::read(), Input::Configured(www));
+            rig.until_connected().await;
+            rig
+        }
+
+        async fn until_connected(&mut self) {
+            let alive = self.keeper.alive(Now::read());
+            for _ in 0..500 {
+                self.feed.beat(Now::read(), &alive);
+                let wait = tokio::time::timeout(Duration::from_millis(20), self.subscriber.recv());
+                if wait.await.is_ok() {
+                    return;
+                }
+            }
+            panic!("no beat arrived");
+        }
+
+        fn observed(&mut self, states: &[bool]) -> Vec<Output> {
+            let observed = |up: bool| Observed {
+                service: "port".parse().expect("a name"),
+                unit: "www".parse().expect("a unit"),
+                time: UnixMillis(0),
+                interval: Duration::from_secs(1),
+                up,
+                retries: 0,
+                text: String::new(),
+            };
+            states.iter().flat_map(|&up| self.keeper.apply(Now::read(), Input::Observed(observed(up)))).collect()
+        }
+
+        /// The next message about a check: its state, its `seq` and the `head_seq` it gives.
+        async fn next(&self) -> (bool, Option<u64>, Option<u64>) {
+            loop {
+                let wait = tokio::time::timeout(Duration::from_secs(10), self.subscriber.recv());
+                let (topic, payload) = wait.await.expect("in time").expect("a message");
+                if topic.starts_with(b"check.h!") {
+                    let check: Check = decode(&payload).expect("a check");
+                    return (check.up, check.seq, check.head_seq);
+                }
+            }
+        }
+
+        /// No more can be written than is.
+        fn fill_disk(&self, is_full: bool) {
+            let db = self.feed.publisher.journal().db();
+            let pages: i64 = db.query_row("PRAGMA page_count", [], |row| row.get(0)).expect("a number");
+            let most = if is_full { pages } else { 1_000_000 };
+            db.query_row(&format!("PRAGMA max_page_count = {most}"), [], |_| Ok(())).expect("set");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_state_is_not_turned_back_by_an_older_one_of_the_same_batch() {
+        let mut rig = Rig::new().await;
+        let outputs = rig.observed(&[true, true, false, false, true]);
+        rig.feed.carry_out(Instant::now(), outputs);
+        assert_eq!(rig.next().await, (true, Some(1), None));
+        assert_eq!(rig.next().await, (false, Some(2), None));
+        assert_eq!(rig.next().await, (true, Some(3), None));
+        let outputs = rig.observed(&[true]);
+        rig.feed.carry_out(Instant::now(), outputs);
+        assert_eq!(rig.next().await, (true, None, Some(3)));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_full_disk_delays_the_journal_and_not_the_news() {
+        let mut rig = Rig::new().await;
+        let outputs = rig.observed(&[true]);
+        rig.feed.carry_out(Instant::now(), outputs);
+        assert_eq!(rig.next().await, (true, Some(1), None));
+
+        rig.fill_disk(true);
+        // The pages there are have room for a few entries.
+        let mut last = 1;
+        let mut up = true;
+        while rig.feed.failing.is_none() {
+            up = !up;
+            let mut outputs = rig.observed(&[up]);
+            for output in &mut outputs {
+                if let Output::Changed(check, _) = output {
+                    check.text = "x".repeat(1000);
+                }
+            }
+            rig.feed.carry_out(Instant::now(), outputs);
+            let next = rig.next().await;
+            assert_eq!(next.0, up);
+            last = next.1.unwrap_or(last);
+        }
+        assert_eq!(rig.feed.head(), last);
+        assert_eq!(rig.counters.snapshot()["journal.failed"], 1);
+
+        // Not tried again before its time.
+        let outputs = rig.observed(&[!up]);
+        rig.feed.carry_out(Instant::now(), outputs);
+        assert_eq!(rig.next().await, (!up, None, Some(last)));
+        assert_eq!(rig.counters.snapshot()["journal.failed"], 1);
+
+        rig.fill_disk(false);
+        rig.until_connected().await;
+        assert_eq!(rig.next().await, (up, Some(last + 1), None));
+        assert_eq!(rig.next().await, (!up, Some(last + 2), None));
+        assert!(rig.feed.waiting.is_empty() && rig.feed.failing.is_none());
+        let rows = store::load_rows(rig.feed.publisher.journal().db()).expect("rows");
+        assert_eq!(rows.iter().map(|row| row.up).collect::<Vec<_>>(), [!up]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_waits_for_the_disk_is_bounded() {
+        let mut rig = Rig::new().await;
+        let goodbye = rig.keeper.alive(Now::read());
+        for _ in 0..MAX_WAITING + 5 {
+            rig.feed.wait(Entry::Alive(Box::new(goodbye.clone())));
+        }
+        assert_eq!(rig.feed.waiting.entries.len(), MAX_WAITING);
+        assert_eq!(rig.counters.snapshot()["journal.dropped"], 5);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn entries_carry_their_place_and_their_origin() {
+        let mut rig = Rig::new().await;
+        let outputs = rig.observed(&[true]);
+        rig.feed.carry_out(Instant::now(), outputs);
+        let After::Entries(entries) = rig.feed.publisher.journal().after(None, 0, 10).expect("read") else {
+            panic!("gone")
+        };
+        let check: Check = decode(&entries[0].payload).expect("a check");
+        let epoch = rig.feed.epoch().clone();
+        assert_eq!((check.seq, check.epoch), (Some(1), Some(epoch.clone())));
+        assert_eq!(check.origin, Some(Origin { host: "h".parse().expect("a host"), epoch, seq: 1 }));
+    }
+}

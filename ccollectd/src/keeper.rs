@@ -638,3 +638,6 @@ fn hash(addresses: &BTreeSet<CheckAddress>) -> String {
     let id = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, text.as_bytes()).simple().to_string();
     id[..16].to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,3 +108,71 @@ pub(crate) fn save_inventory(tx: &Transaction<'_>, hash: &str) -> rusqlite::Resu
     tx.execute("INSERT INTO inventory VALUES (?1)", [hash])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database() -> Connection {
+        let db = Connection::open_in_memory().expect("a database");
+        MIGRATIONS.iter().try_for_each(|migration| db.execute_batch(migration)).expect("tables");
+        db
+    }
+
+    fn row(unit: &str, plugin: Option<PluginRow>) -> Row {
+        Row {
+            service: "app".parse().expect("a name"),
+            unit: unit.parse().expect("a unit"),
+            up: false,
+            changed: UnixMillis(-5),
+            time: UnixMillis(7),
+            text: "refused".to_owned(),
+            interval: Duration::from_millis(1500),
+            plugin,
+        }
+    }
+
+    #[test]
+    fn rows_come_back_as_they_were_saved_and_the_last_one_counts() {
+        let mut db = database();
+        let silent = PluginRow { reported: None, ttl: None, heard: UnixMillis(1) };
+        let known = PluginRow { reported: Some(true), ttl: Some(Duration::from_secs(9)), heard: UnixMillis(2) };
+        let rows = vec![row("", None), row("a", Some(silent.clone())), row("b", Some(known))];
+        let tx = db.transaction().expect("a transaction");
+        save_row(&tx, &row("b", Some(silent))).expect("saved");
+        save_row(&tx, &row("c", None)).expect("saved");
+        rows.iter().try_for_each(|row| save_row(&tx, row)).expect("saved");
+        drop_row(&tx, &"app".parse().expect("a name"), &"c".parse().expect("a unit")).expect("dropped");
+        tx.commit().expect("committed");
+        assert_eq!(load_rows(&db).expect("rows"), rows);
+    }
+
+    #[test]
+    fn the_inventory_is_one() {
+        let mut db = database();
+        assert_eq!(load_inventory(&db).expect("none"), None);
+        let tx = db.transaction().expect("a transaction");
+        save_inventory(&tx, "1").and_then(|()| save_inventory(&tx, "2")).expect("saved");
+        tx.commit().expect("committed");
+        assert_eq!(load_inventory(&db).expect("one"), Some("2".to_owned()));
+    }
+
+    #[test]
+    fn a_row_that_a_person_has_spoiled_is_skipped_or_bounded() {
+        let db = database();
+        let insert = |unit: &str, interval: i64, ttl: i64| {
+            db.execute(
+                "INSERT INTO checks VALUES ('app', ?1, 1, 0, 0, '', ?2, 1, NULL, ?3, 0)",
+                params![unit, interval, ttl],
+            )
+            .expect("inserted");
+        };
+        insert("a\nb", 1000, 1000);
+        insert("c", i64::MAX, i64::MAX);
+        insert("d", -1, -1);
+        let rows = load_rows(&db).expect("rows");
+        let bounds: Vec<_> =
+            rows.iter().map(|row| (row.interval, row.plugin.as_ref().and_then(|plugin| plugin.ttl))).collect();
+        assert_eq!(bounds, [(MAX_INTERVAL, None), (Duration::ZERO, None)]);
+    }
+}

@@ -213,3 +213,154 @@ fn is_within_depth(value: &Value, depth: usize) -> bool {
         | Value::Ext(..) => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: UnixMillis = UnixMillis(1_795_236_306_001);
+
+    /// A message from what people would write as JSON.
+    fn packed(json: &serde_json::Value) -> Bytes {
+        Bytes::from(rmp_serde::to_vec(json).expect("JSON is MessagePack"))
+    }
+
+    fn report(json: &serde_json::Value) -> (Report, Mended) {
+        read(&[packed(json)], NOW).expect("a report")
+    }
+
+    fn refused(frames: &[Bytes]) -> &'static str {
+        read(frames, NOW).expect_err("must be refused").reason()
+    }
+
+    #[test]
+    fn a_state_of_2013_is_a_report_of_now() {
+        let (report, mended) =
+            report(&serde_json::json!({"service": "nginx", "msg_type": "down", "unit": "all", "initial": true}));
+        assert_eq!((report.service.as_str(), report.unit.as_str()), ("nginx", "all"));
+        assert_eq!((report.time, report.ttl, report.said), (NOW, None, Said::Down { text: String::new() }));
+        assert!(mended.is_empty());
+    }
+
+    #[test]
+    fn a_time_is_taken_if_it_is_one() {
+        let time = |time: serde_json::Value| {
+            let (report, mended) = report(&serde_json::json!({"service": "a", "msg_type": "up", "time": time}));
+            (report.time, mended)
+        };
+        let day = i64::try_from(MAX_TIME_OFF_MS).expect("a day");
+        assert_eq!(time((NOW.0 - day).into()), (UnixMillis(NOW.0 - day), vec![]));
+        assert_eq!(time((NOW.0 + day).into()), (UnixMillis(NOW.0 + day), vec![]));
+        assert_eq!(time(serde_json::Value::Null), (NOW, vec![]));
+        let seconds = serde_json::json!(NOW.0 / 1000);
+        let float = serde_json::json!(1_795_236_306.5);
+        for bad in [seconds, float, (NOW.0 - day - 1).into(), u64::MAX.into(), i64::MIN.into(), "now".into(), [1].into()] {
+            assert_eq!(time(bad.clone()), (NOW, vec![("bad_time", 1)]), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_ttl_is_at_least_a_millisecond_and_at_most_a_year() {
+        let ttl = |ms: u64| {
+            let (report, mended) = report(&serde_json::json!({"service": "a", "msg_type": "up", "ttl_ms": ms}));
+            (report.ttl, mended)
+        };
+        assert_eq!(ttl(1), (Some(Duration::from_millis(1)), vec![]));
+        assert_eq!(ttl(366 * 86_400_000), (Some(MAX_TTL), vec![]));
+        for bad in [0, 366 * 86_400_000 + 1, u64::MAX] {
+            assert_eq!(ttl(bad), (None, vec![("bad_ttl", 1)]), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_left_out() {
+        let mut bytes = b"\x84\xa7service\xa1a\xa8msg_type\xa5value\xadresource_type\xa1r\xa6values\x83".to_vec();
+        for (name, value) in [(b'x', f64::NAN), (b'y', 2.0), (b'z', f64::NEG_INFINITY)] {
+            bytes.extend([0xa1, name, 0xcb]);
+            bytes.extend(value.to_be_bytes());
+        }
+        let (report, mended) = read(&[Bytes::from(bytes)], NOW).expect("a report");
+        assert_eq!(mended, [("not_finite", 2)]);
+        let y = ("y".parse().expect("a name"), 2.0);
+        let Said::Value { values, .. } = report.said else { panic!("{report:?}") };
+        assert_eq!(values, Values(vec![y]));
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        let (report, _) = report(&serde_json::json!({"service": "a", "msg_type": "up", "text": "ü".repeat(5000)}));
+        assert_eq!(report.said, Said::Up { text: "ü".repeat(1024) });
+    }
+
+    #[test]
+    fn an_attachment_that_nests_too_deep_is_left_out() {
+        let event = |depth: usize| {
+            let data = (1..depth).fold(serde_json::json!(1), |inside, _| serde_json::json!([inside]));
+            let message = serde_json::json!({"service": "a", "msg_type": "event", "severity": "ERR", "data": data});
+            let (report, mended) = report(&message);
+            let Said::Event { data, .. } = report.said else { panic!("{report:?}") };
+            (data.is_some(), mended)
+        };
+        assert_eq!(event(MAX_DATA_DEPTH), (true, vec![]));
+        assert_eq!(event(MAX_DATA_DEPTH + 1), (false, vec![("data_too_deep", 1)]));
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused_with_the_reason() {
+        let good = packed(&serde_json::json!({"service": "a", "msg_type": "up"}));
+        assert_eq!(refused(&[]), "frames");
+        assert_eq!(refused(&[good.clone(), good]), "frames");
+        assert_eq!(refused(&[Bytes::new()]), "undecodable");
+        assert_eq!(refused(&[Bytes::from_static(b"{\"service\": \"a\"}")]), "undecodable");
+        for bad in [
+            serde_json::json!({"service": "a"}),
+            serde_json::json!({"service": "a b", "msg_type": "up"}),
+            serde_json::json!({"service": "a", "msg_type": "sideways"}),
+            serde_json::json!({"service": "a", "msg_type": "up", "unit": "a\nb"}),
+            serde_json::json!({"service": "a", "msg_type": "up", "ttl_ms": -1}),
+            serde_json::json!({"service": "a", "msg_type": "value", "resource_type": "r", "values": {"x": "1"}}),
+            serde_json::json!({"service": "a", "msg_type": "event", "severity": "BAD"}),
+            serde_json::json!(["service", "a"]),
+        ] {
+            assert_eq!(refused(&[packed(&bad)]), "undecodable", "{bad}");
+        }
+        for service in RESERVED {
+            assert_eq!(refused(&[packed(&serde_json::json!({"service": service, "msg_type": "up"}))]), "reserved");
+        }
+    }
+
+    /// A plugin's message as it should be, for the property test to spoil.
+    fn valid() -> Vec<u8> {
+        let event = serde_json::json!({
+            "service": "a", "unit": "b", "msg_type": "event", "severity": "WARN", "text": "t", "data": {"k": [1, 2.5, null]},
+            "time": NOW.0, "ttl_ms": 1000,
+        });
+        packed(&event).to_vec()
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(&[Bytes::from(bytes)], NOW);
+        }
+
+        #[test]
+        fn no_spoiled_message_makes_it_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), end in any::<prop::sample::Index>()) {
+            let mut bytes = valid();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = read(&[Bytes::from(bytes.clone())], NOW);
+            bytes.truncate(end.index(bytes.len()));
+            let _ = read(&[Bytes::from(bytes)], NOW);
+        }
+
+        #[test]
+        fn whatever_is_accepted_keeps_its_bounds(time in any::<i64>(), ttl in any::<u64>(), text in any::<String>()) {
+            let message = serde_json::json!({"service": "a", "msg_type": "down", "time": time, "ttl_ms": ttl, "text": text});
+            let (report, _) = read(&[packed(&message)], NOW).expect("a report");
+            prop_assert!(report.time.distance(NOW) <= MAX_TIME_OFF_MS);
+            prop_assert!(report.ttl.is_none_or(|ttl| !ttl.is_zero() && ttl <= MAX_TTL));
+        }
+    }
+}
