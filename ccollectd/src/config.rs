@@ -2,6 +2,7 @@
 
 use common::address::{CheckAddress, HostName, Name, TextGlob, Unit};
 use common::config::{ConfigError, HumanDuration, load};
+use common::startup::system_host;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -133,12 +134,9 @@ impl Config {
     /// Reads `path` and its drop-ins.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
         let raw: Raw = load(path)?;
-        raw.checked(&system_host_name()).map_err(|fault| ConfigError::in_file(path, fault))
+        let host = system_host().map_err(|error| error.to_string());
+        raw.checked(host).map_err(|fault| ConfigError::in_file(path, fault))
     }
-}
-
-fn system_host_name() -> String {
-    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 #[derive(Debug, Deserialize)]
@@ -237,12 +235,10 @@ fn two() -> u32 {
 
 impl Raw {
     /// The error is a phrase that names the key.
-    fn checked(self, system_host: &str) -> Result<Config, String> {
+    fn checked(self, system_host: Result<HostName, String>) -> Result<Config, String> {
         let host = match &self.host {
             Some(host) => host.parse().map_err(|error| format!("host: {error}"))?,
-            None => system_host
-                .parse()
-                .map_err(|error| format!("host is not set, and the system's cannot be used: {error}"))?,
+            None => system_host?,
         };
         within("journal_entries", self.journal_entries, JOURNAL_ENTRIES)?;
         let machine = self.machine.enabled.then_some(self.machine.interval.0);
@@ -364,7 +360,7 @@ mod tests {
     fn read(text: &str) -> Result<Config, String> {
         let path = Path::new("ccollectd.toml");
         let raw: Raw = common::config::parse(path, text).map_err(|error| error.to_string())?;
-        raw.checked("here.example").map_err(|fault| ConfigError::in_file(path, fault).to_string())
+        raw.checked("here.example".parse().map_err(|_| String::new())).map_err(|fault| ConfigError::in_file(path, fault).to_string())
     }
 
     #[track_caller]

@@ -10,6 +10,7 @@ use common::counters::Counters;
 use common::message::{Alive, ErrorBody, FeedSnapshot, Forgotten};
 use common::query::{self, Answer, Pager, to_value};
 use common::startup::{self, Fatal};
+use common::traffic::Traffic;
 use std::path::PathBuf;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -34,12 +35,12 @@ impl Daemon {
         config: Config,
         observer: mpsc::Sender<Observation>,
         counters: Counters,
-        prints: bool,
+        traffic: Traffic,
     ) -> Result<Self, Fatal> {
         let state_dir = &config.fixed.state_dir;
         std::fs::create_dir_all(state_dir)
             .map_err(|error| Fatal::Other(format!("cannot make folder {}: {error}", state_dir.display())))?;
-        let (feed, keeper) = Feed::open(&config.fixed, limits(&config.plugins), &counters, prints).await?;
+        let (feed, keeper) = Feed::open(&config.fixed, limits(&config.plugins), &counters, traffic).await?;
         let mut daemon = Self {
             path,
             keeper,

@@ -10,12 +10,12 @@ use crate::store;
 use common::address::{CheckAddress, HostName, Name, Unit};
 use common::counters::Counters;
 use common::journal::{Journal, JournalError, Retention};
-use common::message::{Alive, Beat, Check, Epoch, ErrorBody, LogEvent, Origin, Request, Sample, decode_batch, encode};
+use common::message::{Alive, Beat, Check, Epoch, ErrorBody, LogEvent, Origin, Request, Sample, encode};
 use common::publisher::JournaledPublisher;
-use common::query::{Answer, to_json};
+use common::query::Answer;
 use common::startup::Fatal;
+use common::traffic::Traffic;
 use std::collections::{BTreeMap, VecDeque};
-use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ pub(crate) struct Feed {
     /// Since when the disk fails, and when it is tried next.
     failing: Option<Failing>,
     counters: Counters,
-    prints: bool,
+    traffic: Traffic,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,7 @@ impl Feed {
         fixed: &crate::config::Fixed,
         limits: Limits,
         counters: &Counters,
-        prints: bool,
+        traffic: Traffic,
     ) -> Result<(Self, Keeper), Fatal> {
         let path = fixed.state_dir.join("feed.db");
         let retention = Retention { entries: fixed.journal_entries };
@@ -80,7 +80,7 @@ impl Feed {
             waiting: Waiting::default(),
             failing: None,
             counters: counters.clone(),
-            prints,
+            traffic,
         };
         Ok((feed, keeper))
     }
@@ -203,7 +203,7 @@ impl Feed {
             nth: None,
         };
         self.publisher.beat(&beat);
-        self.print("beat.", &encode(&beat));
+        self.traffic.print("out", b"beat.", &encode(&beat));
     }
 
     /// The last words: journals the goodbye with all that still waits, and sends what is queued.
@@ -225,14 +225,14 @@ impl Feed {
 
     /// Writes what waits, and publishes it. True if it is written.
     fn write(&mut self, now: Instant) -> bool {
-        let Self { publisher, waiting, host, prints, .. } = self;
+        let Self { publisher, waiting, host, traffic, .. } = self;
         let epoch = publisher.journal().epoch().clone();
         let mut printed = Vec::new();
         let committed = publisher.commit(|commit| {
             for entry in &waiting.entries {
                 let seq = commit.next_seq();
                 let (topic, payload) = entry.stamped(host, &epoch, seq);
-                if *prints {
+                if traffic.is_on() {
                     printed.push((topic.clone(), payload.clone()));
                 }
                 commit.append(topic, payload)?;
@@ -251,12 +251,12 @@ impl Feed {
         match committed {
             Ok(()) => {
                 self.waiting = Waiting::default();
+                for (topic, payload) in printed {
+                    self.traffic.print("out", topic.as_bytes(), &payload);
+                }
                 if let Some(Failing { since, .. }) = self.failing.take() {
                     let lasted = common::time::for_people(now.saturating_duration_since(since));
                     tracing::info!("the journal can be written again after {lasted}");
-                }
-                for (topic, payload) in printed {
-                    self.print(&topic, &payload);
                 }
                 true
             }
@@ -272,28 +272,9 @@ impl Feed {
         }
     }
 
-    fn publish(&mut self, topic: &str, payload: Vec<u8>) {
-        self.print(topic, &payload);
+    fn publish(&self, topic: &str, payload: Vec<u8>) {
+        self.traffic.print("out", topic.as_bytes(), &payload);
         self.publisher.publish(topic.to_owned(), payload);
-    }
-
-    /// One line of JSON for each message, with `--print`.
-    fn print(&mut self, topic: &str, payload: &[u8]) {
-        if !self.prints {
-            return;
-        }
-        for message in decode_batch::<BTreeMap<String, rmpv::Value>>(payload).unwrap_or_default() {
-            let fields = message.into_iter().map(|(key, value)| (key.into(), value)).collect();
-            let line = to_json(rmpv::Value::Map(vec![
-                ("topic".into(), topic.into()),
-                ("payload".into(), rmpv::Value::Map(fields)),
-            ]));
-            // Whoever reads may have had enough; that is no reason to stop.
-            if writeln!(std::io::stdout().lock(), "{line}").is_err() {
-                self.prints = false;
-                return;
-            }
-        }
     }
 }
 
@@ -370,7 +351,7 @@ mod tests {
             };
             let counters = Counters::default();
             let limits = Limits { forget_after: None, max_units: 1 };
-            let (feed, keeper) = Feed::open(&fixed, limits, &counters, false).await.expect("a feed");
+            let (feed, keeper) = Feed::open(&fixed, limits, &counters, Traffic::new(false)).await.expect("a feed");
             let subscriber = Subscriber::connect(&dir.path().join("feed"), &["check.", "beat."]).await.expect("connected");
             let mut rig = Self { _dir: dir, feed, keeper, subscriber, counters };
             let www = vec!["h!port:www".parse().expect("an address")];
@@ -472,7 +453,8 @@ mod tests {
         assert_eq!(rig.counters.snapshot()["journal.failed"], 1);
 
         rig.fill_disk(false);
-        rig.until_connected().await;
+        let alive = rig.keeper.alive(Now::read());
+        rig.feed.beat(Now::read(), &alive);
         assert_eq!(rig.next().await, (up, Some(last + 1), None));
         assert_eq!(rig.next().await, (!up, Some(last + 2), None));
         assert!(rig.feed.waiting.is_empty() && rig.feed.failing.is_none());

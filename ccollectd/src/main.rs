@@ -17,6 +17,7 @@ use crate::daemon::Daemon;
 use crate::inbox::{Inbox, Wake};
 use common::counters::Counters;
 use common::startup::{self, Asked, DaemonArgs, Fatal};
+use common::traffic::Traffic;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -36,19 +37,19 @@ fn main() -> ExitCode {
 
 fn run(args: &DaemonArgs) -> Result<(), Fatal> {
     let path = args.config_path("ccollectd");
-    let config = Config::load(&path).map_err(|error| Fatal::Config(error.to_string()))?;
+    let config = Config::load(&path)?;
     if args.check_config {
         return Ok(());
     }
-    startup::block_on(observe(path, config, args.print))
+    startup::block_on(observe(path, config, Traffic::new(args.print)))
 }
 
 /// The whole life of the daemon. Whatever can go wrong at start goes wrong before `notify_ready`.
-async fn observe(path: PathBuf, config: Config, prints: bool) -> Result<(), Fatal> {
+async fn observe(path: PathBuf, config: Config, traffic: Traffic) -> Result<(), Fatal> {
     let counters = Counters::default();
     // Sockets first: a second daemon on the same folders is refused before it touches the journal.
     let mut inbox = Inbox::bind(&config.fixed, &counters).await?;
-    let mut daemon = Daemon::start(path, config, inbox.observer(), counters, prints).await?;
+    let mut daemon = Daemon::start(path, config, inbox.observer(), counters, traffic).await?;
     startup::notify_ready();
 
     loop {
