@@ -15,6 +15,11 @@ impl Traffic {
         Self { on }
     }
 
+    /// Whether it prints, for those who would have to gather what it prints.
+    pub fn is_on(self) -> bool {
+        self.on
+    }
+
     /// Prints one message with the way it goes, `in` or `out`. A terminal that is gone is no reason to stop.
     pub fn print(self, way: &str, topic: &[u8], payload: &[u8]) {
         if !self.on {
