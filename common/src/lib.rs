@@ -1,1 +1,15 @@
+//! The words the Cairn daemons share: how an address, a severity, a message or a configuration file is written, how
+//! messages travel and are journaled, how a daemon starts and stops. No policy: `common` knows what an event looks like
+//! on the wire, never when one is due.
 
+pub mod address;
+pub mod counters;
+pub mod journal;
+pub mod message;
+pub mod publisher;
+pub mod query;
+pub mod severity;
+pub mod socket;
+pub mod startup;
+pub mod subscriber;
+pub mod time;

@@ -1,0 +1,20 @@
+//! Every message between the daemons, in MessagePack maps with named fields. PROTOCOL.md is their reference for other
+//! languages; each type here has a test that pins its bytes.
+
+mod codec;
+mod feed;
+mod plugin;
+mod request;
+mod stream;
+
+pub use codec::{DecodeError, MAX_DEPTH, decode, decode_batch, encode};
+pub use feed::{Alive, Beat, Check, Epoch, LogEvent, Origin, Sample, Stamp, Values};
+pub use plugin::{PluginMessage, PluginReport};
+pub use request::{
+    AlarmRow, AlarmState, DownRow, ErrorBody, ErrorCode, EventsPage, FeedSnapshot, FeedSnapshotHost, Forgotten, Health,
+    Reply, Request, ServerRow, ServerStatus, ServiceRow, StreamSnapshot, ValueRow,
+};
+pub use stream::{Event, EventId, IncidentId, Kind, State, event_topic};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,313 @@
+//! Questions, orders and their answers: one frame in, one out.
+
+use crate::address::{Address, CheckAddress, HostName, Name, Unit};
+use crate::message::{Check, Epoch, IncidentId, State};
+use crate::severity::Severity;
+use crate::time::UnixMillis;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A question (`query`) or an order (`order`) with its arguments. Fields it does not know are ignored.
+///
+/// - **Path:** any client (REQ, DEALER) to a daemon's question socket.
+/// - **If lost:** ask again; questions change nothing, and an order carries an id.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// The question's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// The order's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// Which host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Which addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+    /// `events`: those after this `seq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+    /// `events`: the journal that `after` belongs to; another is answered with `gone`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
+    /// `events`: at most this many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// The page to go on with, from the `next` of the previous one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
+    /// An order's id: the same order twice is carried out once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Who gives the order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+}
+
+impl Request {
+    /// A question without arguments.
+    pub fn query(name: &str) -> Self {
+        Self { query: Some(name.to_owned()), ..Self::default() }
+    }
+
+    /// An order without arguments.
+    pub fn order(name: &str) -> Self {
+        Self { order: Some(name.to_owned()), ..Self::default() }
+    }
+}
+
+/// The answer to any request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// Whether `data` or `error` follows.
+    pub ok: bool,
+    /// The answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<rmpv::Value>,
+    /// There is more: ask again with `page` set to this, within 30 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Why there is no answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorBody>,
+}
+
+/// Why a request has no answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ErrorBody {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people.
+    pub message: String,
+    /// With `gone`: the oldest event that is still there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_seq: Option<u64>,
+}
+
+impl ErrorBody {
+    /// An error of this code.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), first_seq: None }
+    }
+}
+
+/// What kind of error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// The bytes are no request.
+    Undecodable,
+    /// No such question or order here.
+    UnknownRequest,
+    /// An argument is missing or wrong.
+    BadArgument,
+    /// What was asked for is not there.
+    NotFound,
+    /// The journal no longer has it, or never had: take a snapshot.
+    Gone,
+    /// The page expired, or never was.
+    PageExpired,
+    /// The daemon could not do it.
+    Failed,
+    /// A code of a newer daemon.
+    #[serde(other)]
+    Other,
+}
+
+/// A row of `server-list`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerRow {
+    /// The host.
+    pub host: HostName,
+    /// Up, down or unknown.
+    pub state: State,
+    /// Since when.
+    pub since: UnixMillis,
+    /// When its ccollectd was last heard, by our clock.
+    pub last_seen: UnixMillis,
+    /// The worst of its open incidents.
+    pub severity: Option<Severity>,
+    /// How many checks it has.
+    pub checks: u64,
+    /// How many open incidents it has.
+    pub open: u64,
+}
+
+/// The answer to `server-status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// The host, as in `server-list`.
+    pub server: ServerRow,
+    /// Its checks.
+    pub services: Vec<ServiceRow>,
+    /// Its open incidents.
+    pub incidents: Vec<DownRow>,
+    /// Its last values.
+    pub values: Vec<ValueRow>,
+}
+
+/// A row of `service-list`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceRow {
+    /// The host.
+    pub host: HostName,
+    /// The service.
+    pub service: Name,
+    /// The unit.
+    pub unit: Unit,
+    /// Up, down or unknown.
+    pub state: State,
+    /// Since when.
+    pub since: UnixMillis,
+    /// What was last seen.
+    pub text: String,
+}
+
+/// A row of `down-list`: an open incident.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DownRow {
+    /// The incident.
+    pub incident: IncidentId,
+    /// What it is about.
+    pub address: Address,
+    /// The rule that opened it; `check` for a thing that is down.
+    pub rule: String,
+    /// The worst it has been.
+    pub severity: Severity,
+    /// Since when.
+    pub since: UnixMillis,
+    /// What was seen.
+    pub text: String,
+    /// Somebody has said that they look after it.
+    pub acked: bool,
+    /// It is not told for now.
+    pub silenced: bool,
+    /// What it depends on is down.
+    pub unreachable: bool,
+}
+
+/// A row of `last-value`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValueRow {
+    /// The number's address.
+    pub address: Address,
+    /// The number.
+    pub value: f64,
+    /// When it was read.
+    pub time: UnixMillis,
+    /// The next ones are missing.
+    pub stale: bool,
+}
+
+/// A row of `alarm-list`: a rule and what it looks at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AlarmRow {
+    /// The rule's name.
+    pub name: String,
+    /// The rule as written.
+    pub rule: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// How many numbers it looks at.
+    pub matches: u64,
+    /// Those over the limit, open or not yet for long enough.
+    pub active: Vec<AlarmState>,
+}
+
+/// One number over its rule's limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AlarmState {
+    /// The number's address.
+    pub address: Address,
+    /// Its incident is open; false while `for` has not passed.
+    pub open: bool,
+    /// Since when it is over the limit.
+    pub since: UnixMillis,
+    /// The last number, absent where the number itself is.
+    pub value: Option<f64>,
+}
+
+/// The answer to `events`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventsPage<T> {
+    /// The journal.
+    pub epoch: Epoch,
+    /// Its newest entry.
+    pub head_seq: u64,
+    /// Consecutive, in the order of `seq`.
+    pub events: Vec<T>,
+}
+
+/// The answer of a stream's `snapshot`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StreamSnapshot {
+    /// The journal.
+    pub epoch: Epoch,
+    /// The state includes every event up to this one.
+    pub seq: u64,
+    /// Every host.
+    pub hosts: Vec<ServerRow>,
+    /// Every check.
+    pub checks: Vec<ServiceRow>,
+    /// Every open incident.
+    pub incidents: Vec<DownRow>,
+}
+
+/// The answer of a feed's `snapshot`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FeedSnapshot {
+    /// The journal.
+    pub epoch: Epoch,
+    /// The state includes every message up to this one.
+    pub seq: u64,
+    /// Every host behind this feed.
+    pub hosts: Vec<FeedSnapshotHost>,
+    /// Every check as it is now.
+    pub checks: Vec<Check>,
+}
+
+/// A host behind a feed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FeedSnapshotHost {
+    /// The host.
+    pub host: HostName,
+    /// The ccollectds between it and the answering one.
+    pub via: Vec<HostName>,
+    /// Every configured address.
+    pub inventory: Vec<CheckAddress>,
+    /// The hash that `alive` carries.
+    pub hash: String,
+}
+
+/// The answer to the order `forget`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// The addresses that were forgotten.
+    pub addresses: Vec<String>,
+    /// Feeds whose ccollectd could not be told: what it still reports comes back.
+    #[serde(default)]
+    pub unreached: Vec<String>,
+}
+
+/// The answer to `health`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// Its name.
+    pub daemon: String,
+    /// Its version.
+    pub version: String,
+    /// Its journal.
+    pub epoch: Option<Epoch>,
+    /// Its journal's newest entry.
+    pub head_seq: u64,
+    /// Its resident memory in bytes.
+    pub rss_bytes: u64,
+    /// The largest its resident memory has been, in bytes.
+    pub peak_rss_bytes: u64,
+    /// Seconds since it started.
+    pub uptime_secs: u64,
+    /// What it refused, dropped or lost, by `SOCKET.REASON`.
+    pub counters: BTreeMap<String, u64>,
+}

@@ -1,0 +1,242 @@
+//! Each message's bytes are pinned: a change on the wire shows up here.
+
+use super::*;
+use crate::address::{CheckAddress, HostName, Name, Unit};
+use crate::severity::Severity;
+use crate::time::UnixMillis;
+use std::collections::BTreeMap;
+
+fn host(name: &str) -> HostName {
+    name.parse().expect("a host")
+}
+
+fn name(text: &str) -> Name {
+    text.parse().expect("a name")
+}
+
+fn unit(text: &str) -> Unit {
+    text.parse().expect("a unit")
+}
+
+fn epoch() -> Epoch {
+    Epoch::try_from("e1".to_owned()).expect("an epoch")
+}
+
+/// The bytes as readable text: what is printable stays, the rest is `<hex>`.
+fn readable(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .map(|&b| if b.is_ascii_graphic() && b != b'<' { char::from(b).to_string() } else { format!("<{b:02x}>") })
+        .collect()
+}
+
+#[track_caller]
+fn pinned<T>(message: &T, bytes: &str)
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let encoded = encode(message);
+    assert_eq!(readable(&encoded), bytes);
+    assert_eq!(&decode::<T>(&encoded).expect("reads back"), message);
+}
+
+fn sample() -> Sample {
+    Sample {
+        host: host("w"),
+        from: host("w"),
+        service: name("machine"),
+        time: UnixMillis(1),
+        interval_ms: 1000,
+        resource: name("disk"),
+        unit: unit("/"),
+        values: Values(vec![(name("free"), 0.5)]),
+        backfill: false,
+    }
+}
+
+fn check() -> Check {
+    Check {
+        host: host("w"),
+        from: host("w"),
+        service: name("port"),
+        unit: unit("x (1)"),
+        time: UnixMillis(2),
+        interval_ms: 1000,
+        up: true,
+        retries: 1,
+        text: "ok".to_owned(),
+        changed: UnixMillis(1),
+        backfill: false,
+        head_seq: None,
+        epoch: None,
+        seq: None,
+        origin: None,
+    }
+}
+
+#[test]
+fn sample_bytes() {
+    pinned(
+        &sample(),
+        "<88><a4>host<a1>w<a4>from<a1>w<a7>service<a7>machine<a4>time<01><ab>interval_ms<cd><03><e8>\
+         <a8>resource<a4>disk<a4>unit<a1>/<a6>values<81><a4>free<cb>?<e0><00><00><00><00><00><00>",
+    );
+}
+
+#[test]
+fn check_bytes() {
+    let live = Check { head_seq: Some(7), ..check() };
+    pinned(
+        &live,
+        "<8b><a4>host<a1>w<a4>from<a1>w<a7>service<a4>port<a4>unit<a5>x<20>(1)<a4>time<02><ab>interval_ms<cd><03><e8>\
+         <a2>up<c3><a7>retries<01><a4>text<a2>ok<a7>changed<01><a8>head_seq<07>",
+    );
+    let journaled = Check {
+        epoch: Some(epoch()),
+        seq: Some(7),
+        origin: Some(Origin { host: host("w"), epoch: epoch(), seq: 7 }),
+        ..check()
+    };
+    pinned(
+        &journaled,
+        "<8d><a4>host<a1>w<a4>from<a1>w<a7>service<a4>port<a4>unit<a5>x<20>(1)<a4>time<02><ab>interval_ms<cd><03><e8>\
+         <a2>up<c3><a7>retries<01><a4>text<a2>ok<a7>changed<01><a5>epoch<a2>e1<a3>seq<07>\
+         <a6>origin<83><a4>host<a1>w<a5>epoch<a2>e1<a3>seq<07>",
+    );
+}
+
+#[test]
+fn log_event_bytes() {
+    let event = LogEvent {
+        host: host("w"),
+        from: host("w"),
+        service: name("s"),
+        unit: unit(""),
+        time: UnixMillis(1),
+        severity: Severity::Err,
+        text: "t".to_owned(),
+        data: Some(rmpv::Value::Binary(vec![1])),
+        epoch: Some(epoch()),
+        seq: Some(1),
+        origin: None,
+    };
+    pinned(
+        &event,
+        "<8a><a4>host<a1>w<a4>from<a1>w<a7>service<a1>s<a4>unit<a0><a4>time<01><a8>severity<a3>ERR\
+         <a4>text<a1>t<a4>data<c4><01><01><a5>epoch<a2>e1<a3>seq<01>",
+    );
+}
+
+#[test]
+fn alive_bytes() {
+    let alive = Alive {
+        host: host("w"),
+        time: UnixMillis(1),
+        via: vec![host("r")],
+        inventory: "h".to_owned(),
+        addresses: None,
+        goodbye: false,
+        epoch: None,
+        seq: None,
+        origin: None,
+    };
+    pinned(&alive, "<84><a4>host<a1>w<a4>time<01><a3>via<91><a1>r<a9>inventory<a1>h");
+    let watched = CheckAddress { host: host("w"), service: name("port"), unit: unit("x") };
+    let journaled = Alive {
+        addresses: Some(vec![watched]),
+        goodbye: true,
+        epoch: Some(epoch()),
+        seq: Some(3),
+        via: Vec::new(),
+        ..alive
+    };
+    pinned(
+        &journaled,
+        "<88><a4>host<a1>w<a4>time<01><a3>via<90><a9>inventory<a1>h<a9>addresses<91><a8>w!port:x\
+         <a7>goodbye<c3><a5>epoch<a2>e1<a3>seq<03>",
+    );
+}
+
+#[test]
+fn beat_bytes() {
+    let beat = Beat {
+        time: UnixMillis(1_795_236_306_001),
+        epoch: epoch(),
+        head_seq: 9,
+        host: None,
+        nth: Some(BTreeMap::from([(Severity::Warn, 2)])),
+    };
+    pinned(&beat, "<84><a4>time<cf><00><00><01><a1><fc>l<1c>Q<a5>epoch<a2>e1<a8>head_seq<09><a3>nth<81><a4>WARN<02>");
+}
+
+#[test]
+fn event_bytes() {
+    let address = CheckAddress { host: host("w"), service: name("port"), unit: unit("x") };
+    let incident = IncidentId::new(&address.clone().into(), "check", UnixMillis(5));
+    let event = Event {
+        epoch: epoch(),
+        seq: 1,
+        nth: 1,
+        id: EventId::new(incident, Kind::Down, 1),
+        incident,
+        kind: Kind::Down,
+        address: address.clone().into(),
+        host: address.host,
+        service: address.service,
+        unit: address.unit,
+        severity: Severity::Err,
+        top_severity: Severity::Err,
+        state: State::Down,
+        since: UnixMillis(5),
+        time: UnixMillis(5),
+        text: "refused".to_owned(),
+        value: None,
+        rule: "check".to_owned(),
+        duration_ms: None,
+        data: None,
+    };
+    pinned(
+        &event,
+        "<de><00><11><a5>epoch<a2>e1<a3>seq<01><a3>nth<01>\
+         <a2>id<d9>$fae0778f-9a09-51ae-8bac-f014e4f9369c<a8>incident<d9>$9910d752-b329-543f-83c0-d3dcffa668bb\
+         <a4>kind<a4>down<a7>address<a8>w!port:x<a4>host<a1>w<a7>service<a4>port<a4>unit<a1>x<a8>severity<a3>ERR\
+         <ac>top_severity<a3>ERR<a5>state<a4>down<a5>since<05><a4>time<05><a4>text<a7>refused<a4>rule<a5>check",
+    );
+    assert_eq!(event_topic(event.top_severity, &event.host), "event.ERR.w!");
+}
+
+#[test]
+fn ids_are_the_same_on_every_machine() {
+    let address = CheckAddress { host: host("web1"), service: name("port"), unit: unit("www") }.into();
+    let incident = IncidentId::new(&address, "check", UnixMillis(1_795_236_306_001));
+    assert_eq!(incident.to_string(), "73536c91-0be0-52cf-a022-1a59a3409584");
+    assert_eq!(EventId::new(incident, Kind::Down, 1).to_string(), "66463f89-08fe-5e28-84c9-29cd1cdfa757");
+    assert_ne!(EventId::new(incident, Kind::Down, 2), EventId::new(incident, Kind::Down, 1));
+    assert_ne!(EventId::new(incident, Kind::Up, 1), EventId::new(incident, Kind::Down, 1));
+}
+
+#[test]
+fn a_plugin_of_2013_is_understood() {
+    // Captured form: {service, msg_type: "value", resource_type, unit, values} and {service, msg_type: "up", unit, initial}.
+    let value = b"\x85\xa7service\xa5nginx\xa8msg_type\xa5value\xadresource_type\xa4http\xa4unit\xa3all\xa6values\x81\xa3rps\x05";
+    let message: PluginMessage = decode(value).expect("a value");
+    assert_eq!(
+        message.report,
+        PluginReport::Value { resource_type: name("http"), values: Values(vec![(name("rps"), 5.0)]) }
+    );
+    let up = b"\x84\xa7service\xa5nginx\xa8msg_type\xa2up\xa4unit\xa3all\xa7initial\xc3";
+    let message: PluginMessage = decode(up).expect("a state");
+    assert_eq!((message.unit.as_str(), message.report), ("all", PluginReport::Up { text: String::new() }));
+}
+
+#[test]
+fn a_kind_of_a_newer_cprocessd_is_read_as_other() {
+    assert_eq!(serde_json::from_str::<Kind>("\"eclipse\"").expect("a kind"), Kind::Other);
+}
+
+#[test]
+fn numbers_that_are_none_can_be_dropped_one_by_one() {
+    let mut values = Values(vec![(name("a"), f64::NAN), (name("b"), 1.0), (name("c"), f64::INFINITY)]);
+    assert_eq!(values.drop_non_finite(), 2);
+    assert_eq!(values, Values(vec![(name("b"), 1.0)]));
+}

@@ -1,0 +1,376 @@
+//! Questions and orders on both sides: one frame in, one out, in MessagePack or, if the first byte is `{`, in JSON.
+
+use crate::message::{ErrorBody, ErrorCode, Reply, Request, decode, encode};
+use crate::socket::{Requester, SocketError};
+use base64::Engine;
+use rmpv::Value;
+use serde::de::DeserializeOwned;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Items on one page of a long answer.
+pub const PAGE_ITEMS: usize = 1000;
+/// How long the pages of an answer stay the same.
+const PINNED_FOR: Duration = Duration::from_secs(30);
+/// Long answers pinned at once; the oldest makes way.
+const MAX_PINNED: usize = 16;
+
+/// How a client writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The daemons' own.
+    MessagePack,
+    /// For people and shells.
+    Json,
+}
+
+/// What a daemon answers, before it is cut into pages.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// Short enough for one page.
+    Whole(Value),
+    /// Rows.
+    List(Vec<Value>),
+    /// A map with a few plain fields and several long lists, of which each page holds a part.
+    Lists {
+        /// On every page.
+        plain: Vec<(&'static str, Value)>,
+        /// Cut into pages, one after the other.
+        lists: Vec<(&'static str, Vec<Value>)>,
+    },
+}
+
+impl Answer {
+    /// Any message as a whole answer.
+    pub fn whole<T: serde::Serialize>(message: &T) -> Self {
+        Self::Whole(to_value(message))
+    }
+
+    /// Messages as rows.
+    pub fn list<T: serde::Serialize>(rows: &[T]) -> Self {
+        Self::List(rows.iter().map(to_value).collect())
+    }
+}
+
+/// A message as a value with named fields.
+pub fn to_value<T: serde::Serialize>(message: &T) -> Value {
+    rmpv::ext::to_value(message).expect("our message types serialise into memory")
+}
+
+/// What a client sent, and how to answer it. `None` is a question of no or several frames.
+pub fn parse(frame: Option<&[u8]>) -> (Format, Result<Request, ErrorBody>) {
+    let undecodable = |why: String| ErrorBody::new(ErrorCode::Undecodable, why);
+    match frame {
+        None => (Format::MessagePack, Err(undecodable("a request is exactly one frame".into()))),
+        Some(json) if json.first() == Some(&b'{') => {
+            let request =
+                serde_json::from_slice(json).map_err(|error| undecodable(format!("not a JSON request: {error}")));
+            (Format::Json, request)
+        }
+        Some(bytes) => {
+            let request = decode(bytes).map_err(|error| undecodable(format!("not a MessagePack request: {error}")));
+            (Format::MessagePack, request)
+        }
+    }
+}
+
+/// Cuts answers into pages and keeps the rest of each for [`PINNED_FOR`], so that the pages of one answer come from one
+/// state.
+#[derive(Debug, Default)]
+pub struct Pager {
+    pinned: VecDeque<Pinned>,
+    issued: u64,
+}
+
+#[derive(Debug)]
+struct Pinned {
+    token: u64,
+    until: Instant,
+    answer: Answer,
+}
+
+impl Pager {
+    /// The reply to a request that was just answered: its first page.
+    pub fn first(&mut self, now: Instant, result: Result<Answer, ErrorBody>) -> Reply {
+        match result {
+            Ok(answer) => self.page(now, answer, 0),
+            Err(error) => refusal(error),
+        }
+    }
+
+    /// The reply to a request for the page `token`.
+    pub fn next(&mut self, now: Instant, token: &str) -> Reply {
+        self.pinned.retain(|pinned| pinned.until > now);
+        let wanted =
+            token.split_once('.').and_then(|(token, offset)| Some((token.parse().ok()?, offset.parse().ok()?)));
+        let found = wanted.and_then(|(token, offset): (u64, usize)| {
+            let pinned = self.pinned.iter().find(|pinned| pinned.token == token)?;
+            Some(cut(&pinned.answer, token, offset))
+        });
+        found.unwrap_or_else(|| {
+            refusal(ErrorBody::new(ErrorCode::PageExpired, "this page has expired, ask from the start"))
+        })
+    }
+
+    fn page(&mut self, now: Instant, answer: Answer, offset: usize) -> Reply {
+        self.issued += 1;
+        let reply = cut(&answer, self.issued, offset);
+        if reply.next.is_some() {
+            self.pinned.retain(|pinned| pinned.until > now);
+            self.pinned.truncate(MAX_PINNED - 1);
+            self.pinned.push_front(Pinned { token: self.issued, until: now + PINNED_FOR, answer });
+        }
+        reply
+    }
+}
+
+fn refusal(error: ErrorBody) -> Reply {
+    Reply { ok: false, data: None, next: None, error: Some(error) }
+}
+
+/// The page of `answer` that begins with its item number `offset`, counted through all its lists.
+fn cut(answer: &Answer, token: u64, offset: usize) -> Reply {
+    let end = offset.saturating_add(PAGE_ITEMS);
+    let part = |list: &[Value], before: usize| -> Value {
+        let from = offset.saturating_sub(before).min(list.len());
+        let to = end.saturating_sub(before).min(list.len());
+        Value::Array(list[from..to].to_vec())
+    };
+    let (data, items) = match answer {
+        Answer::Whole(value) => (value.clone(), 0),
+        Answer::List(rows) => (part(rows, 0), rows.len()),
+        Answer::Lists { plain, lists } => {
+            let mut fields: Vec<(Value, Value)> =
+                plain.iter().map(|(name, value)| ((*name).into(), value.clone())).collect();
+            let mut before = 0;
+            for (name, list) in lists {
+                fields.push(((*name).into(), part(list, before)));
+                before += list.len();
+            }
+            (Value::Map(fields), before)
+        }
+    };
+    let next = (end < items).then(|| format!("{token}.{end}"));
+    Reply { ok: true, data: Some(data), next, error: None }
+}
+
+/// A reply in the client's own format.
+pub fn write(format: Format, reply: &Reply) -> Vec<u8> {
+    match format {
+        Format::MessagePack => encode(reply),
+        Format::Json => {
+            let mut text = to_json(to_value(reply)).to_string().into_bytes();
+            text.push(b'\n');
+            text
+        }
+    }
+}
+
+/// A value as JSON. What JSON cannot say: bytes become base64, a number that is none becomes null, a key that is no text
+/// becomes its text, an extension type becomes null.
+pub fn to_json(value: Value) -> serde_json::Value {
+    match value {
+        Value::Nil | Value::Ext(..) => serde_json::Value::Null,
+        Value::Boolean(b) => b.into(),
+        Value::Integer(n) => match (n.as_u64(), n.as_i64()) {
+            (Some(n), _) => n.into(),
+            (None, n) => n.into(),
+        },
+        Value::F32(n) => f64::from(n).into(),
+        Value::F64(n) => n.into(),
+        Value::String(text) => match text.into_str() {
+            Some(text) => text.into(),
+            None => serde_json::Value::Null,
+        },
+        Value::Binary(bytes) => base64::engine::general_purpose::STANDARD.encode(bytes).into(),
+        Value::Array(items) => items.into_iter().map(to_json).collect(),
+        Value::Map(fields) => serde_json::Value::Object(
+            fields
+                .into_iter()
+                .map(|(key, value)| {
+                    let key = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
+                    (key, to_json(value))
+                })
+                .collect(),
+        ),
+    }
+}
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The daemon cannot be reached.
+    #[error(transparent)]
+    Unreachable(#[from] SocketError),
+    /// The daemon answers that it will not.
+    #[error("{0}")]
+    Refused(ErrorBody),
+    /// What came back is no reply of this protocol.
+    #[error("the answer is not understood: {0}")]
+    BadAnswer(String),
+}
+
+/// Asks, follows the pages and returns the whole answer. `timeout` is for each page.
+pub async fn ask(requester: &mut Requester, request: &Request, timeout: Duration) -> Result<Value, AskError> {
+    let mut request = request.clone();
+    let mut whole: Option<Value> = None;
+    loop {
+        let bytes = requester.ask(encode(&request), timeout).await?;
+        let reply: Reply = decode(&bytes).map_err(|error| AskError::BadAnswer(error.to_string()))?;
+        if let Some(error) = reply.error {
+            return Err(AskError::Refused(error));
+        }
+        let page = reply.data.ok_or_else(|| AskError::BadAnswer("neither data nor error".into()))?;
+        whole = Some(match whole {
+            None => page,
+            Some(before) => joined(before, page),
+        });
+        match (reply.next, whole) {
+            (Some(next), so_far) => {
+                request.page = Some(next);
+                whole = so_far;
+            }
+            (None, Some(all)) => return Ok(all),
+            (None, None) => return Err(AskError::BadAnswer("no page".into())),
+        }
+    }
+}
+
+/// As [`ask`], read as `T`.
+pub async fn ask_for<T: DeserializeOwned>(
+    requester: &mut Requester,
+    request: &Request,
+    timeout: Duration,
+) -> Result<T, AskError> {
+    let value = ask(requester, request, timeout).await?;
+    rmpv::ext::from_value(value).map_err(|error| AskError::BadAnswer(error.to_string()))
+}
+
+/// Two pages of one answer: lists are appended, also those in a map.
+fn joined(before: Value, page: Value) -> Value {
+    match (before, page) {
+        (Value::Array(mut items), Value::Array(more)) => {
+            items.extend(more);
+            Value::Array(items)
+        }
+        (Value::Map(fields), Value::Map(mut more)) => Value::Map(
+            fields
+                .into_iter()
+                .map(|(key, value)| match more.iter().position(|(other, _)| *other == key) {
+                    Some(at) if value.is_array() => (key, joined(value, more.swap_remove(at).1)),
+                    _ => (key, value),
+                })
+                .collect(),
+        ),
+        (before, _) => before,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(n: usize) -> Vec<Value> {
+        (0..n).map(Value::from).collect()
+    }
+
+    fn pages(answer: Answer) -> Vec<Value> {
+        let now = Instant::now();
+        let mut pager = Pager::default();
+        let mut reply = pager.first(now, Ok(answer));
+        let mut pages = Vec::new();
+        loop {
+            pages.push(reply.data.expect("data"));
+            match reply.next {
+                Some(token) => reply = pager.next(now, &token),
+                None => return pages,
+            }
+        }
+    }
+
+    #[test]
+    fn pages_join_to_the_whole_answer() {
+        let whole = pages(Answer::List(rows(2500))).into_iter().reduce(joined).expect("pages");
+        assert_eq!(whole, Value::Array(rows(2500)));
+        let lists = Answer::Lists {
+            plain: vec![("seq", 7.into())],
+            lists: vec![("a", rows(1500)), ("b", rows(10)), ("c", rows(1200))],
+        };
+        let all = pages(lists);
+        assert_eq!(all.len(), 3);
+        let whole = all.into_iter().reduce(joined).expect("pages");
+        assert_eq!(whole["a"], Value::Array(rows(1500)));
+        assert_eq!(whole["b"], Value::Array(rows(10)));
+        assert_eq!(whole["c"], Value::Array(rows(1200)));
+        assert_eq!(whole["seq"], Value::from(7));
+    }
+
+    #[test]
+    fn exactly_one_page_has_no_next() {
+        assert_eq!(pages(Answer::List(rows(PAGE_ITEMS))).len(), 1);
+        assert_eq!(pages(Answer::List(Vec::new())).len(), 1);
+    }
+
+    #[test]
+    fn a_page_expires_and_strange_tokens_are_refused() {
+        let now = Instant::now();
+        let mut pager = Pager::default();
+        let token = pager.first(now, Ok(Answer::List(rows(1001)))).next.expect("a second page");
+        assert!(pager.next(now + PINNED_FOR / 2, &token).ok);
+        for token in [token.as_str(), "", ".", "1", "9.0", "18446744073709551616.1", "x.y"] {
+            let reply = pager.next(now + PINNED_FOR, token);
+            assert_eq!(reply.error.map(|error| error.code), Some(ErrorCode::PageExpired), "{token:?}");
+        }
+    }
+
+    #[test]
+    fn pinned_answers_are_bounded() {
+        let now = Instant::now();
+        let mut pager = Pager::default();
+        for _ in 0..100 {
+            pager.first(now, Ok(Answer::List(rows(1001))));
+        }
+        assert_eq!(pager.pinned.len(), MAX_PINNED);
+    }
+
+    #[test]
+    fn a_request_may_be_json_or_messagepack_and_anything_else_is_an_error_in_kind() {
+        let (format, request) = parse(Some(br#"{"query": "health", "unknown": [1]}"#));
+        assert_eq!((format, request), (Format::Json, Ok(Request::query("health"))));
+        let (format, request) = parse(Some(&encode(&Request::query("health"))));
+        assert_eq!((format, request), (Format::MessagePack, Ok(Request::query("health"))));
+        for bad in [&b"{"[..], b"{\"query\": 5}", b"{\"after\": -1}", b"\xff", b"", b"\x81\xa5query\x05"] {
+            let (_, request) = parse(Some(bad));
+            assert_eq!(request.expect_err("no request").code, ErrorCode::Undecodable);
+        }
+    }
+
+    #[test]
+    fn a_request_has_these_bytes() {
+        assert_eq!(encode(&Request::query("health")), b"\x81\xa5query\xa6health");
+        let events = Request { after: Some(300), limit: Some(10), ..Request::query("events") };
+        assert_eq!(encode(&events), b"\x83\xa5query\xa6events\xa5after\xcd\x01\x2c\xa5limit\x0a");
+    }
+
+    #[test]
+    fn a_reply_has_these_bytes() {
+        let reply = Reply { ok: true, data: Some(Value::from(1)), next: None, error: None };
+        assert_eq!(encode(&reply), b"\x82\xa2ok\xc3\xa4data\x01");
+        let gone = ErrorBody { first_seq: Some(4), ..ErrorBody::new(ErrorCode::Gone, "no") };
+        assert_eq!(
+            encode(&refusal(gone)),
+            b"\x82\xa2ok\xc2\xa5error\x83\xa4code\xa4gone\xa7message\xa2no\xa9first_seq\x04"
+        );
+    }
+
+    #[test]
+    fn json_says_what_it_can() {
+        let value = Value::Map(vec![
+            ("n".into(), Value::from(u64::MAX)),
+            ("nan".into(), Value::F64(f64::NAN)),
+            ("bytes".into(), Value::Binary(vec![1, 2])),
+            (1.into(), Value::Ext(1, vec![0])),
+        ]);
+        assert_eq!(to_json(value).to_string(), r#"{"1":null,"bytes":"AQI=","n":18446744073709551615,"nan":null}"#);
+    }
+}

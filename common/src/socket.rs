@@ -1,0 +1,392 @@
+//! ZeroMQ sockets as Cairn uses them. The only file that names the ZeroMQ crate.
+//!
+//! Every socket has the same armour, since anyone in the group can reach it: a largest message, a deadline and a cap for
+//! handshakes, heartbeats, high-water marks, and a linger so that the last words before an exit are not lost. A unix
+//! socket is locked against a second binder, because binding an `ipc` path silently takes it from whoever had it.
+
+use crate::counters::Counters;
+use bytes::Bytes;
+use omq_tokio::{DisconnectReason, Endpoint, IpcPath, Message, MonitorEvent, Options, Socket, SocketType};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a peer may take from connecting to the end of its handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many peers may be in a handshake at once; more wait in the kernel's backlog.
+const MAX_PENDING_HANDSHAKES: usize = 1024;
+/// ZMTP PING (RFC 37) is sent this often, and a peer silent for three of them is dropped and redialled.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long a closing socket tries to get rid of what is queued.
+const LINGER: Duration = Duration::from_secs(2);
+/// Sockets of people and programs in the group `cairn`.
+const MODE: u32 = 0o660;
+
+/// What a socket accepts and keeps, by its job.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The largest message in bytes; the peer that sends a larger one is disconnected.
+    pub max_message_bytes: usize,
+    /// Messages kept per peer and direction. A PUB drops beyond it, a ROUTER too; a PULL makes its pushers wait.
+    pub high_water_mark: u32,
+}
+
+impl Limits {
+    /// Feed and stream. A burst of 10,000 events fits; a subscriber that is slower heals from the journal.
+    pub const PUBLISHED: Limits = Limits { max_message_bytes: 4 << 20, high_water_mark: 10_000 };
+    /// Reports of local programs.
+    pub const REPORTS: Limits = Limits { max_message_bytes: 256 << 10, high_water_mark: 1000 };
+    /// Questions. They are small.
+    pub const QUESTIONS: Limits = Limits { max_message_bytes: 64 << 10, high_water_mark: 100 };
+    /// Answers, as their reader accepts them.
+    pub const ANSWERS: Limits = Limits { max_message_bytes: 16 << 20, high_water_mark: 100 };
+}
+
+/// Why a socket could not be had or used.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Another process has it. Two daemons with one configuration, most often.
+    #[error("socket {0} is in use by another process")]
+    InUse(PathBuf),
+    /// It cannot be made: the folder is missing, or belongs to someone else.
+    #[error("cannot make socket {path}: {source}")]
+    Bind {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The path is too long for a unix socket (107 bytes), or no text.
+    #[error("{0} is no usable path for a unix socket: {1}")]
+    Path(PathBuf, String),
+    /// The library gave up on the socket.
+    #[error("socket {0} failed: {1}")]
+    Failed(PathBuf, String),
+    /// Nobody answered in time.
+    #[error("no answer from {path} within {}", crate::time::for_people(*timeout))]
+    Timeout {
+        /// The socket.
+        path: PathBuf,
+        /// How long it was waited for.
+        timeout: Duration,
+    },
+}
+
+fn options(limits: Limits) -> Options {
+    Options::default()
+        .max_message_size(limits.max_message_bytes)
+        .send_hwm(limits.high_water_mark)
+        .recv_hwm(limits.high_water_mark)
+        .handshake_timeout(HANDSHAKE_TIMEOUT)
+        .max_pending_handshakes(MAX_PENDING_HANDSHAKES)
+        .heartbeat_interval(HEARTBEAT)
+        .heartbeat_timeout(HEARTBEAT * 3)
+        .heartbeat_ttl(HEARTBEAT * 3)
+        .linger(LINGER)
+}
+
+fn endpoint(path: &Path) -> Result<Endpoint, SocketError> {
+    // sockaddr_un.sun_path holds 108 bytes with its end mark (unix(7)).
+    match path.as_os_str().len() {
+        1..=107 => Ok(Endpoint::Ipc(IpcPath::Filesystem(path.to_owned()))),
+        n => Err(SocketError::Path(path.to_owned(), format!("{n} bytes, but must be 1 to 107"))),
+    }
+}
+
+/// A bound socket, its lock and its name in the counters.
+#[derive(Debug)]
+struct Bound {
+    socket: Socket,
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Bound {
+    async fn new(kind: SocketType, path: &Path, limits: Limits, counters: &Counters) -> Result<Self, SocketError> {
+        let endpoint = endpoint(path)?;
+        let bind_error = |source| SocketError::Bind { path: path.to_owned(), source };
+        let lock = lock(path)?;
+        let socket = Socket::new(kind, options(limits));
+        count_failures(&socket, path, counters);
+        socket.bind(endpoint).await.map_err(|error| bind_error(std::io::Error::other(error.to_string())))?;
+        fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(bind_error)?;
+        Ok(Self { socket, path: path.to_owned(), _lock: lock })
+    }
+
+    async fn recv(&self) -> Result<Message, SocketError> {
+        self.socket.recv().await.map_err(|error| SocketError::Failed(self.path.clone(), error.to_string()))
+    }
+}
+
+/// Holds `PATH.lock` for as long as the socket lives. The kernel releases it however the process ends.
+fn lock(path: &Path) -> Result<File, SocketError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&name)
+        .map_err(|source| SocketError::Bind { path: path.to_owned(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(SocketError::InUse(path.to_owned())),
+        Err(fs::TryLockError::Error(source)) => Err(SocketError::Bind { path: path.to_owned(), source }),
+    }
+}
+
+/// The socket's name in counters and logs: the last part of its path.
+pub fn name_of(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Counts what peers do wrong below the level of messages, and logs the first of each kind.
+fn count_failures(socket: &Socket, path: &Path, counters: &Counters) {
+    let mut events = socket.monitor();
+    let (name, counters) = (name_of(path), counters.clone());
+    tokio::spawn(async move {
+        loop {
+            let (reason, detail) = match events.recv().await {
+                Ok(MonitorEvent::HandshakeFailed { reason, .. }) => ("handshake_failed", reason),
+                Ok(MonitorEvent::Disconnected { reason: DisconnectReason::Error(detail), .. }) => {
+                    ("peer_dropped", detail)
+                }
+                Ok(_) => continue,
+                Err(omq_tokio::MonitorRecvError::Lagged(missed)) => {
+                    counters.add(&name, "monitor_lagged", missed);
+                    continue;
+                }
+                Err(_) => return,
+            };
+            if counters.count(&name, reason) {
+                tracing::warn!("a peer of socket {name} was dropped: {detail}; more of this is only counted");
+            }
+        }
+    });
+}
+
+/// PUB: topic and payload to whoever subscribed. Never waits; a subscriber beyond its high-water mark loses messages.
+#[derive(Debug)]
+pub struct Publisher(Bound);
+
+impl Publisher {
+    /// Binds the unix socket at `path`.
+    pub async fn bind(path: &Path, counters: &Counters) -> Result<Self, SocketError> {
+        Bound::new(SocketType::Pub, path, Limits::PUBLISHED, counters).await.map(Self)
+    }
+
+    /// Sends one message of two frames.
+    pub fn send(&self, topic: impl Into<Bytes>, payload: impl Into<Bytes>) {
+        let message = Message::multipart([topic.into(), payload.into()]);
+        if let Err(error) = self.0.socket.try_send(message) {
+            tracing::debug!("nothing sent on {}: {error:?}", self.0.path.display());
+        }
+    }
+
+    /// Sends what is queued, for at most the linger of 2 s.
+    pub async fn close(self) {
+        let _ = self.0.socket.close().await;
+    }
+}
+
+/// SUB: the messages whose topics begin with one of our prefixes. Redials by itself.
+#[derive(Debug)]
+pub struct Subscriber {
+    socket: Socket,
+    path: PathBuf,
+}
+
+impl Subscriber {
+    /// Connects to the unix socket at `path`, which need not exist yet.
+    pub async fn connect(path: &Path, prefixes: &[&str]) -> Result<Self, SocketError> {
+        let socket = Socket::new(SocketType::Sub, options(Limits::PUBLISHED));
+        let failed = |error: omq_tokio::Error| SocketError::Failed(path.to_owned(), error.to_string());
+        for prefix in prefixes {
+            socket.subscribe(Bytes::copy_from_slice(prefix.as_bytes())).await.map_err(failed)?;
+        }
+        socket.connect(endpoint(path)?).await.map_err(failed)?;
+        Ok(Self { socket, path: path.to_owned() })
+    }
+
+    /// The next message of two frames. Others are skipped: no publisher of ours sends them. Safe to cancel.
+    pub async fn recv(&self) -> Result<(Bytes, Bytes), SocketError> {
+        loop {
+            let message =
+                self.socket.recv().await.map_err(|error| SocketError::Failed(self.path.clone(), error.to_string()))?;
+            if let Ok([topic, payload]) = message.try_as_parts::<2>() {
+                return Ok((topic, payload));
+            }
+        }
+    }
+}
+
+/// PULL: one-frame reports of local programs. Those beyond the high-water mark wait at the sender.
+#[derive(Debug)]
+pub struct Puller(Bound);
+
+impl Puller {
+    /// Binds the unix socket at `path`.
+    pub async fn bind(path: &Path, counters: &Counters) -> Result<Self, SocketError> {
+        Bound::new(SocketType::Pull, path, Limits::REPORTS, counters).await.map(Self)
+    }
+
+    /// The next report's frames, normally one. Safe to cancel.
+    pub async fn recv(&self) -> Result<Vec<Bytes>, SocketError> {
+        let message = self.0.recv().await?;
+        Ok((0..message.len()).filter_map(|i| message.part_bytes(i)).collect())
+    }
+}
+
+/// Where an answer goes. Keep it as long as the question is being answered.
+#[derive(Debug)]
+pub struct Route(Vec<Bytes>);
+
+/// ROUTER: questions from REQ and DEALER clients, each answered on its own route, so that a client which never reads
+/// blocks only itself.
+#[derive(Debug)]
+pub struct Responder(Bound);
+
+impl Responder {
+    /// Binds the unix socket at `path`.
+    pub async fn bind(path: &Path, counters: &Counters) -> Result<Self, SocketError> {
+        Bound::new(SocketType::Router, path, Limits::QUESTIONS, counters).await.map(Self)
+    }
+
+    /// The next question and where its answer goes. A question that is not exactly one frame comes as `None`, to be
+    /// answered with an error. Safe to cancel.
+    pub async fn recv(&self) -> Result<(Route, Option<Bytes>), SocketError> {
+        let message = self.0.recv().await?;
+        let mut frames: Vec<Bytes> = (0..message.len()).filter_map(|i| message.part_bytes(i)).collect();
+        // A REQ puts an empty frame between the envelope and the question; a DEALER may.
+        let envelope = frames.iter().skip(1).position(Bytes::is_empty).map_or(1, |delimiter| delimiter + 2);
+        let mut body = frames.split_off(envelope.min(frames.len()));
+        let question = if body.len() == 1 { body.pop() } else { None };
+        Ok((Route(frames), question))
+    }
+
+    /// Sends an answer. It is dropped if the client is gone, or has 100 answers it never read.
+    pub async fn reply(&self, route: Route, answer: Vec<u8>) {
+        let message = Message::multipart(route.0.into_iter().chain([Bytes::from(answer)]));
+        if let Err(error) = self.0.socket.send(message).await {
+            tracing::debug!("an answer on {} was not sent: {error}", self.0.path.display());
+        }
+    }
+
+    /// Gives the socket to a group, for those that give orders.
+    pub fn set_group(&self, gid: u32) -> std::io::Result<()> {
+        std::os::unix::fs::chown(&self.0.path, None, Some(gid))
+    }
+
+    /// Sends what is queued, for at most the linger of 2 s.
+    pub async fn close(self) {
+        let _ = self.0.socket.close().await;
+    }
+}
+
+/// One question at a time to a [`Responder`]. After a timeout it dials anew, so that a late answer is never taken for the
+/// answer to a later question.
+#[derive(Debug)]
+pub struct Requester {
+    path: PathBuf,
+    socket: Option<Socket>,
+}
+
+impl Requester {
+    /// Will ask at the unix socket at `path`, which need not exist yet.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), socket: None }
+    }
+
+    /// Where it asks.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Asks, and waits for the answer for at most `timeout`. If cancelled, the question counts as unanswered.
+    pub async fn ask(&mut self, question: Vec<u8>, timeout: Duration) -> Result<Bytes, SocketError> {
+        let failed = |error: omq_tokio::Error| SocketError::Failed(self.path.clone(), error.to_string());
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => {
+                let socket = Socket::new(SocketType::Dealer, options(Limits::ANSWERS));
+                socket.connect(endpoint(&self.path)?).await.map_err(failed)?;
+                socket
+            }
+        };
+        let exchange = async {
+            socket.send(Message::multipart([Bytes::new(), Bytes::from(question)])).await.map_err(failed)?;
+            let answer = socket.recv().await.map_err(failed)?;
+            Ok(answer.part_bytes(answer.len().saturating_sub(1)).unwrap_or_default())
+        };
+        match tokio::time::timeout(timeout, exchange).await {
+            Ok(Ok(answer)) => {
+                self.socket = Some(socket);
+                Ok(answer)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(SocketError::Timeout { path: self.path.clone(), timeout }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a temporary folder")
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_second_binder_is_refused_and_the_first_one_keeps_working() {
+        let dir = folder();
+        let path = dir.path().join("query");
+        let counters = Counters::default();
+        let first = Responder::bind(&path, &counters).await.expect("first");
+        assert!(matches!(Responder::bind(&path, &counters).await, Err(SocketError::InUse(_))));
+        let server = tokio::spawn(async move {
+            let (route, question) = first.recv().await.expect("a question");
+            first.reply(route, question.expect("one frame").to_vec()).await;
+            first.close().await;
+        });
+        let answer = Requester::new(&path).ask(b"hello".to_vec(), PATIENCE).await.expect("an answer");
+        assert_eq!(&answer[..], b"hello");
+        server.await.expect("server");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn sockets_are_for_their_owner_and_group_only() {
+        let dir = folder();
+        let path = dir.path().join("feed");
+        let _feed = Publisher::bind(&path, &Counters::default()).await.expect("feed");
+        let mode = fs::metadata(&path).expect("socket file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_requester_recovers_from_a_server_that_was_not_there() {
+        let dir = folder();
+        let path = dir.path().join("query");
+        let mut requester = Requester::new(&path);
+        let missing = requester.ask(b"anyone?".to_vec(), Duration::from_millis(50)).await;
+        assert!(matches!(missing, Err(SocketError::Timeout { .. })));
+        let server = Responder::bind(&path, &Counters::default()).await.expect("server");
+        tokio::spawn(async move {
+            while let Ok((route, Some(question))) = server.recv().await {
+                server.reply(route, question.to_vec()).await;
+            }
+        });
+        let answer = requester.ask(b"now?".to_vec(), PATIENCE).await.expect("an answer");
+        assert_eq!(&answer[..], b"now?");
+    }
+
+    #[tokio::test]
+    async fn a_path_too_long_for_a_unix_socket_says_so() {
+        let path = PathBuf::from("/tmp").join("x".repeat(120));
+        let error = Subscriber::connect(&path, &[""]).await.expect_err("too long");
+        assert!(error.to_string().contains("must be 1 to 107"), "{error}");
+    }
+}
