@@ -23,17 +23,9 @@ impl Reading {
     /// A reading whose unit can stand in an address, whatever the thing is called on this host.
     ///
     /// A mount point may hold a line feed; an address must not.
-    pub(crate) fn new(
-        resource: &'static str,
-        unit: &str,
-        values: Vec<(&'static str, f64)>,
-    ) -> Self {
+    pub(crate) fn new(resource: &'static str, unit: &str, values: Vec<(&'static str, f64)>) -> Self {
         let unit = unit.replace(char::is_control, "\u{fffd}");
-        Self {
-            resource,
-            unit,
-            values,
-        }
+        Self { resource, unit, values }
     }
 }
 
@@ -43,9 +35,6 @@ mod tests {
 
     #[test]
     fn a_line_feed_in_a_name_does_not_reach_the_address() {
-        assert_eq!(
-            Reading::new("disk", "/mnt/a\nb c", vec![]).unit,
-            "/mnt/a\u{fffd}b c"
-        );
+        assert_eq!(Reading::new("disk", "/mnt/a\nb c", vec![]).unit, "/mnt/a\u{fffd}b c");
     }
 }
