@@ -13,21 +13,15 @@ pub struct NumberError {
 /// `k`, `m`, `g` and `t` in either case multiply by powers of 1024. `%` changes nothing, since what it is
 /// compared with goes from 0 to 100. The result is finite.
 pub fn parse_bytes_number(text: &str) -> Result<f64, NumberError> {
-    let refused = |must_be| NumberError {
-        text: text.to_owned(),
-        must_be,
-    };
+    let refused = |must_be| NumberError { text: text.to_owned(), must_be };
 
     let (digits, factor) = split_suffix(text);
     let unsigned = digits.strip_prefix(['+', '-']).unwrap_or(digits);
     let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
     // The standard library would also read `inf`, `nan`, `1e9` and `.5`.
-    let are_digits =
-        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let are_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     if !are_digits(whole) || !are_digits(fraction) {
-        return Err(refused(
-            "digits with at most one of k m g t %, such as 90%, 0.5 or 5g",
-        ));
+        return Err(refused("digits with at most one of k m g t %, such as 90%, 0.5 or 5g"));
     }
     match digits.parse::<f64>() {
         Ok(number) if (number * factor).is_finite() => Ok(number * factor),
@@ -119,9 +113,7 @@ mod tests {
             let error = parse_bytes_number(text).expect_err(text);
             assert_eq!(
                 error.to_string(),
-                format!(
-                    "number is {text:?}, but must be digits with at most one of k m g t %, such as 90%, 0.5 or 5g"
-                )
+                format!("number is {text:?}, but must be digits with at most one of k m g t %, such as 90%, 0.5 or 5g")
             );
         }
     }
@@ -132,10 +124,7 @@ mod tests {
         assert!(parse_bytes_number(&max).is_ok());
         for text in [format!("{max}k"), format!("-{max}t"), "9".repeat(400)] {
             let error = parse_bytes_number(&text).expect_err("is infinite");
-            assert_eq!(
-                error.to_string(),
-                format!("number is {text:?}, but must be less than 1.8e308")
-            );
+            assert_eq!(error.to_string(), format!("number is {text:?}, but must be less than 1.8e308"));
         }
     }
 

@@ -90,10 +90,10 @@ impl Questions {
     /// Parses a question and counts it if it is none.
     fn parse(&self, frame: Option<&Bytes>, counters: &Counters) -> (Format, Result<Request, ErrorBody>) {
         let (format, request) = query::parse(frame.map(Bytes::as_ref));
-        if let Err(error) = &request {
-            if counters.count(&self.name, "undecodable") {
-                tracing::warn!("{}: {error}; more of this is only counted", self.name);
-            }
+        if let Err(error) = &request
+            && counters.count(&self.name, "undecodable")
+        {
+            tracing::warn!("{}: {error}; more of this is only counted", self.name);
         }
         (format, request)
     }

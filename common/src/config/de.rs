@@ -2,8 +2,7 @@
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
-    VariantAccess, Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -29,10 +28,7 @@ impl<'de> Deserializer<'de> for Located<'_> {
             Value::Bool(value) => visitor.visit_bool(*value),
             Value::Unusable { text, must_be } => Err(Mistake::wrong(text, *must_be)),
             Value::Array(nodes) => visit_array(nodes, visitor),
-            Value::Table(entries) => visitor.visit_map(Entries {
-                rest: entries.iter(),
-                current: None,
-            }),
+            Value::Table(entries) => visitor.visit_map(Entries { rest: entries.iter(), current: None }),
         }
     }
 
@@ -40,11 +36,7 @@ impl<'de> Deserializer<'de> for Located<'_> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Mistake> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, Mistake> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -56,11 +48,7 @@ impl<'de> Deserializer<'de> for Located<'_> {
         }
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(
-        self,
-        length: usize,
-        visitor: V,
-    ) -> Result<V::Value, Mistake> {
+    fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Mistake> {
         match &self.0.value {
             Value::Array(nodes) => visit_array(nodes, visitor),
             _ => Err(Mistake::not(&self.0.value, array_of(length))),
@@ -102,10 +90,7 @@ impl<'de> Deserializer<'de> for Located<'_> {
         match &self.0.value {
             Value::String(name) => visitor.visit_enum(Variant { name, entry: None }),
             Value::Table(entries) => match entries.as_slice() {
-                [entry] => visitor.visit_enum(Variant {
-                    name: &entry.key,
-                    entry: Some(entry),
-                }),
+                [entry] => visitor.visit_enum(Variant { name: &entry.key, entry: Some(entry) }),
                 _ => Err(Mistake::wrong(
                     format!("a table of {} keys", entries.len()),
                     format!("a table of one key: {}", one_of(variants)),
@@ -130,10 +115,7 @@ fn visit_array<'de, V: Visitor<'de>>(nodes: &[Node], visitor: V) -> Result<V::Va
     let value = visitor.visit_seq(&mut elements)?;
     match elements.0.len() {
         0 => Ok(value),
-        unread => Err(Mistake::wrong(
-            array_of(nodes.len()),
-            array_of(nodes.len() - unread),
-        )),
+        unread => Err(Mistake::wrong(array_of(nodes.len()), array_of(nodes.len() - unread))),
     }
 }
 
@@ -142,17 +124,12 @@ struct Elements<'a>(std::slice::Iter<'a, Node>);
 impl<'de> SeqAccess<'de> for Elements<'_> {
     type Error = Mistake;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Mistake> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Mistake> {
         let Some(node) = self.0.next() else {
             return Ok(None);
         };
         let element = seed.deserialize(Located(node));
-        element
-            .map(Some)
-            .map_err(|mistake| mistake.in_element(node))
+        element.map(Some).map_err(|mistake| mistake.in_element(node))
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -169,10 +146,7 @@ struct Entries<'a> {
 impl<'de> MapAccess<'de> for Entries<'_> {
     type Error = Mistake;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Mistake> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Mistake> {
         self.current = self.rest.next();
         let Some(entry) = self.current else {
             return Ok(None);
@@ -182,12 +156,8 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     }
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Mistake> {
-        let entry = self
-            .current
-            .take()
-            .expect("serde asks for a value only behind its key");
-        seed.deserialize(Located(&entry.node))
-            .map_err(|mistake| mistake.in_entry(entry))
+        let entry = self.current.take().expect("serde asks for a value only behind its key");
+        seed.deserialize(Located(&entry.node)).map_err(|mistake| mistake.in_entry(entry))
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -209,11 +179,7 @@ impl<'de> Deserializer<'de> for Key<'_> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Mistake> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, Mistake> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -223,10 +189,7 @@ impl<'de> Deserializer<'de> for Key<'_> {
         _variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Mistake> {
-        visitor.visit_enum(Variant {
-            name: self.0,
-            entry: None,
-        })
+        visitor.visit_enum(Variant { name: self.0, entry: None })
     }
 
     forward_to_deserialize_any! {
@@ -267,24 +230,16 @@ impl<'de> VariantAccess<'de> for Variant<'_> {
     fn unit_variant(self) -> Result<(), Mistake> {
         match self.entry {
             None => Ok(()),
-            Some(_) => Err(Mistake::wrong(
-                "a table",
-                format!("only {}", error::quoted(self.name)),
-            )),
+            Some(_) => Err(Mistake::wrong("a table", format!("only {}", error::quoted(self.name)))),
         }
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Mistake> {
         let entry = self.content()?;
-        seed.deserialize(Located(&entry.node))
-            .map_err(|mistake| mistake.in_entry(entry))
+        seed.deserialize(Located(&entry.node)).map_err(|mistake| mistake.in_entry(entry))
     }
 
-    fn tuple_variant<V: Visitor<'de>>(
-        self,
-        length: usize,
-        visitor: V,
-    ) -> Result<V::Value, Mistake> {
+    fn tuple_variant<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Mistake> {
         let entry = self.content()?;
         let read = Located(&entry.node).deserialize_tuple(length, visitor);
         read.map_err(|mistake| mistake.in_entry(entry))

@@ -8,13 +8,8 @@ use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The units, the largest first, in milliseconds.
-const UNITS: [(&str, u64); 5] = [
-    ("d", 24 * 60 * 60 * 1000),
-    ("h", 60 * 60 * 1000),
-    ("m", 60 * 1000),
-    ("s", 1000),
-    ("ms", 1),
-];
+const UNITS: [(&str, u64); 5] =
+    [("d", 24 * 60 * 60 * 1000), ("h", 60 * 60 * 1000), ("m", 60 * 1000), ("s", 1000), ("ms", 1)];
 const MAX_MILLIS: u64 = 10 * 365 * UNITS[0].1;
 
 const FORM: &str = r#"a duration such as "10s", "500ms" or "1m30s""#;
@@ -42,10 +37,7 @@ impl FromStr for HumanDuration {
     type Err = DurationError;
 
     fn from_str(text: &str) -> Result<Self, DurationError> {
-        let millis = parse_millis(text).map_err(|must_be| DurationError {
-            text: text.to_owned(),
-            must_be,
-        })?;
+        let millis = parse_millis(text).map_err(|must_be| DurationError { text: text.to_owned(), must_be })?;
         Ok(Self(Duration::from_millis(millis)))
     }
 }
@@ -75,11 +67,7 @@ fn parse_millis(text: &str) -> Result<u64, &'static str> {
             .ok_or(BOUND)?;
         rest = behind;
     }
-    if text.is_empty() {
-        Err(FORM)
-    } else {
-        Ok(total)
-    }
+    if text.is_empty() { Err(FORM) } else { Ok(total) }
 }
 
 fn split_while(text: &str, belongs: impl Fn(char) -> bool) -> (&str, &str) {
@@ -134,9 +122,7 @@ impl<'de> Deserialize<'de> for HumanDuration {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<HumanDuration, E> {
-                text.parse().map_err(|error: DurationError| {
-                    E::invalid_value(Unexpected::Str(text), &error.must_be)
-                })
+                text.parse().map_err(|error: DurationError| E::invalid_value(Unexpected::Str(text), &error.must_be))
             }
         }
 
@@ -150,20 +136,13 @@ mod tests {
 
     #[track_caller]
     fn millis(text: &str, expected: u64) {
-        assert_eq!(
-            text.parse(),
-            Ok(HumanDuration(Duration::from_millis(expected))),
-            "{text}"
-        );
+        assert_eq!(text.parse(), Ok(HumanDuration(Duration::from_millis(expected))), "{text}");
     }
 
     #[track_caller]
     fn refused(text: &str, must_be: &str) {
         let error = text.parse::<HumanDuration>().expect_err(text);
-        assert_eq!(
-            error.to_string(),
-            format!("duration is {text:?}, but must be {must_be}")
-        );
+        assert_eq!(error.to_string(), format!("duration is {text:?}, but must be {must_be}"));
     }
 
     #[test]
@@ -181,10 +160,7 @@ mod tests {
 
     #[test]
     fn what_has_another_form_is_refused() {
-        for text in [
-            "", " ", "s", "-1s", "+1s", "1.5s", "10 s", " 10s", "10s ", "10S", "1w", "10sec",
-            "1s,", "١s",
-        ] {
+        for text in ["", " ", "s", "-1s", "+1s", "1.5s", "10 s", " 10s", "10s ", "10S", "1w", "10sec", "1s,", "١s"] {
             refused(text, FORM);
         }
     }
@@ -211,15 +187,9 @@ mod tests {
 
     #[test]
     fn less_than_a_millisecond_is_not_shown() {
-        assert_eq!(
-            HumanDuration(Duration::from_micros(1_999)).to_string(),
-            "1ms"
-        );
+        assert_eq!(HumanDuration(Duration::from_micros(1_999)).to_string(), "1ms");
         assert_eq!(HumanDuration(Duration::from_micros(999)).to_string(), "0s");
-        assert_eq!(
-            HumanDuration(Duration::MAX).to_string(),
-            "213503982334601d7h15s999ms"
-        );
+        assert_eq!(HumanDuration(Duration::MAX).to_string(), "213503982334601d7h15s999ms");
     }
 
     proptest::proptest! {

@@ -26,27 +26,17 @@ impl ConfigError {
     /// For the checks between the raw struct and the checked type; `text` names the key, as in
     /// `smtp.port is 99999, but must be at most 65535`.
     pub fn in_file(file: &Path, text: impl fmt::Display) -> Self {
-        Self {
-            file: file.to_owned(),
-            line: None,
-            text: text.to_string(),
-        }
+        Self { file: file.to_owned(), line: None, text: text.to_string() }
     }
 
     pub(super) fn on_line(file: &Path, line: usize, text: impl fmt::Display) -> Self {
-        Self {
-            file: file.to_owned(),
-            line: Some(line),
-            text: text.to_string(),
-        }
+        Self { file: file.to_owned(), line: Some(line), text: text.to_string() }
     }
 
     pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound => Self::in_file(file, "does not exist"),
-            io::ErrorKind::PermissionDenied => {
-                Self::in_file(file, "cannot be read: permission denied")
-            }
+            io::ErrorKind::PermissionDenied => Self::in_file(file, "cannot be read: permission denied"),
             _ => Self::in_file(file, format_args!("cannot be read: {error}")),
         }
     }
@@ -103,12 +93,7 @@ pub(super) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str
     let name = folded(name);
     known
         .iter()
-        .map(|candidate| {
-            (
-                strsim::damerau_levenshtein(&name, &folded(candidate)),
-                *candidate,
-            )
-        })
+        .map(|candidate| (strsim::damerau_levenshtein(&name, &folded(candidate)), *candidate))
         .filter(|(distance, candidate)| {
             let is_beginning = name.len() >= 3 && candidate.starts_with(&name);
             // One slip in three letters: `intervall` is `interval`, but `up` is not `ip`.

@@ -52,18 +52,11 @@ enum Step {
 
 impl Mistake {
     fn new(what: What) -> Self {
-        Self {
-            what,
-            place: None,
-            path: Vec::new(),
-        }
+        Self { what, place: None, path: Vec::new() }
     }
 
     pub(super) fn wrong(got: impl Into<String>, must_be: impl Into<String>) -> Self {
-        Self::new(What::Wrong {
-            got: got.into(),
-            must_be: must_be.into(),
-        })
+        Self::new(What::Wrong { got: got.into(), must_be: must_be.into() })
     }
 
     pub(super) fn not(value: &Value, must_be: impl Into<String>) -> Self {
@@ -154,15 +147,9 @@ impl Mistake {
             }
             What::NotDoubled => {
                 let path = self.path();
-                format!(
-                    "{} is a table, but must be an array: write [[{path}]]",
-                    self.subject()
-                )
+                format!("{} is a table, but must be an array: write [[{path}]]", self.subject())
             }
-            What::Other {
-                text,
-                got: Some(got),
-            } if !text.contains(got.as_str()) => {
+            What::Other { text, got: Some(got) } if !text.contains(got.as_str()) => {
                 format!("{} is {got}: {text}", self.subject())
             }
             What::Other { text, .. } => format!("{}: {text}", self.subject()),
@@ -197,10 +184,7 @@ impl Mistake {
 
 impl de::Error for Mistake {
     fn custom<T: Display>(text: T) -> Self {
-        Self::new(What::Other {
-            text: text.to_string(),
-            got: None,
-        })
+        Self::new(What::Other { text: text.to_string(), got: None })
     }
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
@@ -220,10 +204,7 @@ impl de::Error for Mistake {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Self::new(What::UnknownKey {
-            name: field.to_owned(),
-            known: expected,
-        })
+        Self::new(What::UnknownKey { name: field.to_owned(), known: expected })
     }
 
     fn missing_field(field: &'static str) -> Self {

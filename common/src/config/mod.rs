@@ -67,23 +67,15 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     // Asked before opening: to open a pipe is to wait for its writer.
     let kind = fs::metadata(path).map_err(unreadable)?.file_type();
     if kind.is_dir() {
-        return Err(ConfigError::in_file(
-            path,
-            "is a directory, but must be a file",
-        ));
+        return Err(ConfigError::in_file(path, "is a directory, but must be a file"));
     }
     if !kind.is_file() {
-        return Err(ConfigError::in_file(
-            path,
-            "is a device, pipe or socket, but must be a file",
-        ));
+        return Err(ConfigError::in_file(path, "is a device, pipe or socket, but must be a file"));
     }
 
     let mut bytes = Vec::new();
     let limit = MAX_FILE_BYTES as u64 + 1;
-    File::open(path)
-        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        .map_err(unreadable)?;
+    File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(unreadable)?;
     if bytes.len() > MAX_FILE_BYTES {
         return Err(ConfigError::in_file(path, "is larger than 1 MiB"));
     }
@@ -101,10 +93,7 @@ fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Ok(_) if dir == path => return Ok(Vec::new()),
         Ok(found) if !found.is_dir() => {
-            return Err(ConfigError::in_file(
-                &dir,
-                "is a file, but must be a directory of drop-ins",
-            ));
+            return Err(ConfigError::in_file(&dir, "is a file, but must be a directory of drop-ins"));
         }
         Ok(_) | Err(_) => (),
     }

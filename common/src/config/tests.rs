@@ -63,11 +63,7 @@ impl TryFrom<String> for HostName {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        if text.contains(' ') {
-            Err("a host name has no spaces")
-        } else {
-            Ok(Self(text))
-        }
+        if text.contains(' ') { Err("a host name has no spaces") } else { Ok(Self(text)) }
     }
 }
 
@@ -88,11 +84,7 @@ impl TryFrom<RawLimits> for Limits {
     type Error = String;
 
     fn try_from(RawLimits { low, high }: RawLimits) -> Result<Self, String> {
-        if low < high {
-            Ok(Self { high })
-        } else {
-            Err(format!("low is {low}, but must be below high, {high}"))
-        }
+        if low < high { Ok(Self { high }) } else { Err(format!("low is {low}, but must be below high, {high}")) }
     }
 }
 
@@ -160,10 +152,7 @@ fn fixtures() -> PathBuf {
 #[track_caller]
 fn message_of(path: &Path) -> String {
     let error = load::<Raw>(path).expect_err("the file has a mistake");
-    let dir = format!(
-        "{}/",
-        path.parent().expect("the file is in a directory").display()
-    );
+    let dir = format!("{}/", path.parent().expect("the file is in a directory").display());
     error.to_string().replace(&dir, "")
 }
 
@@ -171,9 +160,7 @@ fn message_of(path: &Path) -> String {
 fn each_mistake_is_named_with_its_file_line_and_key() {
     let files = fs::read_dir(fixtures()).expect("the fixtures are there");
     let files = files.map(|entry| entry.expect("is readable").path());
-    let mains: BTreeSet<_> = files
-        .filter(|file| file.extension().is_some_and(|ext| ext == "toml"))
-        .collect();
+    let mains: BTreeSet<_> = files.filter(|file| file.extension().is_some_and(|ext| ext == "toml")).collect();
 
     let messages: Vec<_> = mains.iter().map(|main| message_of(main)).collect();
     let expected: Vec<_> = MISTAKES.trim().lines().collect();
@@ -244,81 +231,50 @@ fn a_right_file_is_read() {
     assert_eq!(raw.tell, Some(Tell::Only(vec!["ada".to_owned()])));
     assert_eq!(raw.range, Some((1, 2)));
     assert_eq!(raw.limits.expect("is set").high, 2);
-    assert_eq!(
-        raw.weights,
-        BTreeMap::from([(HostName("db1".to_owned()), 5)])
-    );
+    assert_eq!(raw.weights, BTreeMap::from([(HostName("db1".to_owned()), 5)]));
     assert_eq!(raw.uplink.expect("is set").retry_after.to_string(), "1m30s");
     let port = &raw.port[0];
-    assert_eq!(
-        (port.attempts, port.interval.to_string().as_str()),
-        (Some(3), "10s")
-    );
-    assert_eq!(
-        port.timeout.map(|timeout| timeout.to_string()).as_deref(),
-        Some("500ms")
-    );
+    assert_eq!((port.attempts, port.interval.to_string().as_str()), (Some(3), "10s"));
+    assert_eq!(port.timeout.map(|timeout| timeout.to_string()).as_deref(), Some("500ms"));
 }
 
 #[test]
 fn a_drop_in_replaces_values_and_merges_tables() {
     let raw = Site::new(FULL)
-        .with(
-            "site.toml",
-            "name = 'web2'\nhosts = ['db3']\ntell = 'all'\nweights.db2 = 6\nuplink.retry_after = '5s'",
-        )
+        .with("site.toml", "name = 'web2'\nhosts = ['db3']\ntell = 'all'\nweights.db2 = 6\nuplink.retry_after = '5s'")
         .load();
     assert_eq!(raw.name, "web2");
     assert_eq!(raw.hosts, ["db3"]);
     assert_eq!(raw.tell, Some(Tell::All));
     assert_eq!(raw.weights.values().copied().collect::<Vec<_>>(), [5, 6]);
     let uplink = raw.uplink.expect("is set");
-    assert_eq!(
-        (
-            uplink.address.as_str(),
-            uplink.retry_after.to_string().as_str()
-        ),
-        ("tcp://monitor:5570", "5s")
-    );
+    assert_eq!((uplink.address.as_str(), uplink.retry_after.to_string().as_str()), ("tcp://monitor:5570", "5s"));
 }
 
 #[test]
 fn a_drop_in_appends_to_arrays_of_tables() {
     let irc = "[[port]]\nname = 'irc'\naddress = '[::1]:6667'\ninterval = '10s'";
     let web = "port = [{ name = 'web', address = '[::1]:80', interval = '10s' }]";
-    let raw = Site::new(FULL)
-        .with("20.toml", web)
-        .with("10.toml", irc)
-        .load();
+    let raw = Site::new(FULL).with("20.toml", web).with("10.toml", irc).load();
     let names: Vec<_> = raw.port.iter().map(|port| port.name.as_str()).collect();
     assert_eq!(names, ["mail", "irc", "web"]);
 }
 
 #[test]
 fn an_empty_array_drops_the_tables_before_it() {
-    assert!(
-        Site::new(FULL)
-            .with("site.toml", "port = []")
-            .load()
-            .port
-            .is_empty()
-    );
+    assert!(Site::new(FULL).with("site.toml", "port = []").load().port.is_empty());
 }
 
 #[test]
 fn drop_ins_are_taken_in_the_order_of_their_names() {
-    let site = Site::new("name = 'main'")
-        .with("10.toml", "name = '10'")
-        .with("9.toml", "name = '9'");
+    let site = Site::new("name = 'main'").with("10.toml", "name = '10'").with("9.toml", "name = '9'");
     assert_eq!(site.load().name, "9");
 }
 
 #[test]
 fn only_visible_toml_files_are_drop_ins() {
     let wrong = "name = [";
-    let site = Site::new("name = 'main'")
-        .with("x.toml~", wrong)
-        .with(".x.toml", wrong);
+    let site = Site::new("name = 'main'").with("x.toml~", wrong).with(".x.toml", wrong);
     let site = site.with("README", wrong).with("x.toml.bak", wrong);
     assert_eq!(site.load().name, "main");
 }
@@ -359,36 +315,22 @@ fn what_is_no_file_is_named() {
 #[test]
 fn a_dangling_link_in_the_drop_ins_is_named() {
     let site = Site::new("name = 'x'").with("a.toml", "");
-    std::os::unix::fs::symlink("nowhere", site.0.path().join("main.d/b.toml"))
-        .expect("is writable");
+    std::os::unix::fs::symlink("nowhere", site.0.path().join("main.d/b.toml")).expect("is writable");
     site.expect_message("main.d/b.toml: does not exist");
 }
 
 #[test]
 fn a_file_of_over_a_mebibyte_is_refused() {
     let line = "# Of 24 bytes exactly.\n";
-    assert_eq!(
-        Site::new(&("name = 'x'\n".to_owned() + &line.repeat(40_000)))
-            .load()
-            .name,
-        "x"
-    );
+    assert_eq!(Site::new(&("name = 'x'\n".to_owned() + &line.repeat(40_000))).load().name, "x");
     Site::new(&line.repeat(50_000)).expect_message("main.toml: is larger than 1 MiB");
 }
 
 #[test]
 fn unreadable_files_say_why() {
-    let message = |kind: std::io::ErrorKind| {
-        ConfigError::unreadable(Path::new("x.toml"), &kind.into()).to_string()
-    };
-    assert_eq!(
-        message(std::io::ErrorKind::PermissionDenied),
-        "x.toml: cannot be read: permission denied"
-    );
-    assert_eq!(
-        message(std::io::ErrorKind::TimedOut),
-        "x.toml: cannot be read: timed out"
-    );
+    let message = |kind: std::io::ErrorKind| ConfigError::unreadable(Path::new("x.toml"), &kind.into()).to_string();
+    assert_eq!(message(std::io::ErrorKind::PermissionDenied), "x.toml: cannot be read: permission denied");
+    assert_eq!(message(std::io::ErrorKind::TimedOut), "x.toml: cannot be read: timed out");
 }
 
 #[test]
@@ -401,10 +343,7 @@ fn a_contradiction_names_the_file() {
 #[test]
 fn a_mistake_about_the_whole_file_has_no_line() {
     let error = parse::<Limits>(Path::new("x.toml"), "low = 2\nhigh = 1").expect_err("is refused");
-    assert_eq!(
-        error.to_string(),
-        "x.toml: low is 2, but must be below high, 1"
-    );
+    assert_eq!(error.to_string(), "x.toml: low is 2, but must be below high, 1");
 }
 
 #[test]
@@ -424,10 +363,7 @@ fn an_unknown_key_of_a_buffered_table_keeps_its_line() {
     let Send::Mail(mail) = &read("send = { by = 'mail', server = 'x' }").expect("is right")["send"];
     assert_eq!(mail.server, "x");
     let error = read("[send]\nby = 'mail'\nserver = 'x'\nservr = 'y'").expect_err("is refused");
-    assert_eq!(
-        error.to_string(),
-        "x.toml:4: unknown key send.servr, did you mean server?"
-    );
+    assert_eq!(error.to_string(), "x.toml:4: unknown key send.servr, did you mean server?");
 }
 
 #[test]
@@ -435,20 +371,14 @@ fn long_values_and_control_characters_stay_one_short_line() {
     let text = format!("watch = \"\\u001b[31m{}\"", "x".repeat(100_000));
     let error = parse::<Raw>(Path::new("two\nlines.toml"), &text).expect_err("is refused");
     let shown = format!("\"\\u{{1b}}[31m{}\"...", "x".repeat(55));
-    assert_eq!(
-        error.to_string(),
-        format!("two\\nlines.toml:1: watch is {shown}, but must be true or false")
-    );
+    assert_eq!(error.to_string(), format!("two\\nlines.toml:1: watch is {shown}, but must be true or false"));
 }
 
 /// Parses with a quarter of the stack that a thread has by default.
 #[track_caller]
 fn on_a_small_stack(text: String) -> Result<serde_json::Value, String> {
     let read = move || parse(Path::new("x.toml"), &text).map_err(|error| error.to_string());
-    let thread = std::thread::Builder::new()
-        .stack_size(512 * 1024)
-        .spawn(read)
-        .expect("a thread can start");
+    let thread = std::thread::Builder::new().stack_size(512 * 1024).spawn(read).expect("a thread can start");
     thread.join().expect("does not panic")
 }
 
@@ -469,19 +399,12 @@ fn hostile_nesting_is_refused() {
         format!("[{}a]", "a.".repeat(100_000)),
         format!("[[{}a]]", "a.".repeat(100_000)),
         // Within each of the bounds of `toml`, and 6400 levels deep.
-        format!(
-            "[{key}]\n{}1{}",
-            format!("{key} = {{").repeat(79),
-            "}".repeat(79)
-        ),
+        format!("[{key}]\n{}1{}", format!("{key} = {{").repeat(79), "}".repeat(79)),
     ];
     for text in hostile {
         let start: String = text.chars().take(20).collect();
         let error = on_a_small_stack(text).expect_err(&start);
-        assert!(
-            error.ends_with("is nested deeper than 64 levels"),
-            "{start}: {error}"
-        );
+        assert!(error.ends_with("is nested deeper than 64 levels"), "{start}: {error}");
     }
 }
 
@@ -494,13 +417,7 @@ fn nesting_is_bounded_to_the_level() {
         assert_eq!(on_a_small_stack(arrays(depth)), too_deep);
     }
 
-    let header = |parts: usize| {
-        format!(
-            "[{}]\n{} = 1",
-            vec!["a"; parts].join("."),
-            vec!["b"; parts].join(".")
-        )
-    };
+    let header = |parts: usize| format!("[{}]\n{} = 1", vec!["a"; parts].join("."), vec!["b"; parts].join("."));
     assert!(on_a_small_stack(header(32)).is_ok());
     assert_eq!(on_a_small_stack(header(33)), too_deep);
 }

@@ -52,10 +52,7 @@ pub(super) struct Entry {
 
 /// Reads `text` of the file `path`, which is the one at `index` in the list of files.
 pub(super) fn parse(index: usize, path: &Path, text: &str) -> Result<Node, ConfigError> {
-    let reader = Reader {
-        file: index,
-        line_ends: text.match_indices('\n').map(|(at, _)| at).collect(),
-    };
+    let reader = Reader { file: index, line_ends: text.match_indices('\n').map(|(at, _)| at).collect() };
     let too_deep = |at| {
         let text = format!("is nested deeper than {MAX_DEPTH} levels");
         ConfigError::on_line(path, reader.line(at), text)
@@ -68,13 +65,7 @@ pub(super) fn parse(index: usize, path: &Path, text: &str) -> Result<Node, Confi
         ConfigError::on_line(path, reader.line(span.start), syntax_error(&error, text))
     })?;
     let entries = reader.entries(table.into_inner(), 0).map_err(too_deep)?;
-    Ok(Node {
-        place: Place {
-            file: index,
-            line: 1,
-        },
-        value: Value::Table(entries),
-    })
+    Ok(Node { place: Place { file: index, line: 1 }, value: Value::Table(entries) })
 }
 
 impl Node {
@@ -94,11 +85,8 @@ impl Node {
 }
 
 fn merge_tables(base: &mut Vec<Entry>, over: Vec<Entry>) {
-    let known: HashMap<String, usize> = base
-        .iter()
-        .enumerate()
-        .map(|(index, entry)| (entry.key.clone(), index))
-        .collect();
+    let known: HashMap<String, usize> =
+        base.iter().enumerate().map(|(index, entry)| (entry.key.clone(), index)).collect();
     for entry in over {
         match known.get(&entry.key) {
             Some(index) => base[*index].node.merge(entry.node),
@@ -108,10 +96,7 @@ fn merge_tables(base: &mut Vec<Entry>, over: Vec<Entry>) {
 }
 
 fn are_tables(nodes: &[Node]) -> bool {
-    !nodes.is_empty()
-        && nodes
-            .iter()
-            .all(|node| matches!(node.value, Value::Table(_)))
+    !nodes.is_empty() && nodes.iter().all(|node| matches!(node.value, Value::Table(_)))
 }
 
 struct Reader {
@@ -126,10 +111,7 @@ impl Reader {
     }
 
     fn place(&self, offset: usize) -> Place {
-        Place {
-            file: self.file,
-            line: self.line(offset),
-        }
+        Place { file: self.file, line: self.line(offset) }
     }
 
     /// The entries in the order of the file, which `toml` sorts by name. The error is the offset of what is
@@ -142,11 +124,7 @@ impl Reader {
             .map(|(key, value)| {
                 let place = self.place(key.span().start);
                 let node = self.node(value, depth + 1)?;
-                Ok(Entry {
-                    key: key.into_inner().into_owned(),
-                    place,
-                    node,
-                })
+                Ok(Entry { key: key.into_inner().into_owned(), place, node })
             })
             .collect()
     }
@@ -163,17 +141,12 @@ impl Reader {
             DeValue::Boolean(bool) => Value::Bool(bool),
             DeValue::Datetime(date) => Value::Date(date.to_string()),
             DeValue::Array(array) => {
-                let nodes = array
-                    .into_iter()
-                    .map(|element| self.node(element, depth + 1));
+                let nodes = array.into_iter().map(|element| self.node(element, depth + 1));
                 Value::Array(nodes.collect::<Result<_, _>>()?)
             }
             DeValue::Table(table) => Value::Table(self.entries(table, depth)?),
         };
-        Ok(Node {
-            place: self.place(start),
-            value,
-        })
+        Ok(Node { place: self.place(start), value })
     }
 }
 
@@ -184,30 +157,21 @@ fn integer_value(integer: &DeInteger<'_>) -> Value {
     } else if let Ok(value) = u64::from_str_radix(digits, radix) {
         Value::Unsigned(value)
     } else {
-        Value::Unusable {
-            text: integer.to_string(),
-            must_be: "an integer of at most 64 bits",
-        }
+        Value::Unusable { text: integer.to_string(), must_be: "an integer of at most 64 bits" }
     }
 }
 
 fn float_value(text: &str) -> Value {
     match text.parse::<f64>() {
         Ok(value) if value.is_finite() => Value::Float(value),
-        Ok(_) | Err(_) => Value::Unusable {
-            text: text.to_owned(),
-            must_be: "a finite number",
-        },
+        Ok(_) | Err(_) => Value::Unusable { text: text.to_owned(), must_be: "a finite number" },
     }
 }
 
 /// What `toml` says, and the text it says it of.
 fn syntax_error(error: &toml::de::Error, text: &str) -> String {
     let message = error.message();
-    let at = error
-        .span()
-        .and_then(|span| text.get(span))
-        .unwrap_or_default();
+    let at = error.span().and_then(|span| text.get(span)).unwrap_or_default();
     if message == "duplicate key" {
         format!("duplicate key {}", error::key(at))
     } else if message.starts_with("string values must be quoted") {
@@ -280,11 +244,7 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
             _ if *byte == quote && !is_long => return at + 1,
             _ if *byte == quote && is_triple(at) => {
                 // Up to two quotes may stand directly before the closing three.
-                let more = bytes[at + 3..]
-                    .iter()
-                    .take(2)
-                    .take_while(|byte| **byte == quote)
-                    .count();
+                let more = bytes[at + 3..].iter().take(2).take_while(|byte| **byte == quote).count();
                 return at + 3 + more;
             }
             _ => (),

@@ -159,6 +159,7 @@ fn watches(
 }
 
 /// What a number did to a rule.
+#[derive(Clone, Copy)]
 enum Turn {
     Pending(UnixMillis),
     NoLonger,
@@ -320,11 +321,11 @@ impl Engine {
             }
             for number in &mut group.numbers {
                 for watch in number.watches.iter_mut().filter(|watch| watch.phase != Phase::Open) {
-                    if let Condition::Absent { lasting } = settings.rules[watch.rule].condition {
-                        if silence > lasting {
-                            watch.phase = Phase::Open;
-                            absent.push((watch.rule, key.address(&number.attribute), lasting));
-                        }
+                    if let Condition::Absent { lasting } = settings.rules[watch.rule].condition
+                        && silence > lasting
+                    {
+                        watch.phase = Phase::Open;
+                        absent.push((watch.rule, key.address(&number.attribute), lasting));
                     }
                 }
             }

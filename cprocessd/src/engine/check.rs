@@ -123,7 +123,6 @@ impl Engine {
         self.end_absence(&address, &seen);
         match meaning {
             Meaning::Initial if check.up => self.say(&key(&address, INITIAL), Kind::Up, Severity::Debug, seen),
-            Meaning::Initial => self.bad(&address, check, true),
             Meaning::Same if check.up => {}
             Meaning::Same => {
                 self.bad(&address, check, false);
@@ -131,7 +130,7 @@ impl Engine {
                     self.save_check(&address);
                 }
             }
-            Meaning::WentDown => self.bad(&address, check, true),
+            Meaning::Initial | Meaning::WentDown => self.bad(&address, check, true),
             Meaning::CameUp => self.good(&address, check),
         }
         if check.up && check.retries > 0 {

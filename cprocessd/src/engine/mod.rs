@@ -369,10 +369,10 @@ impl Engine {
     fn remember(&mut self, id: String, addresses: Vec<String>) {
         self.save(Saved::Order(id.clone(), Some(addresses.clone())));
         self.orders.push_back((id, addresses));
-        if self.orders.len() > REMEMBERED_ORDERS {
-            if let Some((oldest, _)) = self.orders.pop_front() {
-                self.save(Saved::Order(oldest, None));
-            }
+        if self.orders.len() > REMEMBERED_ORDERS
+            && let Some((oldest, _)) = self.orders.pop_front()
+        {
+            self.save(Saved::Order(oldest, None));
         }
     }
 

@@ -191,7 +191,7 @@ mod tests {
             operator: Operator::Greater,
             limit: 90.0,
             clear: 80.0,
-            lasting: Duration::from_secs(300),
+            lasting: Duration::from_mins(5),
         };
         assert_eq!(condition("*!machine.cpu:all.load > 90% for 5m clear 80% WARN"), expected);
         assert_eq!(condition("*!machine.cpu:all.load > 90 clear 80 for 5m WARN"), expected);
@@ -205,10 +205,7 @@ mod tests {
 
     #[test]
     fn absent_takes_a_duration() {
-        assert_eq!(
-            condition("*!backup absent for 25h ERR"),
-            Condition::Absent { lasting: Duration::from_secs(90_000) }
-        );
+        assert_eq!(condition("*!backup absent for 25h ERR"), Condition::Absent { lasting: Duration::from_hours(25) });
     }
 
     #[test]

@@ -40,9 +40,9 @@ impl Default for Tuning {
         Self {
             confirm: 1,
             host_down_after: Duration::from_secs(10),
-            stop_grace: Duration::from_secs(300),
-            blip_quiet: Duration::from_secs(600),
-            forget_discovered_after: Duration::from_secs(24 * 3600),
+            stop_grace: Duration::from_mins(5),
+            blip_quiet: Duration::from_mins(10),
+            forget_discovered_after: Duration::from_hours(24),
         }
     }
 }

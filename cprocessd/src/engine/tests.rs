@@ -181,13 +181,13 @@ impl Timeline {
         self
     }
 
-    fn journaled(&mut self) -> Option<Origin> {
+    fn journaled(&mut self) -> Origin {
         self.seq += 1;
-        Some(Origin { host: host("web1"), epoch: epoch(), seq: self.seq })
+        Origin { host: host("web1"), epoch: epoch(), seq: self.seq }
     }
 
     fn watches(mut self, name: &str, addresses: &[&str]) -> Self {
-        let origin = self.journaled();
+        let origin = Some(self.journaled());
         let addresses = addresses.iter().map(|text| text.parse().expect("address")).collect();
         let alive = Alive { addresses: Some(addresses), seq: Some(self.seq), origin, ..self.alive_message(name) };
         self.apply(Input::Alive { feed: FEED.into(), alive });
@@ -195,7 +195,7 @@ impl Timeline {
     }
 
     fn goodbye(mut self, name: &str) -> Self {
-        let origin = self.journaled();
+        let origin = Some(self.journaled());
         let alive = Alive { goodbye: true, seq: Some(self.seq), origin, ..self.alive_message(name) };
         self.apply(Input::Alive { feed: FEED.into(), alive });
         self.silent(name)
@@ -207,7 +207,7 @@ impl Timeline {
             _ => wall(self.now_ms).0,
         };
         self.repeated.insert(address.into(), (up, changed));
-        let origin = self.journaled();
+        let origin = Some(self.journaled());
         let message = self.check_message(&address.parse().expect("address"), up, changed, retries);
         self.apply(Input::Check(Check { origin, ..message }));
         self
