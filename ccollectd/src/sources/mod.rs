@@ -5,6 +5,7 @@
 //! often is the caller's business, which also turns the answers into messages.
 
 pub(crate) mod machine;
+pub(crate) mod plugins;
 pub(crate) mod port;
 pub(crate) mod process;
 
