@@ -301,7 +301,8 @@ async fn no_plugin_stops_the_daemon_and_a_flood_costs_no_event() {
     assert_eq!((sample.interval_ms, sample.resource.as_str()), (0, "jobs"));
 
     for nth in 0..FLOOD {
-        let message = serde_json::json!({"service": "log", "msg_type": "event", "severity": "INFO", "text": nth.to_string()});
+        let message =
+            serde_json::json!({"service": "log", "msg_type": "event", "severity": "INFO", "text": nth.to_string()});
         push(&mut socket, message).await;
     }
     for unit in 0..5 {
