@@ -54,8 +54,8 @@ impl Answer {
 
 /// A message as a value with named fields.
 pub fn to_value<T: serde::Serialize>(message: &T) -> Value {
-    // Through the bytes, since rmpv by itself writes structs as arrays.
-    rmpv::decode::read_value(&mut encode(message).as_slice()).expect("what we encode decodes")
+    // Not `rmpv::ext::to_value`, which makes arrays of our structs.
+    rmpv::decode::read_value(&mut encode(message).as_slice()).expect("what we encode is MessagePack")
 }
 
 /// What a client sent, and how to answer it. `None` is a question of no or several frames.
@@ -351,6 +351,14 @@ mod tests {
         assert_eq!(encode(&Request::query("health")), b"\x81\xa5query\xa6health");
         let events = Request { after: Some(300), limit: Some(10), ..Request::query("events") };
         assert_eq!(encode(&events), b"\x83\xa5query\xa6events\xa5after\xcd\x01\x2c\xa5limit\x0a");
+    }
+
+    #[test]
+    fn an_answer_has_named_fields() {
+        let answer = Answer::list(&[Request::query("health")]);
+        let reply = Pager::default().first(Instant::now(), Ok(answer));
+        assert_eq!(encode(&reply), b"\x82\xa2ok\xc3\xa4data\x91\x81\xa5query\xa6health");
+        assert_eq!(write(Format::Json, &reply), b"{\"data\":[{\"query\":\"health\"}],\"ok\":true}\n");
     }
 
     #[test]
