@@ -8,8 +8,10 @@ mod line;
 mod out;
 mod pages;
 mod questions;
+mod resume;
 mod show;
 mod text;
+mod watch;
 
 use args::{Args, Command};
 use common::message::{AlarmRow, DownRow, Request, ServerRow, ServerStatus, ServiceRow, StreamSnapshot};
@@ -45,7 +47,7 @@ fn run(Args { global, command }: Args) -> Result<Outcome, Failure> {
         Command::Snapshot => questions::ask::<StreamSnapshot>(global, out, &Request::query("snapshot")),
         Command::Health { daemon } => questions::health(global, out, &daemon),
         Command::Forget { pattern } => questions::forget(global, out, pattern.as_str()),
-        Command::Watch(_) => todo(),
+        Command::Watch(watch) => watch::run(global, out, &watch),
         Command::Demo { .. } => todo(),
         Command::Completions { shell } => pages::completions(out, shell),
         Command::Man { dir } => pages::man(out, dir.as_deref()),
