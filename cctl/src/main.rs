@@ -3,6 +3,7 @@
 
 mod args;
 mod ask;
+mod demo;
 mod failure;
 mod line;
 mod out;
@@ -48,11 +49,8 @@ fn run(Args { global, command }: Args) -> Result<Outcome, Failure> {
         Command::Health { daemon } => questions::health(global, out, &daemon),
         Command::Forget { pattern } => questions::forget(global, out, pattern.as_str()),
         Command::Watch(watch) => watch::run(global, out, &watch),
-        Command::Demo { .. } => todo(),
+        Command::Demo { dir } => demo::run(global, out, &dir),
         Command::Completions { shell } => pages::completions(out, shell),
         Command::Man { dir } => pages::man(out, dir.as_deref()),
     }
-}
-fn todo() -> Result<Outcome, Failure> {
-    Err(Failure::Other("not yet".into()))
 }

@@ -7,7 +7,7 @@ use common::time::UnixMillis;
 use std::io::{self, IsTerminal, Write};
 
 /// Standard output, and whether it is coloured.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Out {
     colour: bool,
 }
