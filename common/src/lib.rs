@@ -3,9 +3,11 @@
 //! on the wire, never when one is due.
 
 pub mod address;
+pub mod config;
 pub mod counters;
 pub mod journal;
 pub mod message;
+pub mod number;
 pub mod publisher;
 pub mod query;
 pub mod severity;
@@ -13,3 +15,4 @@ pub mod socket;
 pub mod startup;
 pub mod subscriber;
 pub mod time;
+pub mod traffic;

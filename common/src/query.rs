@@ -278,12 +278,12 @@ mod tests {
         let now = Instant::now();
         let mut pager = Pager::default();
         let mut reply = pager.first(now, Ok(answer));
-        let mut pages = Vec::new();
+        let mut all = Vec::new();
         loop {
-            pages.push(reply.data.expect("data"));
+            all.push(reply.data.expect("data"));
             match reply.next {
                 Some(token) => reply = pager.next(now, &token),
-                None => return pages,
+                None => return all,
             }
         }
     }

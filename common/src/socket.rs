@@ -8,7 +8,7 @@ use crate::counters::Counters;
 use bytes::Bytes;
 use omq_tokio::{DisconnectReason, Endpoint, IpcPath, Message, MonitorEvent, Options, Socket, SocketType};
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -127,6 +127,8 @@ fn lock(path: &Path) -> Result<File, SocketError> {
         .create(true)
         .truncate(false)
         .write(true)
+        // For us alone: who can open it can also hold it.
+        .mode(0o600)
         .open(&name)
         .map_err(|source| SocketError::Bind { path: path.to_owned(), source })?;
     match file.try_lock() {

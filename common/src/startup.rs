@@ -1,5 +1,7 @@
 //! What every daemon's `main` shares: the command line, the log, signals, the service manager, exit codes.
 
+use crate::address::HostName;
+use crate::config::ConfigError;
 use crate::counters::Counters;
 use crate::journal::JournalError;
 use crate::message::{Epoch, Health};
@@ -44,8 +46,8 @@ impl DaemonArgs {
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
     /// A person must mend the configuration.
-    #[error("{0}")]
-    Config(String),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -191,6 +193,14 @@ pub fn health(daemon: &str, epoch: Option<&Epoch>, head_seq: u64, started: Insta
         uptime_secs: started.elapsed().as_secs(),
         counters: counters.snapshot(),
     }
+}
+
+/// This system's host name (gethostname(2)), the default for `host` in a configuration.
+pub fn system_host() -> Result<HostName, Fatal> {
+    let name =
+        nix::unistd::gethostname().map_err(|error| Fatal::Other(format!("cannot read the host name: {error}")))?;
+    let name = name.to_string_lossy();
+    HostName::try_from(&*name).map_err(|error| Fatal::Other(format!("{error}; set host in the configuration")))
 }
 
 /// A line of /proc/self/status in bytes (proc_pid_status(5) gives kB), 0 where it cannot be read.

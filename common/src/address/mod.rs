@@ -257,6 +257,28 @@ pub struct ValueAddress {
     pub attribute: Name,
 }
 
+/// A glob over any one text, as the parts of a [`Pattern`] are: `*`, `?`, `[ab]`, escaped by `\`. For what has no address,
+/// such as a command line.
+#[derive(Debug, Clone)]
+pub struct TextGlob(glob::Glob);
+
+impl TextGlob {
+    /// Whether it covers the whole of this text.
+    pub fn matches(&self, text: &str) -> bool {
+        self.0.matches(text)
+    }
+}
+
+impl FromStr for TextGlob {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        glob::tokens(text)
+            .map(|tokens| Self(glob::Glob::new(&tokens)))
+            .map_err(|fault| AddressError::new("glob", text, fault))
+    }
+}
+
 /// The address of a check or of a number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
@@ -482,6 +504,15 @@ mod tests {
             let _ = text.parse::<CheckAddress>();
             let _ = text.parse::<ValueAddress>();
         }
+    }
+
+    #[test]
+    fn a_text_glob_covers_text_that_is_no_address() {
+        let glob: TextGlob = "*/java *-jar tomcat[89].jar?*".parse().unwrap();
+        assert!(glob.matches("/usr/bin/java -Xmx1g -jar tomcat9.jar --port=80!"));
+        assert!(!glob.matches("/usr/bin/java -jar tomcat7.jar -v"));
+        assert!("a.b:c!".parse::<TextGlob>().unwrap().matches("a.b:c!"));
+        assert_eq!(refused::<TextGlob>("x["), "glob \"x[\" has a `[` without its `]`");
     }
 
     #[test]

@@ -1,0 +1,104 @@
+//! What is wrong with a configuration, in one line for the operator.
+
+use std::fmt::{self, Write as _};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Longer quotations from a file are cut: the line number shows the rest.
+const MAX_QUOTED_CHARS: usize = 60;
+
+/// Why a configuration cannot be used.
+///
+/// There is one kind only, because callers do one thing: say it, then exit with 78 at the start, or keep the
+/// configuration they have on SIGHUP. The text is a single line whatever the files hold.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", OneLine(&self.full_text()))]
+pub struct ConfigError {
+    file: PathBuf,
+    /// Counted from 1; none where the file as a whole is meant.
+    line: Option<usize>,
+    text: String,
+}
+
+impl ConfigError {
+    /// A mistake in the file as a whole, such as two settings that contradict each other.
+    ///
+    /// For the checks between the raw struct and the checked type; `text` names the key, as in
+    /// `smtp.port is 99999, but must be at most 65535`.
+    pub fn in_file(file: &Path, text: impl fmt::Display) -> Self {
+        Self { file: file.to_owned(), line: None, text: text.to_string() }
+    }
+
+    pub(super) fn on_line(file: &Path, line: usize, text: impl fmt::Display) -> Self {
+        Self { file: file.to_owned(), line: Some(line), text: text.to_string() }
+    }
+
+    pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::in_file(file, "does not exist"),
+            io::ErrorKind::PermissionDenied => Self::in_file(file, "cannot be read: permission denied"),
+            _ => Self::in_file(file, format_args!("cannot be read: {error}")),
+        }
+    }
+
+    fn full_text(&self) -> String {
+        let file = self.file.display();
+        match self.line {
+            Some(line) => format!("{file}:{line}: {}", self.text),
+            None => format!("{file}: {}", self.text),
+        }
+    }
+}
+
+/// Control characters in file names, keys and values must not break or colour the line of a log.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for char in self.0.chars() {
+            if char.is_control() {
+                write!(f, "{}", char.escape_default())?;
+            } else {
+                f.write_char(char)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Text from a file in quotes, cut to a readable length.
+pub(super) fn quoted(text: &str) -> String {
+    let mut chars = text.chars();
+    let head: String = chars.by_ref().take(MAX_QUOTED_CHARS).collect();
+    let rest = if chars.next().is_some() { "..." } else { "" };
+    format!("{head:?}{rest}")
+}
+
+/// A key as it may be written in TOML.
+pub(super) fn key(name: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !name.is_empty() && name.len() <= MAX_QUOTED_CHARS && name.chars().all(is_bare) {
+        name.to_owned()
+    } else {
+        quoted(name)
+    }
+}
+
+/// The known key that was most likely meant by `name`, if one is plausible.
+pub(super) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
+    if name.len() > MAX_QUOTED_CHARS {
+        return None;
+    }
+    let folded = |text: &str| text.to_lowercase().replace('-', "_");
+    let name = folded(name);
+    known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&name, &folded(candidate)), *candidate))
+        .filter(|(distance, candidate)| {
+            let is_beginning = name.len() >= 3 && candidate.starts_with(&name);
+            // One slip in three letters: `intervall` is `interval`, but `up` is not `ip`.
+            is_beginning || distance * 3 <= name.len().max(candidate.len())
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,602 @@
+//! The thin shell around the engine: what arrives is applied, what follows is committed, then published.
+
+use crate::answers::{self, bad, short};
+use crate::config::Config;
+use crate::engine::{Draft, Engine, Input, Now, Output, Saved};
+use crate::store;
+use bytes::Bytes;
+use common::address::HostName;
+use common::counters::Counters;
+use common::journal::{Journal, Retention};
+use common::message::{
+    Beat, Epoch, ErrorBody, ErrorCode, Event, Forgotten, Reply, Request, decode_batch, encode, event_topic,
+};
+use common::publisher::JournaledPublisher;
+use common::query::{self, Answer, Format, Pager};
+use common::severity::Severity;
+use common::socket::{Requester, Responder, Route, SocketError, name_of};
+use common::startup::{self, Asked, Fatal, Signals};
+use common::subscriber::{Cursor, Delivery, Publication, Start, follow};
+use common::time::UnixMillis;
+use common::traffic::Traffic;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Deliveries of one feed that wait for us. Beyond it the feed's own socket keeps them, and drops what is lossy.
+const WAITING_DELIVERIES: usize = 4096;
+/// Deliveries that share one commit.
+const BATCH: usize = 1024;
+/// Outputs kept while the disk does not take them. Beyond it no more input is taken, and the feed's journal keeps it.
+const MAX_UNCOMMITTED: usize = 100_000;
+/// How long a ccollectd may take to forget something.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Beats, and the watchdog.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// Everything cprocessd has while it runs.
+pub(crate) struct Daemon {
+    config_path: PathBuf,
+    config: Config,
+    started: Instant,
+    engine: Engine,
+    publisher: JournaledPublisher,
+    nth: BTreeMap<Severity, u64>,
+    counters: Counters,
+    traffic: Traffic,
+    inbox: Inbox,
+    query: Questions,
+    control: Questions,
+    own: Questions,
+    /// What the engine wants and the journal does not have yet, in order.
+    uncommitted: Vec<Output>,
+    /// How far each feed was applied, and so will have been taken with the next commit.
+    cursors: BTreeMap<String, Cursor>,
+    /// When the disk refused; the next attempt is a second later.
+    refused_at: Option<Instant>,
+    beat_at: Instant,
+}
+
+/// Every way of being woken but questions.
+struct Inbox {
+    signals: Signals,
+    deliveries: mpsc::Receiver<(String, Delivery)>,
+    /// Orders whose ccollectds have answered.
+    orders: mpsc::Receiver<Order>,
+    orders_in: mpsc::Sender<Order>,
+}
+
+/// An order that is ready to be applied here.
+struct Order {
+    format: Format,
+    route: Route,
+    request: Request,
+    unreached: Vec<String>,
+}
+
+/// A question socket and the pages it has given out.
+struct Questions {
+    name: String,
+    socket: Responder,
+    pager: Pager,
+}
+
+impl Questions {
+    async fn bind(path: &Path, counters: &Counters) -> Result<Self, SocketError> {
+        Ok(Self { name: name_of(path), socket: Responder::bind(path, counters).await?, pager: Pager::default() })
+    }
+
+    /// Parses a question and counts it if it is none.
+    fn parse(&self, frame: Option<&Bytes>, counters: &Counters) -> (Format, Result<Request, ErrorBody>) {
+        let (format, request) = query::parse(frame.map(Bytes::as_ref));
+        if let Err(error) = &request
+            && counters.count(&self.name, "undecodable")
+        {
+            tracing::warn!("{}: {error}; more of this is only counted", self.name);
+        }
+        (format, request)
+    }
+
+    async fn reply(&mut self, format: Format, route: Route, result: Result<Answer, ErrorBody>) {
+        let reply = self.pager.first(Instant::now(), result);
+        self.send(format, route, &reply).await;
+    }
+
+    async fn send(&self, format: Format, route: Route, reply: &Reply) {
+        self.socket.reply(route, query::write(format, reply)).await;
+    }
+}
+
+/// What woke the daemon.
+enum Woken {
+    Delivery(String, Delivery),
+    Query(Route, Option<Bytes>),
+    Control(Route, Option<Bytes>),
+    Own(Route, Option<Bytes>),
+    Order(Order),
+    Signal(Asked),
+    Deadline,
+}
+
+impl Daemon {
+    /// Opens the state, goes on from it, binds the sockets and follows the feeds.
+    pub(crate) async fn start(config: Config, config_path: PathBuf, print: bool) -> Result<Self, Fatal> {
+        let counters = Counters::default();
+        let journal = open_journal(&config)?;
+        let sqlite =
+            |source: rusqlite::Error| Fatal::Other(format!("state in {}: {source}", config.state_dir.display()));
+        let (saved, unreadable) = store::load(journal.db()).map_err(sqlite)?;
+        if unreadable > 0 {
+            counters.add("state", "unreadable", unreadable as u64);
+            tracing::error!("{unreadable} rows of the saved state cannot be read and are left out");
+        }
+        let feeds: Vec<String> = config.feeds.iter().map(|feed| feed.display().to_string()).collect();
+        let mut cursors = BTreeMap::new();
+        for feed in &feeds {
+            if let Some(cursor) = store::cursor(journal.db(), feed).map_err(sqlite)? {
+                cursors.insert(feed.clone(), cursor);
+            }
+        }
+        let nth = store::nth(journal.db()).map_err(sqlite)?;
+        let engine = Engine::new(config.settings.clone(), &feeds, saved);
+
+        let run = &config.run_dir;
+        let publisher = JournaledPublisher::bind(&run.join("stream"), journal, &counters).await?;
+        let query = Questions::bind(&run.join("query"), &counters).await?;
+        let control = Questions::bind(&run.join("control"), &counters).await?;
+        let own = Questions::bind(&run.join("cprocessd.sock"), &counters).await?;
+        give_to_group(&control.socket, &config.control_group);
+        let (orders_in, orders) = mpsc::channel(100);
+        let deliveries = follow_feeds(&config.feeds, &cursors, &counters);
+        Ok(Self {
+            config_path,
+            started: Instant::now(),
+            engine,
+            publisher,
+            nth,
+            counters,
+            traffic: Traffic::new(print),
+            inbox: Inbox { signals: Signals::new()?, deliveries, orders, orders_in },
+            query,
+            control,
+            own,
+            uncommitted: Vec::new(),
+            cursors,
+            refused_at: None,
+            beat_at: Instant::now(),
+            config,
+        })
+    }
+
+    /// Judges until asked to stop.
+    pub(crate) async fn run(&mut self) -> Result<(), Fatal> {
+        loop {
+            match self.wait().await {
+                Woken::Delivery(feed, delivery) => self.take_batch(&feed, delivery),
+                Woken::Query(route, frame) => self.answer(route, frame.as_ref()).await,
+                Woken::Own(route, frame) => self.answer_own(route, frame.as_ref()).await,
+                Woken::Control(route, frame) => self.begin_order(route, frame.as_ref()).await,
+                Woken::Order(order) => self.finish_order(order).await,
+                Woken::Signal(Asked::Reload) => self.reload(),
+                Woken::Signal(Asked::Stop) => return Ok(()),
+                Woken::Deadline => {}
+            }
+            // What waits in the inbox is applied before anything is called overdue; it has its turn right away.
+            if self.inbox.deliveries.is_empty() {
+                self.apply(Input::Idle);
+            }
+            self.commit();
+            self.beat();
+        }
+    }
+
+    /// Makes what is pending last and lets the sockets drain.
+    pub(crate) async fn stop(mut self) {
+        startup::notify_stopping();
+        self.refused_at = None;
+        self.commit();
+        let Self { publisher, query, control, own, .. } = self;
+        tokio::join!(publisher.close(), query.socket.close(), control.socket.close(), own.socket.close());
+        tracing::info!("stopped");
+    }
+
+    async fn wait(&mut self) -> Woken {
+        let engine_deadline = self.started + self.engine.next_deadline();
+        let deadline = engine_deadline.min(self.beat_at + BEAT_EVERY);
+        let taking = self.uncommitted.len() < MAX_UNCOMMITTED;
+        let failed = |error: SocketError| -> Woken {
+            // The library gave up on one of our sockets: a new process has a better chance.
+            panic!("{error}")
+        };
+        tokio::select! {
+            Some((feed, delivery)) = self.inbox.deliveries.recv(), if taking => Woken::Delivery(feed, delivery),
+            question = self.query.socket.recv() => question.map_or_else(failed, |(route, frame)| Woken::Query(route, frame)),
+            question = self.own.socket.recv() => question.map_or_else(failed, |(route, frame)| Woken::Own(route, frame)),
+            order = self.control.socket.recv() => order.map_or_else(failed, |(route, frame)| Woken::Control(route, frame)),
+            Some(order) = self.inbox.orders.recv() => Woken::Order(order),
+            asked = self.inbox.signals.recv() => Woken::Signal(asked),
+            () = tokio::time::sleep_until(deadline.into()) => Woken::Deadline,
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: self.started.elapsed(), wall: UnixMillis::now() }
+    }
+
+    fn apply(&mut self, input: Input) {
+        let outputs = self.engine.apply(self.now(), input);
+        self.keep(outputs);
+    }
+
+    fn keep(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Refused(reason) => {
+                    if self.counters.count("engine", reason) {
+                        tracing::warn!("refused: {}; more of this is only counted", reason.replace('_', " "));
+                    }
+                }
+                Output::Event(_) | Output::Save(_) => self.uncommitted.push(output),
+                Output::Forgotten(_) => {}
+            }
+        }
+    }
+
+    /// One delivery and what waits behind it, so that all of it shares one commit.
+    fn take_batch(&mut self, feed: &str, first: Delivery) {
+        self.take(feed, first);
+        for _ in 0..BATCH {
+            match self.inbox.deliveries.try_recv() {
+                Ok((feed, delivery)) => self.take(&feed, delivery),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn take(&mut self, feed: &str, delivery: Delivery) {
+        match delivery {
+            Delivery::Snapshot { cursor, state } => match rmpv::ext::from_value(state) {
+                Ok(snapshot) => {
+                    self.cursors.insert(feed.to_owned(), cursor);
+                    self.apply(Input::Snapshot { feed: feed.to_owned(), snapshot });
+                }
+                Err(error) => self.undecodable("snapshot", &error.to_string()),
+            },
+            Delivery::Entry { cursor, topic, payload } => {
+                self.message(feed, &topic, payload);
+                self.cursors.insert(feed.to_owned(), cursor);
+            }
+            Delivery::Live { topic, payload } => self.message(feed, &topic, payload),
+            Delivery::Beat(beat) => self.apply(Input::Beat { feed: feed.to_owned(), beat }),
+            Delivery::Lost { .. } => tracing::error!("{feed} lost part of its journal"),
+        }
+    }
+
+    fn message(&mut self, feed: &str, topic: &Bytes, payload: Bytes) {
+        self.traffic.print("in", topic, &payload);
+        let kind = topic.split(|&b| b == b'.').next().unwrap_or_default();
+        let applied = match kind {
+            b"value" => self.each(&payload, Input::Sample).inspect(|()| self.publisher.publish(topic.clone(), payload)),
+            b"check" => self.each(&payload, Input::Check),
+            b"event" => self.each(&payload, Input::Log),
+            b"alive" => self.each(&payload, |alive| Input::Alive { feed: feed.to_owned(), alive }),
+            // A topic of a newer ccollectd.
+            _ => {
+                self.counters.count("feed", "unknown_topic");
+                return;
+            }
+        };
+        if let Err(error) = applied {
+            self.undecodable(&String::from_utf8_lossy(topic), &error.to_string());
+        }
+    }
+
+    fn each<T: serde::de::DeserializeOwned>(
+        &mut self,
+        payload: &[u8],
+        input: impl Fn(T) -> Input,
+    ) -> Result<(), common::message::DecodeError> {
+        for message in decode_batch(payload)? {
+            self.apply(input(message));
+        }
+        Ok(())
+    }
+
+    fn undecodable(&self, topic: &str, why: &str) {
+        if self.counters.count("feed", "undecodable") {
+            tracing::warn!("the feed sent what is no message under {topic:?}: {why}; more of this is only counted");
+        }
+    }
+
+    /// Everything pending in one transaction, then published.
+    fn commit(&mut self) {
+        let retry = self.refused_at.is_none_or(|at| at.elapsed() >= Duration::from_secs(1));
+        if self.uncommitted.is_empty() || !retry {
+            return;
+        }
+        let epoch = self.publisher.journal().epoch().clone();
+        let mut nth = self.nth.clone();
+        let (outputs, cursors) = (&self.uncommitted, &self.cursors);
+        let mut events: Vec<Event> = Vec::new();
+        let committed = self.publisher.commit(|commit| {
+            // Of several states of one thing only the last is worth writing.
+            let mut last: BTreeMap<String, &Saved> = BTreeMap::new();
+            for output in outputs {
+                match output {
+                    Output::Event(draft) => {
+                        let n = nth.entry(draft.top_severity).or_default();
+                        *n += 1;
+                        let event = stamped(draft, &epoch, commit.next_seq(), *n);
+                        commit.append(event_topic(event.top_severity, &event.host), encode(&event))?;
+                        events.push(event);
+                    }
+                    Output::Save(saved) => {
+                        last.insert(saved.identity(), saved);
+                    }
+                    Output::Refused(_) | Output::Forgotten(_) => {}
+                }
+            }
+            for saved in last.into_values() {
+                store::write(commit.state(), saved)?;
+            }
+            for (feed, cursor) in cursors {
+                store::write_cursor(commit.state(), feed, cursor)?;
+            }
+            for (severity, n) in &nth {
+                store::write_nth(commit.state(), *severity, *n)?;
+            }
+            Ok(())
+        });
+        match committed {
+            Ok(()) => {
+                self.nth = nth;
+                self.uncommitted.clear();
+                if self.refused_at.take().is_some() {
+                    tracing::info!("the journal can be written again");
+                }
+                for event in &events {
+                    tracing::info!("{} {} {} {}", event.severity, event.kind, event.address, event.text);
+                    self.traffic.print("out", event_topic(event.top_severity, &event.host).as_bytes(), &encode(event));
+                }
+            }
+            Err(error) => {
+                self.counters.count("journal", "failed");
+                if self.refused_at.replace(Instant::now()).is_none() {
+                    tracing::error!("{error}; judging goes on, nothing is told until it can be journaled");
+                }
+            }
+        }
+    }
+
+    fn beat(&mut self) {
+        if self.beat_at.elapsed() < BEAT_EVERY {
+            return;
+        }
+        self.beat_at = Instant::now();
+        startup::notify_watchdog();
+        let journal = self.publisher.journal();
+        let (epoch, head_seq) = (journal.epoch().clone(), journal.head());
+        self.publisher.beat(&Beat {
+            time: UnixMillis::now(),
+            epoch,
+            head_seq,
+            host: None,
+            nth: Some(self.nth.clone()),
+        });
+    }
+
+    async fn answer(&mut self, route: Route, frame: Option<&Bytes>) {
+        let (format, request) = self.query.parse(frame, &self.counters);
+        match request {
+            Ok(Request { page: Some(page), .. }) => {
+                let reply = self.query.pager.next(Instant::now(), &page);
+                self.query.send(format, route, &reply).await;
+            }
+            Ok(request) if request.query.as_deref() == Some("health") => {
+                let health = self.health();
+                self.query.reply(format, route, Ok(health)).await;
+            }
+            Ok(request) => {
+                let answer = answers::answer(&self.engine, &self.publisher, &request);
+                self.query.reply(format, route, answer).await;
+            }
+            Err(error) => self.query.reply(format, route, Err(error)).await,
+        }
+    }
+
+    async fn answer_own(&mut self, route: Route, frame: Option<&Bytes>) {
+        let (format, request) = self.own.parse(frame, &self.counters);
+        let answer = request.and_then(|request| match request.query.as_deref() {
+            Some("health") => Ok(self.health()),
+            _ => Err(ErrorBody::new(
+                ErrorCode::UnknownRequest,
+                "only health is answered here; questions go to the socket query",
+            )),
+        });
+        self.own.reply(format, route, answer).await;
+    }
+
+    fn health(&self) -> Answer {
+        let journal = self.publisher.journal();
+        Answer::whole(&startup::health(
+            "cprocessd",
+            Some(journal.epoch()),
+            journal.head(),
+            self.started,
+            &self.counters,
+        ))
+    }
+
+    /// Checks an order, and lets the ccollectds carry out their part first: were it the other way round, their next report
+    /// would bring back what was just forgotten.
+    async fn begin_order(&mut self, route: Route, frame: Option<&Bytes>) {
+        let (format, request) = self.control.parse(frame, &self.counters);
+        match request.and_then(checked_order) {
+            Ok(request) => {
+                let (feeds, done) = (self.config.feeds.clone(), self.inbox.orders_in.clone());
+                tokio::spawn(async move {
+                    let mut unreached = Vec::new();
+                    for feed in feeds {
+                        let mut questions = Requester::new(&question_socket(&feed));
+                        if let Err(error) = query::ask(&mut questions, &request, ORDER_TIMEOUT).await {
+                            tracing::warn!("{} did not forget: {error}", feed.display());
+                            unreached.push(feed.display().to_string());
+                        }
+                    }
+                    // The receiver lives as long as the daemon.
+                    let _ = done.send(Order { format, route, request, unreached }).await;
+                });
+            }
+            Err(error) => self.control.reply(format, route, Err(error)).await,
+        }
+    }
+
+    async fn finish_order(&mut self, order: Order) {
+        let Order { format, route, request, unreached } = order;
+        let pattern = answers::pattern(request.pattern.as_deref().unwrap_or_default());
+        let answer = pattern.map(|pattern| {
+            let (id, author) = (request.id.unwrap_or_default(), request.author.unwrap_or_default());
+            let outputs = self.engine.apply(self.now(), Input::Forget { pattern, id, author });
+            let mut addresses = Vec::new();
+            for output in &outputs {
+                if let Output::Forgotten(forgotten) = output {
+                    addresses.clone_from(forgotten);
+                }
+            }
+            self.keep(outputs);
+            Answer::whole(&Forgotten { addresses, unreached })
+        });
+        self.commit();
+        self.control.reply(format, route, answer).await;
+    }
+
+    /// Parse, then swap: a bad file changes nothing.
+    fn reload(&mut self) {
+        match Config::load(&self.config_path) {
+            Ok(config) => {
+                if (&config.run_dir, &config.state_dir, &config.feeds)
+                    != (&self.config.run_dir, &self.config.state_dir, &self.config.feeds)
+                {
+                    tracing::warn!("run_dir, state_dir and feeds change only with a restart");
+                }
+                let outputs = self.engine.reconfigure(self.now(), config.settings.clone());
+                self.config.settings = config.settings;
+                self.keep(outputs);
+                tracing::info!("configuration read again");
+            }
+            Err(error) => tracing::error!("{error}; the configuration stays as it was"),
+        }
+    }
+}
+
+fn open_journal(config: &Config) -> Result<Journal, Fatal> {
+    let dir = &config.state_dir;
+    std::fs::create_dir_all(dir).map_err(|error| Fatal::Other(format!("cannot make {}: {error}", dir.display())))?;
+    let retention = Retention { entries: config.journal_entries };
+    Ok(Journal::open(&dir.join("cprocessd.db"), retention, "cprocessd", &store::MIGRATIONS)?)
+}
+
+/// The question socket beside a feed.
+fn question_socket(feed: &Path) -> PathBuf {
+    let mut name = feed.as_os_str().to_owned();
+    name.push("-query");
+    name.into()
+}
+
+/// One task a feed, all into one inbox.
+fn follow_feeds(
+    feeds: &[PathBuf],
+    cursors: &BTreeMap<String, Cursor>,
+    counters: &Counters,
+) -> mpsc::Receiver<(String, Delivery)> {
+    let (inbox, deliveries) = mpsc::channel(WAITING_DELIVERIES);
+    for feed in feeds {
+        let name = feed.display().to_string();
+        let start = cursors.get(&name).map_or(Start::Snapshot, |cursor| Start::After(cursor.clone()));
+        let publication = Publication {
+            publisher: feed.clone(),
+            questions: question_socket(feed),
+            prefixes: vec!["value.", "check.", "event.", "alive."],
+        };
+        let (counters, inbox) = (counters.clone(), inbox.clone());
+        let (out, mut followed) = mpsc::channel(16);
+        tokio::spawn(async move {
+            if let Err(error) = follow(publication, start, counters, out).await {
+                panic!("cannot follow a feed: {error}");
+            }
+        });
+        tokio::spawn(async move {
+            while let Some(delivery) = followed.recv().await {
+                if inbox.send((name.clone(), delivery)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    deliveries
+}
+
+fn give_to_group(control: &Responder, group: &str) {
+    match nix::unistd::Group::from_name(group) {
+        Ok(Some(found)) => {
+            if let Err(error) = control.set_group(found.gid.as_raw()) {
+                tracing::warn!("the socket control cannot be given to group {group}: {error}");
+            }
+        }
+        Ok(None) | Err(_) => tracing::debug!("there is no group {group}: the socket control keeps ours"),
+    }
+}
+
+/// What every order needs.
+fn checked_order(request: Request) -> Result<Request, ErrorBody> {
+    match request.order.as_deref() {
+        Some("forget") => {}
+        Some(other) => {
+            let message = format!("there is no order {:?} here, only forget", short(other));
+            return Err(ErrorBody::new(ErrorCode::UnknownRequest, message));
+        }
+        None => {
+            return Err(ErrorBody::new(
+                ErrorCode::UnknownRequest,
+                "an order has a field order; questions go to the socket query",
+            ));
+        }
+    }
+    for (field, value) in [("id", &request.id), ("author", &request.author)] {
+        match value.as_deref() {
+            Some(text) if (1..=200).contains(&text.len()) && !text.chars().any(char::is_control) => {}
+            _ => return Err(bad(format!("an order needs {field}, 1 to 200 bytes without control characters"))),
+        }
+    }
+    answers::pattern(request.pattern.as_deref().ok_or_else(|| bad("forget needs a pattern"))?)?;
+    Ok(request)
+}
+
+fn stamped(draft: &Draft, epoch: &Epoch, seq: u64, nth: u64) -> Event {
+    let draft = draft.clone();
+    let host: HostName = draft.address.host().clone();
+    let (service, unit) = (draft.address.service().clone(), draft.address.unit().clone());
+    Event {
+        epoch: epoch.clone(),
+        seq,
+        nth,
+        id: draft.id,
+        incident: draft.incident,
+        kind: draft.kind,
+        address: draft.address,
+        host,
+        service,
+        unit,
+        severity: draft.severity,
+        top_severity: draft.top_severity,
+        state: draft.state,
+        since: draft.since,
+        time: draft.time,
+        text: draft.text,
+        value: draft.value,
+        rule: draft.rule,
+        duration_ms: draft.duration_ms,
+        data: draft.data,
+    }
+}

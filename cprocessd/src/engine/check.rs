@@ -1,0 +1,281 @@
+//! Whether a check is up, and since when.
+
+use super::alarm::AbsenceWatch;
+use super::incident::{CHECK, INITIAL, Key, SILENT, Seen};
+use super::settings::Tuning;
+use super::{Engine, MISSED_INTERVALS, Saved, SavedCheck, alarm};
+use common::address::{CheckAddress, HostName};
+use common::message::{Check, Kind, State};
+use common::severity::Severity;
+use common::time::{UnixMillis, for_people};
+use std::time::Duration;
+
+/// What we know of a check.
+#[derive(Clone, Debug)]
+pub(super) struct CheckEntry {
+    /// As last observed.
+    up: bool,
+    /// Since when nobody reports it, so that nobody knows.
+    unknown: Option<UnixMillis>,
+    /// Since when it is up or down.
+    since: UnixMillis,
+    interval_ms: u64,
+    pub(super) text: String,
+    /// Of the last row of bad observations: the first, and how many.
+    bad_since: UnixMillis,
+    bad_count: u32,
+    last_bad: UnixMillis,
+    last_blip: Option<UnixMillis>,
+    /// On the clock of attention.
+    pub(super) heard_at: Duration,
+    pub(super) tuning: Tuning,
+    pub(super) watches: Vec<AbsenceWatch>,
+}
+
+impl CheckEntry {
+    pub(super) fn restored(saved: SavedCheck, tuning: Tuning, watches: Vec<AbsenceWatch>, heard_at: Duration) -> Self {
+        Self {
+            up: saved.up,
+            unknown: None,
+            since: saved.since,
+            interval_ms: saved.interval_ms,
+            text: saved.text,
+            bad_since: saved.bad_since,
+            bad_count: saved.bad_count,
+            last_bad: saved.bad_since,
+            last_blip: saved.last_blip,
+            heard_at,
+            tuning,
+            watches,
+        }
+    }
+
+    fn saved(&self) -> SavedCheck {
+        SavedCheck {
+            up: self.up,
+            since: self.since,
+            interval_ms: self.interval_ms,
+            text: self.text.clone(),
+            bad_since: self.bad_since,
+            bad_count: self.bad_count,
+            last_blip: self.last_blip,
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        match (self.unknown, self.up) {
+            (Some(_), _) => State::Unknown,
+            (None, true) => State::Up,
+            (None, false) => State::Down,
+        }
+    }
+
+    /// Since when it is in its [`Self::state`].
+    pub(super) fn state_since(&self) -> UnixMillis {
+        self.unknown.unwrap_or(self.since)
+    }
+
+    /// Whether the `absent` rule at this place in the settings looks at it.
+    pub(super) fn is_watched_by(&self, rule: usize) -> bool {
+        self.watches.iter().any(|watch| watch.rule == rule)
+    }
+}
+
+fn key(address: &CheckAddress, rule: &str) -> Key {
+    Key { address: address.clone().into(), rule: rule.to_owned() }
+}
+
+/// What one observation means for an entry.
+enum Meaning {
+    Initial,
+    Same,
+    WentDown,
+    CameUp,
+}
+
+impl Engine {
+    pub(super) fn check(&mut self, check: &Check) {
+        if check.backfill {
+            return;
+        }
+        let address = check.address();
+        let known = self.checks.get(&address).map(|entry| entry.up);
+        let meaning = match known {
+            Some(up) if up == check.up => Meaning::Same,
+            Some(_) if check.up => Meaning::CameUp,
+            Some(_) => Meaning::WentDown,
+            None if self.admit(&address.host, 1) == 1 => Meaning::Initial,
+            None => return,
+        };
+        if matches!(meaning, Meaning::Initial) {
+            self.create(&address, check);
+        }
+        let attention = self.attention;
+        let Some(entry) = self.checks.get_mut(&address) else { return };
+        let was_unknown = entry.unknown.take().is_some();
+        entry.heard_at = attention;
+        entry.interval_ms = check.interval_ms;
+        let text_before = std::mem::replace(&mut entry.text, check.text.clone());
+        let seen = Seen { time: check.time, text: check.text.clone(), value: None, state: entry.state() };
+        if was_unknown {
+            self.heard_again(&address, &seen);
+        }
+        self.end_absence(&address, &seen);
+        match meaning {
+            Meaning::Initial if check.up => self.say(&key(&address, INITIAL), Kind::Up, Severity::Debug, seen),
+            Meaning::Same if check.up => {}
+            Meaning::Same => {
+                self.bad(&address, check, false);
+                if text_before != check.text {
+                    self.save_check(&address);
+                }
+            }
+            Meaning::Initial | Meaning::WentDown => self.bad(&address, check, true),
+            Meaning::CameUp => self.good(&address, check),
+        }
+        if check.up && check.retries > 0 {
+            let attempts = if check.retries == 1 { "attempt" } else { "attempts" };
+            self.blip(&address, check.time, format!("up after {} failed {attempts}", check.retries));
+        }
+    }
+
+    fn create(&mut self, address: &CheckAddress, check: &Check) {
+        let entry = CheckEntry {
+            up: check.up,
+            unknown: None,
+            since: check.changed,
+            interval_ms: check.interval_ms,
+            text: check.text.clone(),
+            bad_since: check.changed,
+            bad_count: 0,
+            last_bad: check.changed,
+            last_blip: None,
+            heard_at: self.attention,
+            tuning: self.settings.tuning(address),
+            watches: alarm::absence_watches(&self.settings.rules, address, &self.incidents),
+        };
+        self.checks.insert(address.clone(), entry);
+        self.save_check(address);
+    }
+
+    /// A bad observation; `first` if the one before was good.
+    fn bad(&mut self, address: &CheckAddress, check: &Check, first: bool) {
+        let Some(entry) = self.checks.get_mut(address) else { return };
+        if first {
+            entry.up = false;
+            (entry.since, entry.bad_since) = (check.changed, check.changed);
+            entry.bad_count = 1;
+        } else if check.time > entry.last_bad {
+            entry.bad_count = entry.bad_count.saturating_add(1);
+        }
+        entry.last_bad = check.time;
+        let (confirmed, since) = (entry.bad_count >= entry.tuning.confirm, entry.bad_since);
+        if first {
+            self.save_check(address);
+        }
+        if confirmed {
+            let seen = Seen { time: check.time, text: check.text.clone(), value: None, state: State::Down };
+            self.open(key(address, CHECK), Kind::Down, Severity::Err, since, seen);
+        }
+    }
+
+    fn good(&mut self, address: &CheckAddress, check: &Check) {
+        let Some(entry) = self.checks.get_mut(address) else { return };
+        entry.up = true;
+        entry.since = check.changed;
+        entry.bad_count = 0;
+        let bad_since = entry.bad_since;
+        self.save_check(address);
+        let check_key = key(address, CHECK);
+        if self.incidents.get(&check_key).is_some() {
+            // The outage ended when the state changed, which may be before this observation of it.
+            let seen = Seen { time: check.changed, text: check.text.clone(), value: None, state: State::Up };
+            self.close(&check_key, Kind::Up, seen);
+        } else {
+            let lasted = for_people(check.changed.since(bad_since));
+            self.blip(address, check.time, format!("was down for {lasted}, too shortly to count"));
+        }
+    }
+
+    /// One WARN, then none until the check was clean for a while.
+    fn blip(&mut self, address: &CheckAddress, time: UnixMillis, text: String) {
+        let Some(entry) = self.checks.get_mut(address) else { return };
+        let quiet = entry.tuning.blip_quiet;
+        let told = entry.last_blip.is_some_and(|last| time.since(last) < quiet);
+        entry.last_blip = Some(time);
+        let state = entry.state();
+        self.save_check(address);
+        if !told {
+            let seen = Seen { time, text, value: None, state };
+            self.say(&key(address, "blip"), Kind::Blip, Severity::Warn, seen);
+        }
+    }
+
+    fn heard_again(&mut self, address: &CheckAddress, seen: &Seen) {
+        let silent = key(address, SILENT);
+        if self.incidents.get(&silent).is_some() {
+            self.close(&silent, Kind::Solved, Seen { text: "reported again".to_owned(), ..seen.clone() });
+        }
+    }
+
+    /// The host can no longer be heard: its checks are unknown, without an event for each.
+    pub(super) fn blind_checks(&mut self, host: &HostName) {
+        let wall = self.wall;
+        for (_, entry) in self.checks.iter_mut().filter(|(address, _)| address.host == *host) {
+            entry.unknown.get_or_insert(wall);
+        }
+    }
+
+    /// Checks that are not reported although their host is.
+    pub(super) fn scan_checks(&mut self) {
+        let mut silent = Vec::new();
+        let mut forgotten = Vec::new();
+        for (address, entry) in &self.checks {
+            let silence = self.attention.saturating_sub(entry.heard_at);
+            let allowed = Duration::from_millis(entry.interval_ms) * MISSED_INTERVALS;
+            let listed = self.hosts.get(&address.host).is_some_and(|host| host.inventory.contains(address));
+            if !listed && silence > entry.tuning.forget_discovered_after {
+                forgotten.push((address.clone(), entry.tuning.forget_discovered_after));
+            } else if entry.unknown.is_none()
+                && entry.interval_ms > 0
+                && silence > allowed
+                && self.can_be_heard(&address.host)
+            {
+                silent.push((address.clone(), listed, allowed));
+            }
+        }
+        for (address, after) in forgotten {
+            self.retire_check(&address, &format!("not reported for {}", for_people(after)));
+        }
+        for (address, listed, allowed) in silent {
+            self.fall_silent(&address, listed, allowed);
+        }
+        self.scan_check_absence();
+    }
+
+    fn fall_silent(&mut self, address: &CheckAddress, listed: bool, allowed: Duration) {
+        let wall = self.wall;
+        let Some(entry) = self.checks.get_mut(address) else { return };
+        let since = wall.minus(allowed);
+        entry.unknown = Some(since);
+        if listed {
+            let text = format!("not reported for {} although configured", for_people(allowed));
+            let seen = Seen { time: wall, text, value: None, state: State::Unknown };
+            self.open(key(address, SILENT), Kind::Absent, Severity::Warn, since, seen);
+        }
+    }
+
+    /// Nobody watches it any more: whatever is open about it is closed.
+    pub(super) fn retire_check(&mut self, address: &CheckAddress, why: &str) {
+        if self.checks.remove(address).is_some() {
+            self.release(&address.host, 1);
+            self.save(Saved::Check(address.clone(), None));
+        }
+        self.retire_incidents_at(&address.clone().into(), why);
+    }
+
+    fn save_check(&mut self, address: &CheckAddress) {
+        let saved = self.checks.get(address).map(CheckEntry::saved);
+        self.save(Saved::Check(address.clone(), saved));
+    }
+}

@@ -1,0 +1,313 @@
+//! Whether a host is alive: its own incident is `HOST!alive:`, and while it lasts its checks are unknown rather than down.
+
+use super::incident::{CHECK, INITIAL, Key, Seen};
+use super::{Engine, Feed, SETTLE, Saved, SavedHost};
+use common::address::{CheckAddress, HostName};
+use common::message::{Alive, Beat, FeedSnapshot, Kind, State};
+use common::severity::Severity;
+use common::time::{UnixMillis, for_people};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What we know of a host.
+#[derive(Clone, Debug)]
+pub(super) struct Host {
+    pub(super) state: State,
+    /// Since when it is in this state.
+    pub(super) since: UnixMillis,
+    /// When we last heard of it, by our clock.
+    pub(super) last_seen: UnixMillis,
+    /// The last sign of life, by its own clock.
+    last_alive: UnixMillis,
+    /// The same on the clock of attention.
+    heard_at: Duration,
+    feed: Option<String>,
+    /// The feed it comes by is its own.
+    own: bool,
+    /// It was asked to stop, at this time by its own clock and by our attention.
+    goodbye: Option<(UnixMillis, Duration)>,
+    inventory_hash: String,
+    /// Its configured checks.
+    pub(super) inventory: BTreeSet<CheckAddress>,
+    /// Checks and numbers that it has, for the bound.
+    pub(super) addresses: usize,
+}
+
+impl Host {
+    fn unheard(now: UnixMillis, attention: Duration) -> Self {
+        Self {
+            state: State::Unknown,
+            since: now,
+            last_seen: now,
+            last_alive: now,
+            heard_at: attention,
+            feed: None,
+            own: false,
+            goodbye: None,
+            inventory_hash: String::new(),
+            inventory: BTreeSet::new(),
+            addresses: 0,
+        }
+    }
+
+    /// Its silence counts from the start: nobody is blamed for our being away.
+    pub(super) fn restored(saved: SavedHost, heard_at: Duration) -> Self {
+        Self {
+            state: saved.state,
+            since: saved.since,
+            last_seen: saved.last_seen,
+            last_alive: saved.last_alive,
+            heard_at,
+            feed: saved.feed,
+            own: saved.own,
+            goodbye: saved.goodbye.map(|time| (time, heard_at)),
+            inventory_hash: saved.inventory_hash,
+            inventory: saved.inventory.into_iter().collect(),
+            addresses: 0,
+        }
+    }
+
+    fn saved(&self) -> SavedHost {
+        SavedHost {
+            state: self.state,
+            since: self.since,
+            last_seen: self.last_seen,
+            last_alive: self.last_alive,
+            feed: self.feed.clone(),
+            own: self.own,
+            goodbye: self.goodbye.map(|(time, _)| time),
+            inventory_hash: self.inventory_hash.clone(),
+            inventory: self.inventory.iter().cloned().collect(),
+        }
+    }
+}
+
+fn alive_key(host: &HostName) -> Key {
+    Key { address: CheckAddress::alive(host.clone()).into(), rule: CHECK.to_owned() }
+}
+
+impl Engine {
+    pub(super) fn beat(&mut self, feed: &str, beat: Beat) {
+        let attention = self.attention;
+        let known =
+            self.feeds.entry(feed.to_owned()).or_insert_with(|| Feed { own: None, heard_at: attention, dead: false });
+        known.heard_at = attention;
+        known.dead = false;
+        if beat.host.is_some() {
+            known.own = beat.host;
+        }
+    }
+
+    pub(super) fn alive(&mut self, feed: &str, alive: Alive) {
+        let (wall, attention) = (self.wall, self.attention);
+        let name = alive.host.clone();
+        let first = !self.hosts.contains_key(&name);
+        let host = self.hosts.entry(name.clone()).or_insert_with(|| Host::unheard(wall, attention));
+        let own = alive.via.is_empty();
+        let moved = host.feed.as_deref() != Some(feed) || host.own != own;
+        (host.feed, host.own) = (Some(feed.to_owned()), own);
+        if let Some(addresses) = alive.addresses {
+            host.inventory_hash = alive.inventory;
+            self.inventory(&name, addresses.into_iter().collect());
+        }
+        if alive.seq.is_some() {
+            // From the journal: it may be old, so it is no sign of life.
+            if alive.goodbye {
+                self.goodbye(&name, alive.time);
+            } else if first || moved {
+                self.save_host(&name);
+            }
+            return;
+        }
+        self.sign_of_life(&name, alive.time, first || moved);
+    }
+
+    fn goodbye(&mut self, name: &HostName, time: UnixMillis) {
+        let attention = self.attention;
+        let Some(host) = self.hosts.get_mut(name) else { return };
+        host.goodbye = Some((time, attention));
+        host.last_alive = time;
+        self.save_host(name);
+        let seen = Seen { time, text: "ccollectd was asked to stop".into(), value: None, state: State::Unknown };
+        self.say(&alive_key(name), Kind::Stopped, Severity::Info, seen);
+    }
+
+    fn sign_of_life(&mut self, name: &HostName, time: UnixMillis, news: bool) {
+        let (wall, attention) = (self.wall, self.attention);
+        let Some(host) = self.hosts.get_mut(name) else { return };
+        host.heard_at = attention;
+        host.last_seen = wall;
+        host.last_alive = time;
+        // A message from before the goodbye may arrive after it, since goodbyes take the way of the journal.
+        let returned = host.goodbye.is_some_and(|(goodbye, _)| time > goodbye);
+        if returned {
+            host.goodbye = None;
+        }
+        let was = host.state;
+        if was != State::Up {
+            (host.state, host.since) = (State::Up, time);
+        }
+        if returned || was != State::Up || news {
+            self.save_host(name);
+        }
+        let key = alive_key(name);
+        let seen = |text: &str| Seen { time, text: text.to_owned(), value: None, state: State::Up };
+        if self.incidents.get(&key).is_some() {
+            self.close(&key, Kind::Up, seen("heard again"));
+        } else if returned {
+            self.say(&key, Kind::Started, Severity::Info, seen("ccollectd runs again"));
+        } else if news && was == State::Unknown {
+            let key = Key { rule: INITIAL.to_owned(), ..key };
+            self.say(&key, Kind::Up, Severity::Debug, seen("heard for the first time"));
+        }
+    }
+
+    /// The configured checks of a host, all of them.
+    fn inventory(&mut self, name: &HostName, addresses: BTreeSet<CheckAddress>) {
+        let Some(host) = self.hosts.get_mut(name) else { return };
+        let before = std::mem::replace(&mut host.inventory, addresses);
+        let gone: Vec<_> = before.difference(&host.inventory).cloned().collect();
+        let changed = before != host.inventory;
+        for address in gone {
+            self.retire_check(&address, "no longer configured");
+        }
+        if changed {
+            self.save_host(name);
+        }
+    }
+
+    pub(super) fn snapshot(&mut self, feed: &str, snapshot: FeedSnapshot) {
+        let (wall, attention) = (self.wall, self.attention);
+        for row in snapshot.hosts {
+            let host = self.hosts.entry(row.host.clone()).or_insert_with(|| Host::unheard(wall, attention));
+            (host.feed, host.own) = (Some(feed.to_owned()), row.via.is_empty());
+            host.inventory_hash = row.hash;
+            self.inventory(&row.host, row.inventory.into_iter().collect());
+            self.save_host(&row.host);
+        }
+        for check in snapshot.checks {
+            self.check(&check);
+        }
+    }
+
+    /// A host that is only spoken of, by a check or a sample, without a ccollectd of its own.
+    pub(super) fn touch_host(&mut self, name: &HostName) {
+        if !self.hosts.contains_key(name) {
+            self.hosts.insert(name.clone(), Host::unheard(self.wall, self.attention));
+        }
+    }
+
+    /// How many of `wanted` new addresses of this host are acceptable; they are counted as had.
+    pub(super) fn admit(&mut self, name: &HostName, wanted: usize) -> usize {
+        self.touch_host(name);
+        let bound = self.settings.max_addresses_per_host;
+        let host = self.hosts.get_mut(name).expect("touched just now");
+        let admitted = wanted.min(bound.saturating_sub(host.addresses));
+        host.addresses += admitted;
+        if admitted < wanted {
+            self.outputs.push(super::Output::Refused("too_many_addresses"));
+        }
+        admitted
+    }
+
+    pub(super) fn release(&mut self, name: &HostName, n: usize) {
+        if let Some(host) = self.hosts.get_mut(name) {
+            host.addresses = host.addresses.saturating_sub(n);
+        }
+    }
+
+    /// After a restart: what each host has.
+    pub(super) fn count_checks(&mut self) {
+        let names: Vec<_> = self.checks.keys().map(|address| address.host.clone()).collect();
+        for name in names {
+            self.touch_host(&name);
+            if let Some(host) = self.hosts.get_mut(&name) {
+                host.addresses += 1;
+            }
+        }
+    }
+
+    /// Feeds without a beat, then hosts without a sign of life.
+    pub(super) fn scan_hosts(&mut self) {
+        let overdue: Vec<_> = self
+            .hosts
+            .iter()
+            .filter(|(_, host)| host.feed.is_some())
+            .filter_map(|(name, host)| Some((name.clone(), self.overdue(name, host)?)))
+            .collect();
+        for (name, overdue) in overdue {
+            match overdue {
+                Overdue::Down { since, text } => self.host_down(&name, since, text),
+                Overdue::Blind => self.host_unknown(&name),
+            }
+        }
+    }
+
+    /// Why a host can no longer be called up, if so.
+    fn overdue(&self, name: &HostName, host: &Host) -> Option<Overdue> {
+        if host.state == State::Down {
+            return None;
+        }
+        let tuning = self.settings.tuning(&CheckAddress::alive(name.clone()));
+        let feed = host.feed.as_ref().and_then(|feed| self.feeds.get(feed));
+        // A host behind somebody else's ccollectd cannot be seen while that one is silent.
+        if let (false, Some(feed)) = (host.own, feed) {
+            let own = feed.own.as_ref().and_then(|own| self.hosts.get(own));
+            let silent = self.attention.saturating_sub(feed.heard_at) > tuning.host_down_after;
+            if silent || own.is_some_and(|own| own.state == State::Down || own.goodbye.is_some()) {
+                return (host.state != State::Unknown).then_some(Overdue::Blind);
+            }
+        }
+        if let Some((said, at)) = host.goodbye {
+            let gone = self.attention.saturating_sub(at) > tuning.stop_grace;
+            let text = format!("said goodbye and has not come back for {}", for_people(tuning.stop_grace));
+            return gone.then_some(Overdue::Down { since: said, text });
+        }
+        let silence = self.attention.saturating_sub(host.heard_at);
+        let text = format!("no sign of life for {}", for_people(tuning.host_down_after));
+        (silence > tuning.host_down_after).then_some(Overdue::Down { since: host.last_alive, text })
+    }
+
+    fn host_down(&mut self, name: &HostName, since: UnixMillis, text: String) {
+        let wall = self.wall;
+        let Some(host) = self.hosts.get_mut(name) else { return };
+        (host.state, host.since) = (State::Down, since);
+        self.save_host(name);
+        self.blind_checks(name);
+        let seen = Seen { time: wall, text, value: None, state: State::Down };
+        self.open(alive_key(name), Kind::Down, Severity::Crit, since, seen);
+    }
+
+    fn host_unknown(&mut self, name: &HostName) {
+        let wall = self.wall;
+        let Some(host) = self.hosts.get_mut(name) else { return };
+        (host.state, host.since) = (State::Unknown, wall);
+        self.save_host(name);
+        self.blind_checks(name);
+    }
+
+    fn save_host(&mut self, name: &HostName) {
+        let saved = self.hosts.get(name).map(Host::saved);
+        self.save(Saved::Host(name.clone(), saved));
+    }
+
+    /// Whether a check's silence says something about the check, and not about its host or us.
+    pub(super) fn can_be_heard(&self, name: &HostName) -> bool {
+        self.attention > SETTLE
+            && self.hosts.get(name).is_some_and(|host| {
+                host.state == State::Up
+                    && host.goodbye.is_none()
+                    && self.attention.saturating_sub(host.heard_at) <= Duration::from_secs(2)
+            })
+    }
+}
+
+/// Why a host is not up any more.
+enum Overdue {
+    Down {
+        since: UnixMillis,
+        text: String,
+    },
+    /// The only one who could tell is silent.
+    Blind,
+}

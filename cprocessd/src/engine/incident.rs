@@ -1,0 +1,151 @@
+//! Open incidents, and the events that are said about them.
+
+use common::address::Address;
+use common::message::{EventId, IncidentId, Kind, State};
+use common::severity::Severity;
+use common::time::UnixMillis;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The rule name of what is up or down.
+pub(crate) const CHECK: &str = "check";
+/// The rule name of a configured check that is not reported.
+pub(crate) const SILENT: &str = "silent";
+/// The rule name of what was found up when it was first seen.
+pub(crate) const INITIAL: &str = "initial";
+/// Rule names that the engine uses itself.
+pub(crate) const RESERVED: [&str; 7] = [CHECK, SILENT, INITIAL, "blip", "log", "alive", "order"];
+
+/// What an incident is about: at most one is open per key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Key {
+    pub(crate) address: Address,
+    pub(crate) rule: String,
+}
+
+/// An open incident.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Incident {
+    pub(crate) id: IncidentId,
+    /// The worst it has been.
+    pub(crate) top_severity: Severity,
+    /// The time of its first bad observation.
+    pub(crate) since: UnixMillis,
+    pub(crate) text: String,
+    pub(crate) value: Option<f64>,
+}
+
+/// An event before it has a place in the journal.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Draft {
+    pub(crate) id: EventId,
+    pub(crate) incident: IncidentId,
+    pub(crate) kind: Kind,
+    pub(crate) address: Address,
+    pub(crate) severity: Severity,
+    pub(crate) top_severity: Severity,
+    pub(crate) state: State,
+    pub(crate) since: UnixMillis,
+    pub(crate) time: UnixMillis,
+    pub(crate) text: String,
+    pub(crate) value: Option<f64>,
+    pub(crate) rule: String,
+    pub(crate) duration_ms: Option<u64>,
+    pub(crate) data: Option<rmpv::Value>,
+}
+
+/// What was seen, at the moment an incident opens or closes.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) time: UnixMillis,
+    pub(crate) text: String,
+    pub(crate) value: Option<f64>,
+    pub(crate) state: State,
+}
+
+/// Every open incident, in the order of addresses.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Incidents(BTreeMap<Key, Incident>);
+
+impl Incidents {
+    pub(crate) fn restore(&mut self, key: Key, incident: Incident) {
+        self.0.insert(key, incident);
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<&Incident> {
+        self.0.get(key)
+    }
+
+    pub(crate) fn contains(&self, address: &Address, rule: &str) -> bool {
+        self.0.contains_key(&Key { address: address.clone(), rule: rule.to_owned() })
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &Incident)> {
+        self.0.iter()
+    }
+
+    /// Opens an incident. One that is open under this key stays as it is, and there is nothing to say.
+    pub(crate) fn open(
+        &mut self,
+        key: Key,
+        kind: Kind,
+        severity: Severity,
+        since: UnixMillis,
+        seen: Seen,
+    ) -> Option<Draft> {
+        if self.0.contains_key(&key) {
+            return None;
+        }
+        let id = IncidentId::new(&key.address, &key.rule, since);
+        let incident = Incident { id, top_severity: severity, since, text: seen.text.clone(), value: seen.value };
+        let draft = draft(&key, &incident, kind, severity, None, seen);
+        self.0.insert(key, incident);
+        Some(draft)
+    }
+
+    /// Closes an incident, if it is open.
+    pub(crate) fn close(&mut self, key: &Key, kind: Kind, severity: Severity, seen: Seen) -> Option<Draft> {
+        let incident = self.0.remove(key)?;
+        let duration = seen.time.millis_since(incident.since);
+        Some(draft(key, &incident, kind, severity, Some(duration), seen))
+    }
+}
+
+/// An incident is opened and closed by one event each, so the ordinal within the incident is 1.
+fn draft(
+    key: &Key,
+    incident: &Incident,
+    kind: Kind,
+    severity: Severity,
+    duration_ms: Option<u64>,
+    seen: Seen,
+) -> Draft {
+    Draft {
+        id: EventId::new(incident.id, kind, 1),
+        incident: incident.id,
+        kind,
+        address: key.address.clone(),
+        severity,
+        top_severity: incident.top_severity.max(severity),
+        state: seen.state,
+        since: incident.since,
+        time: seen.time,
+        text: seen.text,
+        value: seen.value,
+        rule: key.rule.clone(),
+        duration_ms,
+        data: None,
+    }
+}
+
+/// An event that neither opens nor closes anything, and is an incident of its own only so far as its id goes.
+pub(crate) fn passing(key: &Key, kind: Kind, severity: Severity, seen: Seen) -> Draft {
+    let incident = Incident {
+        id: IncidentId::new(&key.address, &key.rule, seen.time),
+        top_severity: severity,
+        since: seen.time,
+        text: String::new(),
+        value: None,
+    };
+    draft(key, &incident, kind, severity, None, seen)
+}

@@ -1,0 +1,445 @@
+//! Decides what is up, what is down and what is worth saying.
+//!
+//! The engine reads no clock and touches no socket: it is told the time and what was observed, and answers with events to
+//! journal and state to keep. That is what lets tests run weeks of outages in milliseconds.
+//!
+//! Two kinds of time: dates, windows and `for` run in the observer's time, which travels with the observation; absence runs
+//! in ours, on a clock of *attention* that stands still while we were not looking, so that nobody is blamed for our own
+//! pause. Deadlines fire only on [`Input::Idle`], which the shell sends when no input waits: what has arrived is never
+//! overtaken by the suspicion that it has not.
+
+mod alarm;
+mod check;
+mod host;
+mod incident;
+pub(crate) mod rule;
+pub(crate) mod settings;
+#[cfg(test)]
+mod tests;
+mod views;
+
+use alarm::{Group, GroupKey};
+use check::CheckEntry;
+use common::address::{Address, CheckAddress, HostName, Pattern};
+use common::message::{Alive, Beat, Check, FeedSnapshot, Kind, LogEvent, Origin, Sample, State};
+use common::severity::Severity;
+use common::time::UnixMillis;
+use host::Host;
+pub(crate) use incident::{Draft, Incident, Key, RESERVED};
+use incident::{Incidents, Seen};
+use serde::{Deserialize, Serialize};
+use settings::Settings;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+/// We were not looking if nobody called us for this long.
+const PAUSE: Duration = Duration::from_secs(2);
+/// How often absence is looked for.
+const SCAN_EVERY: Duration = Duration::from_millis(500);
+/// After a start, absence is not judged for this long: two intervals of a second.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Intervals without a report that make a value stale and a check unknown.
+const MISSED_INTERVALS: u32 = 3;
+/// Orders remembered by id, so that one sent twice is carried out once.
+const REMEMBERED_ORDERS: usize = 1000;
+
+/// The time, twice: `monotonic` for our own waiting, `wall` for dates.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) monotonic: Duration,
+    pub(crate) wall: UnixMillis,
+}
+
+/// Everything that can happen to the engine. `feed` names the feed it came by.
+#[derive(Clone, Debug)]
+pub(crate) enum Input {
+    Snapshot {
+        feed: String,
+        snapshot: FeedSnapshot,
+    },
+    Sample(Sample),
+    Check(Check),
+    Log(LogEvent),
+    Alive {
+        feed: String,
+        alive: Alive,
+    },
+    Beat {
+        feed: String,
+        beat: Beat,
+    },
+    /// A person wants everything that matches to be forgotten.
+    Forget {
+        pattern: Pattern,
+        id: String,
+        author: String,
+    },
+    /// No input waits, so what is overdue is overdue.
+    Idle,
+}
+
+/// Everything the engine can ask for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Output {
+    /// Journal and publish this.
+    Event(Draft),
+    /// Keep this for the next start, in the same transaction as the events around it.
+    Save(Saved),
+    /// Something was refused; counted under this name.
+    Refused(&'static str),
+    /// A person's order was carried out; these addresses were affected.
+    Forgotten(Vec<String>),
+}
+
+/// State that survives a restart. `None` removes it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Saved {
+    Host(HostName, Option<SavedHost>),
+    Check(CheckAddress, Option<SavedCheck>),
+    Incident(Key, Option<Incident>),
+    Pending(Key, Option<UnixMillis>),
+    Origin(HostName, String, u64),
+    Order(String, Option<Vec<String>>),
+}
+
+impl Saved {
+    /// What it is the state of, so that the later of two replaces the earlier.
+    pub(crate) fn identity(&self) -> String {
+        match self {
+            Saved::Host(host, _) => format!("host {host}"),
+            Saved::Check(address, _) => format!("check {address}"),
+            Saved::Incident(Key { address, rule }, _) => format!("incident {rule}\n{address}"),
+            Saved::Pending(Key { address, rule }, _) => format!("pending {rule}\n{address}"),
+            Saved::Origin(host, epoch, _) => format!("origin {host} {epoch}"),
+            Saved::Order(id, _) => format!("order {id}"),
+        }
+    }
+}
+
+/// A host as it is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SavedHost {
+    pub(crate) state: State,
+    pub(crate) since: UnixMillis,
+    pub(crate) last_seen: UnixMillis,
+    pub(crate) last_alive: UnixMillis,
+    pub(crate) feed: Option<String>,
+    pub(crate) own: bool,
+    pub(crate) goodbye: Option<UnixMillis>,
+    pub(crate) inventory_hash: String,
+    pub(crate) inventory: Vec<CheckAddress>,
+}
+
+/// A check as it is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SavedCheck {
+    pub(crate) up: bool,
+    pub(crate) since: UnixMillis,
+    pub(crate) interval_ms: u64,
+    pub(crate) text: String,
+    pub(crate) bad_since: UnixMillis,
+    pub(crate) bad_count: u32,
+    pub(crate) last_blip: Option<UnixMillis>,
+}
+
+/// A feed, by when it last beat.
+#[derive(Clone, Debug)]
+struct Feed {
+    /// The host whose ccollectd it is, once it has said so.
+    own: Option<HostName>,
+    heard_at: Duration,
+    dead: bool,
+}
+
+/// All that cprocessd knows.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    settings: Settings,
+    hosts: BTreeMap<HostName, Host>,
+    checks: BTreeMap<CheckAddress, CheckEntry>,
+    groups: HashMap<GroupKey, Group>,
+    expected: Vec<alarm::Expected>,
+    incidents: Incidents,
+    /// Numbers beyond a limit that has a `for` which has not passed.
+    pending: BTreeMap<Key, UnixMillis>,
+    feeds: HashMap<String, Feed>,
+    origins: HashMap<(HostName, String), u64>,
+    orders: VecDeque<(String, Vec<String>)>,
+    /// How long we have been looking.
+    attention: Duration,
+    last_call: Option<Duration>,
+    last_scan: Duration,
+    wall: UnixMillis,
+    outputs: Vec<Output>,
+}
+
+impl Engine {
+    /// An engine that goes on from what an earlier one asked to keep.
+    pub(crate) fn new(settings: Settings, feeds: &[String], saved: Vec<Saved>) -> Self {
+        let unheard = Feed { own: None, heard_at: SETTLE, dead: false };
+        let mut engine = Self {
+            expected: alarm::expected(&settings.rules, SETTLE),
+            settings,
+            hosts: BTreeMap::new(),
+            checks: BTreeMap::new(),
+            groups: HashMap::new(),
+            incidents: Incidents::default(),
+            pending: BTreeMap::new(),
+            feeds: feeds.iter().map(|feed| (feed.clone(), unheard.clone())).collect(),
+            origins: HashMap::new(),
+            orders: VecDeque::new(),
+            attention: Duration::ZERO,
+            last_call: None,
+            last_scan: Duration::ZERO,
+            wall: UnixMillis(0),
+            outputs: Vec::new(),
+        };
+        for saved in saved {
+            engine.restore(saved);
+        }
+        engine.count_checks();
+        engine.retire_removed_rules();
+        engine
+    }
+
+    fn restore(&mut self, saved: Saved) {
+        match saved {
+            Saved::Host(name, Some(host)) => {
+                if let (true, Some(feed)) = (host.own, host.feed.as_ref().and_then(|feed| self.feeds.get_mut(feed))) {
+                    feed.own = Some(name.clone());
+                }
+                self.hosts.insert(name, Host::restored(host, SETTLE));
+            }
+            Saved::Check(address, Some(check)) => {
+                let tuning = self.settings.tuning(&address);
+                let watches = alarm::absence_watches(&self.settings.rules, &address, &self.incidents);
+                self.checks.insert(address, CheckEntry::restored(check, tuning, watches, SETTLE));
+            }
+            Saved::Incident(key, Some(incident)) => self.incidents.restore(key, incident),
+            Saved::Pending(key, Some(since)) => {
+                self.pending.insert(key, since);
+            }
+            Saved::Origin(host, epoch, seq) => {
+                self.origins.insert((host, epoch), seq);
+            }
+            Saved::Order(id, Some(addresses)) => self.orders.push_back((id, addresses)),
+            Saved::Host(_, None)
+            | Saved::Check(_, None)
+            | Saved::Incident(_, None)
+            | Saved::Pending(_, None)
+            | Saved::Order(_, None) => {}
+        }
+    }
+
+    /// Other settings from now on. What is open under a rule that is gone is closed.
+    pub(crate) fn reconfigure(&mut self, now: Now, settings: Settings) -> Vec<Output> {
+        self.look(now);
+        self.settings = settings;
+        self.expected = alarm::expected(&self.settings.rules, self.attention);
+        for (address, check) in &mut self.checks {
+            check.tuning = self.settings.tuning(address);
+            check.watches = alarm::absence_watches(&self.settings.rules, address, &self.incidents);
+        }
+        for (key, group) in &mut self.groups {
+            group.resolve(key, &self.settings.rules, &self.incidents, &self.pending);
+        }
+        self.retire_removed_rules();
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// What follows from `input` at `now`.
+    pub(crate) fn apply(&mut self, now: Now, input: Input) -> Vec<Output> {
+        self.look(now);
+        match input {
+            Input::Snapshot { feed, snapshot } => self.snapshot(&feed, snapshot),
+            Input::Sample(sample) => self.sample(sample),
+            Input::Check(check) => {
+                if self.is_new(check.origin.as_ref()) {
+                    self.check(&check);
+                }
+            }
+            Input::Log(log) => {
+                if self.is_new(log.origin.as_ref()) {
+                    self.log(log);
+                }
+            }
+            Input::Alive { feed, alive } => {
+                if self.is_new(alive.origin.as_ref()) {
+                    self.alive(&feed, alive);
+                }
+            }
+            Input::Beat { feed, beat } => self.beat(&feed, beat),
+            Input::Forget { pattern, id, author } => self.forget(&pattern, id, &author),
+            Input::Idle => self.idle(),
+        }
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// When [`Input::Idle`] is worth sending next, on the monotonic clock.
+    pub(crate) fn next_deadline(&self) -> Duration {
+        let until_scan = (self.last_scan + SCAN_EVERY).saturating_sub(self.attention);
+        self.last_call.unwrap_or_default() + until_scan
+    }
+
+    /// Moves the clock of attention on, unless we were away.
+    fn look(&mut self, now: Now) {
+        self.wall = now.wall;
+        let elapsed = self.last_call.map_or(Duration::ZERO, |last| now.monotonic.saturating_sub(last));
+        if elapsed <= PAUSE {
+            self.attention += elapsed;
+        } else {
+            self.outputs.push(Output::Refused("pauses"));
+        }
+        self.last_call = Some(now.monotonic);
+    }
+
+    /// Whether a journaled message has not come by another way already. What was never journaled is always new.
+    fn is_new(&mut self, origin: Option<&Origin>) -> bool {
+        let Some(Origin { host, epoch, seq }) = origin else { return true };
+        let key = (host.clone(), epoch.as_str().to_owned());
+        if self.origins.get(&key).is_some_and(|had| had >= seq) {
+            return false;
+        }
+        self.save(Saved::Origin(key.0.clone(), key.1.clone(), *seq));
+        self.origins.insert(key, *seq);
+        true
+    }
+
+    fn log(&mut self, log: LogEvent) {
+        let address = CheckAddress { host: log.host, service: log.service, unit: log.unit };
+        self.touch_host(&address.host);
+        let key = Key { address: address.into(), rule: "log".to_owned() };
+        let seen = Seen { time: log.time, text: log.text, value: None, state: State::Unknown };
+        let severity = self.settings.classify(Kind::Log, &key.address, log.severity);
+        let mut draft = incident::passing(&key, Kind::Log, severity, seen);
+        if let Some(Origin { host, epoch, seq }) = log.origin {
+            draft.id = common::message::EventId::of_origin(&format!("{host} {epoch} {seq}"), "log");
+        }
+        draft.data = log.data;
+        self.outputs.push(Output::Event(draft));
+    }
+
+    fn forget(&mut self, pattern: &Pattern, id: String, author: &str) {
+        if let Some((_, addresses)) = self.orders.iter().find(|(had, _)| *had == id) {
+            self.outputs.push(Output::Forgotten(addresses.clone()));
+            return;
+        }
+        let mut forgotten: Vec<String> = Vec::new();
+        let why = format!("forgotten by {author}");
+        let checks: Vec<_> = self.checks.keys().filter(|address| pattern.matches_check(address)).cloned().collect();
+        for address in checks {
+            self.retire_check(&address, &why);
+            forgotten.push(address.to_string());
+        }
+        let groups: Vec<_> = self.groups.keys().filter(|key| key.matches(pattern)).cloned().collect();
+        for key in groups {
+            forgotten.extend(self.forget_numbers(&key, pattern, &why));
+        }
+        let hosts: Vec<_> = self
+            .hosts
+            .keys()
+            .filter(|host| pattern.matches_check(&CheckAddress::alive((*host).clone())))
+            .cloned()
+            .collect();
+        for host in hosts {
+            self.retire_incidents_at(&CheckAddress::alive(host.clone()).into(), &why);
+            self.hosts.remove(&host);
+            self.save(Saved::Host(host.clone(), None));
+            forgotten.push(CheckAddress::alive(host).to_string());
+        }
+        // What is open about an address that nobody reports any more.
+        let open: Vec<_> =
+            self.incidents.iter().map(|(key, _)| key.address.clone()).filter(|a| pattern.matches(a)).collect();
+        for address in open {
+            self.retire_incidents_at(&address, &why);
+            forgotten.push(address.to_string());
+        }
+        forgotten.sort();
+        forgotten.dedup();
+        let key = Key { address: self.settings.own.clone().into(), rule: "order".to_owned() };
+        let text = format!("{author} let forget {pattern}: {} addresses", forgotten.len());
+        let seen = Seen { time: self.wall, text, value: None, state: State::Resolved };
+        let mut draft = incident::passing(&key, Kind::Order, Severity::Info, seen);
+        draft.id = common::message::EventId::of_origin(&id, "order");
+        self.outputs.push(Output::Event(draft));
+        self.remember(id, forgotten.clone());
+        self.outputs.push(Output::Forgotten(forgotten));
+    }
+
+    fn remember(&mut self, id: String, addresses: Vec<String>) {
+        self.save(Saved::Order(id.clone(), Some(addresses.clone())));
+        self.orders.push_back((id, addresses));
+        if self.orders.len() > REMEMBERED_ORDERS
+            && let Some((oldest, _)) = self.orders.pop_front()
+        {
+            self.save(Saved::Order(oldest, None));
+        }
+    }
+
+    /// Looks for what is overdue, not more often than it can matter.
+    fn idle(&mut self) {
+        if self.attention < self.last_scan + SCAN_EVERY {
+            return;
+        }
+        self.last_scan = self.attention;
+        self.scan_hosts();
+        self.scan_checks();
+        self.scan_numbers();
+    }
+
+    fn open(&mut self, key: Key, kind: Kind, default: Severity, since: UnixMillis, seen: Seen) {
+        let severity = self.settings.classify(kind, &key.address, default);
+        if let Some(draft) = self.incidents.open(key.clone(), kind, severity, since, seen) {
+            let incident = self.incidents.get(&key).cloned();
+            self.save(Saved::Incident(key, incident));
+            self.outputs.push(Output::Event(draft));
+        }
+    }
+
+    fn close(&mut self, key: &Key, kind: Kind, seen: Seen) {
+        let severity = self.settings.classify(kind, &key.address, Severity::Info);
+        if let Some(draft) = self.incidents.close(key, kind, severity, seen) {
+            self.save(Saved::Incident(key.clone(), None));
+            self.outputs.push(Output::Event(draft));
+        }
+    }
+
+    /// Says something that neither opens nor closes anything.
+    fn say(&mut self, key: &Key, kind: Kind, default: Severity, seen: Seen) {
+        let severity = self.settings.classify(kind, &key.address, default);
+        self.outputs.push(Output::Event(incident::passing(key, kind, severity, seen)));
+    }
+
+    /// Closes whatever is open at an address that is no longer watched.
+    fn retire_incidents_at(&mut self, address: &Address, why: &str) {
+        let keys: Vec<_> =
+            self.incidents.iter().filter(|(key, _)| key.address == *address).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.retire(&key, why);
+        }
+    }
+
+    fn retire(&mut self, key: &Key, why: &str) {
+        let seen = Seen { time: self.wall, text: why.to_owned(), value: None, state: State::Resolved };
+        self.close(key, Kind::Retired, seen);
+    }
+
+    /// What is open or pending under a rule that is no longer configured.
+    fn retire_removed_rules(&mut self) {
+        let rules = &self.settings.rules;
+        let known = |key: &Key| RESERVED.contains(&key.rule.as_str()) || rules.iter().any(|rule| rule.name == key.rule);
+        let open: Vec<_> = self.incidents.iter().map(|(key, _)| key.clone()).filter(|key| !known(key)).collect();
+        let pending: Vec<_> = self.pending.keys().filter(|key| !known(key)).cloned().collect();
+        for key in open {
+            self.retire(&key, "its rule is no longer configured");
+        }
+        for key in pending {
+            self.pending.remove(&key);
+            self.save(Saved::Pending(key, None));
+        }
+    }
+
+    fn save(&mut self, saved: Saved) {
+        self.outputs.push(Output::Save(saved));
+    }
+}

@@ -1,0 +1,174 @@
+//! What the engine asked to keep, in tables beside the journal: one row a thing, its value in MessagePack, so that a field
+//! can be added without a migration.
+
+use crate::engine::{Key, Saved};
+use common::message::{decode, encode};
+use common::severity::Severity;
+use common::subscriber::Cursor;
+use rusqlite::{Connection, Transaction, params};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The tables, one migration a version.
+pub(crate) const MIGRATIONS: [&str; 1] =
+    ["CREATE TABLE saved (kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (kind, key)) STRICT, WITHOUT ROWID;
+    CREATE TABLE cursor (feed TEXT PRIMARY KEY, epoch TEXT NOT NULL, seq INTEGER NOT NULL) STRICT;
+    CREATE TABLE nth (severity TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT;"];
+
+/// A value that is not a map, so that every row decodes the same way.
+#[derive(Debug, Serialize, Deserialize)]
+struct Plain<T> {
+    value: T,
+}
+
+/// Everything that was kept. Rows that do not decode are counted, not fatal: the feed brings most of it again.
+pub(crate) fn load(db: &Connection) -> rusqlite::Result<(Vec<Saved>, usize)> {
+    // What is open comes before the checks and numbers that look for it.
+    let mut statement = db.prepare("SELECT kind, key, value FROM saved ORDER BY kind != 'incident', kind, key")?;
+    let rows = statement
+        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?)))?;
+    let mut saved = Vec::new();
+    let mut unreadable = 0;
+    for row in rows {
+        let (kind, key, value) = row?;
+        match read(&kind, &key, &value) {
+            Some(row) => saved.push(row),
+            None => unreadable += 1,
+        }
+    }
+    Ok((saved, unreadable))
+}
+
+fn read(kind: &str, key: &str, value: &[u8]) -> Option<Saved> {
+    Some(match kind {
+        "host" => Saved::Host(key.parse().ok()?, Some(decode(value).ok()?)),
+        "check" => Saved::Check(key.parse().ok()?, Some(decode(value).ok()?)),
+        "incident" => Saved::Incident(incident_key(key)?, Some(decode(value).ok()?)),
+        "pending" => Saved::Pending(incident_key(key)?, Some(decode::<Plain<_>>(value).ok()?.value)),
+        "origin" => {
+            let (host, epoch) = key.split_once(' ')?;
+            Saved::Origin(host.parse().ok()?, epoch.to_owned(), decode::<Plain<_>>(value).ok()?.value)
+        }
+        "order" => Saved::Order(key.to_owned(), Some(decode::<Plain<_>>(value).ok()?.value)),
+        _ => return None,
+    })
+}
+
+/// A rule's name may hold anything but control characters, and so may an address.
+fn incident_key(text: &str) -> Option<Key> {
+    let (rule, address) = text.split_once('\n')?;
+    Some(Key { address: address.parse().ok()?, rule: rule.to_owned() })
+}
+
+fn incident_text(key: &Key) -> String {
+    format!("{}\n{}", key.rule, key.address)
+}
+
+/// Keeps one thing, or removes it.
+pub(crate) fn write(tx: &Transaction<'_>, saved: &Saved) -> rusqlite::Result<()> {
+    let (kind, key, value) = match saved {
+        Saved::Host(host, value) => ("host", host.to_string(), value.as_ref().map(encode)),
+        Saved::Check(address, value) => ("check", address.to_string(), value.as_ref().map(encode)),
+        Saved::Incident(key, value) => ("incident", incident_text(key), value.as_ref().map(encode)),
+        Saved::Pending(key, value) => ("pending", incident_text(key), value.map(|value| encode(&Plain { value }))),
+        Saved::Origin(host, epoch, value) => ("origin", format!("{host} {epoch}"), Some(encode(&Plain { value }))),
+        Saved::Order(id, value) => ("order", id.clone(), value.as_ref().map(|value| encode(&Plain { value }))),
+    };
+    match value {
+        Some(value) => tx
+            .prepare_cached("INSERT OR REPLACE INTO saved (kind, key, value) VALUES (?1, ?2, ?3)")?
+            .execute(params![kind, key, value])?,
+        None => tx.prepare_cached("DELETE FROM saved WHERE kind = ?1 AND key = ?2")?.execute(params![kind, key])?,
+    };
+    Ok(())
+}
+
+/// How far each feed was taken.
+pub(crate) fn cursor(db: &Connection, feed: &str) -> rusqlite::Result<Option<Cursor>> {
+    let mut statement = db.prepare("SELECT epoch, seq FROM cursor WHERE feed = ?1")?;
+    let mut rows = statement.query([feed])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let (epoch, seq): (String, u64) = (row.get(0)?, row.get(1)?);
+    Ok(epoch.try_into().ok().map(|epoch| Cursor { epoch: Some(epoch), seq }))
+}
+
+/// Keeps how far a feed was taken.
+pub(crate) fn write_cursor(tx: &Transaction<'_>, feed: &str, cursor: &Cursor) -> rusqlite::Result<()> {
+    let Some(epoch) = &cursor.epoch else { return Ok(()) };
+    tx.prepare_cached("INSERT OR REPLACE INTO cursor VALUES (?1, ?2, ?3)")?.execute(params![
+        feed,
+        epoch.as_str(),
+        cursor.seq
+    ])?;
+    Ok(())
+}
+
+/// How many events each topic severity has had.
+pub(crate) fn nth(db: &Connection) -> rusqlite::Result<BTreeMap<Severity, u64>> {
+    let mut statement = db.prepare("SELECT severity, n FROM nth")?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?)))?;
+    let mut nth = BTreeMap::new();
+    for row in rows {
+        let (severity, n) = row?;
+        if let Ok(severity) = severity.parse() {
+            nth.insert(severity, n);
+        }
+    }
+    Ok(nth)
+}
+
+/// Keeps how many events a topic severity has had.
+pub(crate) fn write_nth(tx: &Transaction<'_>, severity: Severity, n: u64) -> rusqlite::Result<()> {
+    tx.prepare_cached("INSERT OR REPLACE INTO nth VALUES (?1, ?2)")?.execute(params![severity.as_str(), n])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::SavedCheck;
+    use common::time::UnixMillis;
+
+    #[test]
+    fn what_is_written_reads_back_and_what_is_removed_is_gone() {
+        let mut db = Connection::open_in_memory().expect("database");
+        db.execute_batch(MIGRATIONS[0]).expect("tables");
+        let check = SavedCheck {
+            up: false,
+            since: UnixMillis(1),
+            interval_ms: 2,
+            text: "t".into(),
+            bad_since: UnixMillis(3),
+            bad_count: 4,
+            last_blip: None,
+        };
+        let key = Key { address: "w!port:a b (c)".parse().expect("address"), rule: "disk full".into() };
+        let rows = vec![
+            Saved::Check("w!port:a\u{2003}b".parse().expect("address"), Some(check)),
+            Saved::Origin("w".parse().expect("host"), "e1".into(), 7),
+            Saved::Pending(key.clone(), Some(UnixMillis(5))),
+        ];
+        let tx = db.transaction().expect("transaction");
+        for row in &rows {
+            write(&tx, row).expect("written");
+        }
+        tx.commit().expect("committed");
+        let (read, unreadable) = load(&db).expect("loads");
+        assert_eq!(unreadable, 0);
+        assert!(rows.iter().all(|row| read.contains(row)), "{read:?}");
+
+        let tx = db.transaction().expect("transaction");
+        write(&tx, &Saved::Pending(key, None)).expect("removed");
+        tx.commit().expect("committed");
+        assert_eq!(load(&db).expect("loads").0.len(), 2);
+    }
+
+    #[test]
+    fn a_row_that_does_not_decode_is_counted_and_the_others_load() {
+        let db = Connection::open_in_memory().expect("database");
+        db.execute_batch(MIGRATIONS[0]).expect("tables");
+        db.execute_batch("INSERT INTO saved VALUES ('host', 'w', x'ff'), ('eclipse', 'x', x'80')").expect("rows");
+        assert_eq!(load(&db).expect("loads"), (vec![], 2));
+    }
+}
