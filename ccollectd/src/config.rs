@@ -360,7 +360,8 @@ mod tests {
     fn read(text: &str) -> Result<Config, String> {
         let path = Path::new("ccollectd.toml");
         let raw: Raw = common::config::parse(path, text).map_err(|error| error.to_string())?;
-        raw.checked("here.example".parse().map_err(|_| String::new())).map_err(|fault| ConfigError::in_file(path, fault).to_string())
+        raw.checked("here.example".parse().map_err(|_| String::new()))
+            .map_err(|fault| ConfigError::in_file(path, fault).to_string())
     }
 
     #[track_caller]

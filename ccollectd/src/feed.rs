@@ -352,7 +352,8 @@ mod tests {
             let counters = Counters::default();
             let limits = Limits { forget_after: None, max_units: 1 };
             let (feed, keeper) = Feed::open(&fixed, limits, &counters, Traffic::new(false)).await.expect("a feed");
-            let subscriber = Subscriber::connect(&dir.path().join("feed"), &["check.", "beat."]).await.expect("connected");
+            let subscriber =
+                Subscriber::connect(&dir.path().join("feed"), &["check.", "beat."]).await.expect("connected");
             let mut rig = Self { _dir: dir, feed, keeper, subscriber, counters };
             let www = vec!["h!port:www".parse().expect("an address")];
             rig.keeper.apply(Now::read(), Input::Configured(www));

@@ -30,7 +30,7 @@ impl Daemon {
     pub(crate) async fn ask(&mut self, request: &Request) -> Result<Value, Failure> {
         match self.try_ask(request).await {
             Ok(answer) => Ok(answer),
-            Err(error) => Err(self.failure(error)),
+            Err(error) => Err(self.failure(&error)),
         }
     }
 
@@ -45,12 +45,12 @@ impl Daemon {
     }
 
     /// What to tell a person about it.
-    pub(crate) fn failure(&self, error: AskError) -> Failure {
-        match &error {
+    pub(crate) fn failure(&self, error: &AskError) -> Failure {
+        match error {
             AskError::Unreachable(SocketError::Path(..)) => Failure::Usage(error.to_string()),
             AskError::Unreachable(SocketError::Bind { path, source }) => self.unreachable(path, source),
             AskError::Unreachable(SocketError::Timeout { path, .. }) => match UnixStream::connect(path) {
-                Err(source) => self.unreachable(&path, &source),
+                Err(source) => self.unreachable(path, &source),
                 Ok(_) => {
                     Failure::Unreachable(format!("cannot reach {}: {error}; is it overloaded, or hung?", self.name))
                 }

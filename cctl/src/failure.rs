@@ -80,8 +80,8 @@ pub(crate) fn exit_code(result: Result<Outcome, Failure>) -> ExitCode {
     }
 }
 
-/// A line on standard error. What a daemon said may be in it, so it is escaped; if nobody reads it, that is no reason to
-/// fail.
+/// A line on standard error. What a daemon said may be in it, so it is escaped; if nobody reads it, that is no reason
+/// to fail.
 pub(crate) fn notice(text: &str) {
     let _ = writeln!(io::stderr().lock(), "cctl: {}", crate::text::escape(text));
 }

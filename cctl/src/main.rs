@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 
 /// One arm for each subcommand.
 fn run(Args { global, command }: Args) -> Result<Outcome, Failure> {
-    let out = &mut Out::new(global.color);
+    let out = Out::new(global.color);
     let global = &global;
     match command {
         Command::ServerList => questions::ask::<Vec<ServerRow>>(global, out, &Request::query("server-list")),
@@ -50,7 +50,7 @@ fn run(Args { global, command }: Args) -> Result<Outcome, Failure> {
         Command::Forget { pattern } => questions::forget(global, out, pattern.as_str()),
         Command::Watch(watch) => watch::run(global, out, &watch),
         Command::Demo { dir } => demo::run(global, out, &dir),
-        Command::Completions { shell } => pages::completions(out, shell),
-        Command::Man { dir } => pages::man(out, dir.as_deref()),
+        Command::Completions { shell } => pages::completions(shell),
+        Command::Man { dir } => pages::man(dir.as_deref()),
     }
 }

@@ -6,7 +6,7 @@ use crate::text::Ink;
 use common::time::UnixMillis;
 use std::io::{self, IsTerminal, Write};
 
-/// Standard output, and whether it is coloured.
+/// How to write to standard output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Out {
     colour: bool,
@@ -25,14 +25,14 @@ impl Out {
     }
 
     /// Colours and the present moment.
-    pub(crate) fn ink(&self) -> Ink {
+    pub(crate) fn ink(self) -> Ink {
         Ink { colour: self.colour, now: UnixMillis::now() }
     }
+}
 
-    /// Writes and flushes: whoever reads a pipe sees each event when it happens.
-    pub(crate) fn write(&self, text: &str) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
-        Ok(stdout.flush()?)
-    }
+/// Writes and flushes: whoever reads a pipe sees each event when it happens.
+pub(crate) fn put(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    Ok(stdout.flush()?)
 }

@@ -3,7 +3,7 @@
 use crate::args::Global;
 use crate::ask::{Daemon, block_on, read};
 use crate::failure::{Failure, Outcome, notice};
-use crate::out::Out;
+use crate::out::{Out, put};
 use crate::show::Show;
 use common::message::{ErrorCode, Event, EventsPage, Forgotten, Health, Request, ValueRow};
 use common::query::{AskError, to_json};
@@ -16,7 +16,7 @@ const LAST_EVENTS: u64 = 20;
 /// Asks cprocessd, and prints what a `T` looks like.
 pub(crate) fn ask<T: Show + DeserializeOwned>(
     global: &Global,
-    out: &mut Out,
+    out: Out,
     request: &Request,
 ) -> Result<Outcome, Failure> {
     let mut daemon = Daemon::new("cprocessd", &global.run.join("query"), global.timeout);
@@ -25,7 +25,7 @@ pub(crate) fn ask<T: Show + DeserializeOwned>(
 }
 
 /// The last values; it is an error if there are none, so that a script notices a wrong pattern.
-pub(crate) fn last_value(global: &Global, out: &mut Out, request: &Request) -> Result<Outcome, Failure> {
+pub(crate) fn last_value(global: &Global, out: Out, request: &Request) -> Result<Outcome, Failure> {
     let mut daemon = Daemon::new("cprocessd", &global.run.join("query"), global.timeout);
     let answer = block_on(daemon.ask(request))?;
     let rows: Vec<ValueRow> = read(answer.clone())?;
@@ -39,12 +39,7 @@ pub(crate) fn last_value(global: &Global, out: &mut Out, request: &Request) -> R
 }
 
 /// The events after `after`, or the last ones.
-pub(crate) fn events(
-    global: &Global,
-    out: &mut Out,
-    after: Option<u64>,
-    limit: Option<u64>,
-) -> Result<Outcome, Failure> {
+pub(crate) fn events(global: &Global, out: Out, after: Option<u64>, limit: Option<u64>) -> Result<Outcome, Failure> {
     let mut daemon = Daemon::new("cprocessd", &global.run.join("query"), global.timeout);
     let answer = block_on(async {
         match after {
@@ -65,20 +60,20 @@ async fn last_events(daemon: &mut Daemon, limit: u64) -> Result<Value, Failure> 
             Err(AskError::Refused(error)) if error.code == ErrorCode::Gone && error.first_seq > Some(after + 1) => {
                 after = error.first_seq.unwrap_or(0).saturating_sub(1);
             }
-            answer => return answer.map_err(|error| daemon.failure(error)),
+            answer => return answer.map_err(|error| daemon.failure(&error)),
         }
     }
 }
 
 /// How a daemon itself is; each answers on its own socket.
-pub(crate) fn health(global: &Global, out: &mut Out, name: &str) -> Result<Outcome, Failure> {
+pub(crate) fn health(global: &Global, out: Out, name: &str) -> Result<Outcome, Failure> {
     let mut daemon = Daemon::new(name, &global.run.join(format!("{name}.sock")), global.timeout);
     let answer = block_on(daemon.ask(&Request::query("health")))?;
     Ok(print::<Health>(global, out, answer)?.outcome())
 }
 
 /// Orders cprocessd to forget what matches.
-pub(crate) fn forget(global: &Global, out: &mut Out, pattern: &str) -> Result<Outcome, Failure> {
+pub(crate) fn forget(global: &Global, out: Out, pattern: &str) -> Result<Outcome, Failure> {
     let mut daemon = Daemon::new("cprocessd", &global.run.join("control"), global.timeout);
     let order = Request {
         pattern: Some(pattern.to_owned()),
@@ -102,14 +97,14 @@ fn author() -> String {
         .unwrap_or_else(|| format!("uid {}", nix::unistd::getuid()))
 }
 
-/// Prints the answer as JSON or as a table. The JSON comes first and is the answer itself, also the part of it that this
-/// cctl does not know.
-fn print<T: Show + DeserializeOwned>(global: &Global, out: &mut Out, answer: Value) -> Result<T, Failure> {
+/// Prints the answer as JSON or as a table. The JSON comes first and is the answer itself, also the part of it that
+/// this cctl does not know.
+fn print<T: Show + DeserializeOwned>(global: &Global, out: Out, answer: Value) -> Result<T, Failure> {
     if global.json {
-        out.write(&crate::text::json_line(&to_json(answer.clone())))?;
+        put(&crate::text::json_line(&to_json(answer.clone())))?;
         return read(answer);
     }
     let answer: T = read(answer)?;
-    out.write(&answer.show(out.ink()))?;
+    put(&answer.show(out.ink()))?;
     Ok(answer)
 }

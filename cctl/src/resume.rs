@@ -1,6 +1,6 @@
-//! Where a file of events ends. `cctl watch --to FILE` may be killed at any moment, also by a power failure: the last line
-//! may be torn, and what was written last may be zeros. What is behind the last whole event is cut off, and the journal
-//! has it still.
+//! Where a file of events ends. `cctl watch --to FILE` may be killed at any moment, also by a power failure: the last
+//! line may be torn, and what was written last may be zeros. What is behind the last whole event is cut off, and the
+//! journal has it still.
 
 use common::message::Epoch;
 use common::subscriber::Cursor;

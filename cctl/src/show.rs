@@ -129,9 +129,10 @@ impl Show for Vec<ValueRow> {
                 Cell::new(row.address.to_string()),
                 Cell::right(number(row.value)),
                 Cell::new(row.time.local()),
-                match row.stale {
-                    true => Cell::new(format!("stale for {}", ink.age(row.time))).tinted(Tint::Doubtful),
-                    false => Cell::new(""),
+                if row.stale {
+                    Cell::new(format!("stale for {}", ink.age(row.time))).tinted(Tint::Doubtful)
+                } else {
+                    Cell::new("")
                 },
             ]);
         }
@@ -164,9 +165,10 @@ impl Show for Vec<AlarmRow> {
                 over.row([
                     Cell::new(&row.name),
                     Cell::new(active.address.to_string()),
-                    match active.open {
-                        true => Cell::new("open").tinted(State::Open),
-                        false => Cell::new("pending").tinted(Tint::Doubtful),
+                    if active.open {
+                        Cell::new("open").tinted(State::Open)
+                    } else {
+                        Cell::new("pending").tinted(Tint::Doubtful)
                     },
                     Cell::right(active.value.map_or_else(|| "absent".to_owned(), number)),
                     Cell::new(active.since.local()),
@@ -191,7 +193,7 @@ impl Show for EventsPage<Event> {
     fn show(&self, ink: Ink) -> String {
         let mut text: String = self.events.iter().map(|event| crate::line::line(ink, event)).collect();
         match self.events.last() {
-            None => text += &format!("no such event; the newest is number {}\n", self.head_seq),
+            None => text = format!("no such event; the newest is number {}\n", self.head_seq),
             Some(last) if last.seq < self.head_seq => {
                 let more = format!("there are more, up to {}: cctl events --after {}\n", self.head_seq, last.seq);
                 text += &ink.paint(Tint::Faint, &more);
@@ -230,7 +232,8 @@ impl Show for Health {
             mebibytes(self.peak_rss_bytes)
         );
         if let Some(epoch) = &self.epoch {
-            text += &format!("journal {}, up to {}\n", escape(epoch.as_str()), self.head_seq);
+            let journal = format!("journal {}, up to {}\n", escape(epoch.as_str()), self.head_seq);
+            text.push_str(&journal);
         }
         if self.counters.is_empty() {
             return text + "nothing was refused, dropped or lost\n";
@@ -249,7 +252,9 @@ impl Show for Forgotten {
         if self.addresses.is_empty() {
             return "nothing matches, nothing was forgotten\n".to_owned();
         }
-        self.addresses.iter().map(|address| format!("forgotten: {}\n", escape(address))).collect()
+        let lines: Vec<String> =
+            self.addresses.iter().map(|address| format!("forgotten: {}\n", escape(address))).collect();
+        lines.concat()
     }
 }
 

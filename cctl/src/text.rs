@@ -1,5 +1,5 @@
-//! Text for a terminal: what comes from outside cannot move the cursor or change the title of the window, columns align,
-//! and colour is never the only sign.
+//! Text for a terminal: what comes from outside cannot move the cursor or change the title of the window, columns
+//! align, and colour is never the only sign.
 
 use common::message::State;
 use common::severity::Severity;
@@ -86,8 +86,8 @@ impl Ink {
     }
 }
 
-/// Text from outside with every character escaped that a terminal might obey: control characters, the C1 ones of ISO 6429
-/// too, and those that turn the direction of the line around.
+/// Text from outside with every character escaped that a terminal might obey: control characters, the C1 ones of ISO
+/// 6429 too, and those that turn the direction of the line around.
 pub(crate) fn escape(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -103,8 +103,8 @@ pub(crate) fn escape(text: &str) -> String {
     shown
 }
 
-/// One line of JSON. Same value, but the control characters that JSON lets stand are escaped as well: JSON is printed to
-/// terminals, too.
+/// One line of JSON. Same value, but the control characters that JSON lets stand are escaped as well: JSON is printed
+/// to terminals, too.
 pub(crate) fn json_line(value: &serde_json::Value) -> String {
     let mut line = String::new();
     for c in value.to_string().chars() {
@@ -123,10 +123,7 @@ pub(crate) fn number(value: f64) -> String {
         return format!("{value:e}");
     }
     let digits = format!("{value:.4}");
-    match digits.contains('.') {
-        true => digits.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => digits,
-    }
+    digits.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// `1 host`, `2 hosts`.
@@ -198,7 +195,8 @@ impl<const N: usize> Table<N> {
                 let right = if at == 0 { self.rows.iter().any(|row| row[column].right) } else { cell.right };
                 let padding = " ".repeat(width - cell.text.chars().count());
                 let painted = ink.paint(cell.tint, &cell.text);
-                line += &if right { format!("{padding}{painted}  ") } else { format!("{painted}{padding}  ") };
+                let (before, after) = if right { (padding, painted) } else { (painted, padding) };
+                line.extend([before.as_str(), after.as_str(), "  "]);
             }
             text += line.trim_end();
             text.push('\n');

@@ -4,7 +4,7 @@ use crate::args::{Global, Watch};
 use crate::ask::{Daemon, read};
 use crate::failure::{Failure, Outcome, notice};
 use crate::line::line;
-use crate::out::Out;
+use crate::out::{Out, put};
 use crate::resume::{self, ResumeError};
 use crate::text::json_line;
 use common::counters::Counters;
@@ -33,10 +33,10 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Until a signal.
-pub(crate) fn run(global: &Global, out: &Out, watch: &Watch) -> Result<Outcome, Failure> {
+pub(crate) fn run(global: &Global, out: Out, watch: &Watch) -> Result<Outcome, Failure> {
     let mut sink = match &watch.to {
         Some(path) => Sink::File(EventFile::open(path)?),
-        None if global.json => Sink::Json(out),
+        None if global.json => Sink::Json,
         None => Sink::Lines(out),
     };
     // One worker serves sockets and signals while this thread may hang in a write to a terminal that is held.
@@ -56,8 +56,8 @@ pub(crate) fn run(global: &Global, out: &Out, watch: &Watch) -> Result<Outcome, 
     result
 }
 
-/// Resolves on a signal. If nobody listens then, because the write hangs, the process ends all the same: a torn line of a
-/// file is mended at the next start.
+/// Resolves on a signal. If nobody listens then, because the write hangs, the process ends all the same: a torn line of
+/// a file is mended at the next start.
 fn stop_on_signal() -> Result<oneshot::Receiver<()>, Failure> {
     let mut signals = Signals::new().map_err(|error| Failure::Other(error.to_string()))?;
     let (sender, receiver) = oneshot::channel();
@@ -70,7 +70,7 @@ fn stop_on_signal() -> Result<oneshot::Receiver<()>, Failure> {
     Ok(receiver)
 }
 
-async fn follow_into(global: &Global, watch: &Watch, sink: &mut Sink<'_>) -> Result<(), Failure> {
+async fn follow_into(global: &Global, watch: &Watch, sink: &mut Sink) -> Result<(), Failure> {
     let publisher = global.run.join("stream");
     let (cursor, from) = begin(global, watch, sink).await?;
     let mut selection = Selection { from, severity: watch.severity };
@@ -99,9 +99,9 @@ async fn follow_into(global: &Global, watch: &Watch, sink: &mut Sink<'_>) -> Res
     }
 }
 
-/// After which entry to begin, and from which number on events count. A file goes on where it ends. Otherwise cprocessd is
-/// asked where it stands: a person who mistyped a folder should not wait, but a service does.
-async fn begin(global: &Global, watch: &Watch, sink: &Sink<'_>) -> Result<(Cursor, u64), Failure> {
+/// After which entry to begin, and from which number on events count. A file goes on where it ends. Otherwise cprocessd
+/// is asked where it stands: a person who mistyped a folder should not wait, but a service does.
+async fn begin(global: &Global, watch: &Watch, sink: &Sink) -> Result<(Cursor, u64), Failure> {
     if let Sink::File(EventFile { last: Some(cursor), .. }) = sink {
         return Ok((cursor.clone(), 0));
     }
@@ -146,7 +146,7 @@ impl Selection {
             }
             Delivery::Lost { cursor } => {
                 notice(&format!(
-                    "the journal of cprocessd is another one, or no longer has all that is missing here; going on with its event {}",
+                    "what came before event {} is lost: cprocessd has a new journal, or its journal is shorter",
                     cursor.seq + 1
                 ));
                 self.from = 0;
@@ -204,16 +204,16 @@ impl Beats {
 
 /// Where events go.
 #[derive(Debug)]
-enum Sink<'a> {
+enum Sink {
     /// For people.
-    Lines(&'a Out),
+    Lines(Out),
     /// For programs.
-    Json(&'a Out),
+    Json,
     /// To stay.
     File(EventFile),
 }
 
-impl Sink<'_> {
+impl Sink {
     fn write(&mut self, events: &[Value]) -> Result<(), Failure> {
         if events.is_empty() {
             return Ok(());
@@ -223,13 +223,13 @@ impl Sink<'_> {
             Sink::Lines(out) => {
                 for event in events {
                     match rmpv::ext::from_value::<Event>(event.clone()) {
-                        Ok(event) => out.write(&line(out.ink(), &event))?,
+                        Ok(event) => put(&line(out.ink(), &event))?,
                         Err(error) => notice(&format!("an event is not understood: {error}")),
                     }
                 }
                 Ok(())
             }
-            Sink::Json(out) => out.write(&json(events)),
+            Sink::Json => put(&json(events)),
             Sink::File(file) => file.append(json(events).as_bytes()),
         }
     }

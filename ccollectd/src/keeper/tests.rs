@@ -452,9 +452,7 @@ fn a_new_ttl_is_saved_and_replaces_the_old_one() {
         .expect(["1s save app:a", "1s repeat app:a up since 0s"])
         .restart(2)
         .ticks(2, 5)
-        .expect([
-            "5s journal app:a down since 5s, no report for 3.0s",
-        ]);
+        .expect(["5s journal app:a down since 5s, no report for 3.0s"]);
 }
 
 #[test]

@@ -255,7 +255,9 @@ mod tests {
         assert_eq!(time(serde_json::Value::Null), (NOW, vec![]));
         let seconds = serde_json::json!(NOW.0 / 1000);
         let float = serde_json::json!(1_795_236_306.5);
-        for bad in [seconds, float, (NOW.0 - day - 1).into(), u64::MAX.into(), i64::MIN.into(), "now".into(), [1].into()] {
+        for bad in
+            [seconds, float, (NOW.0 - day - 1).into(), u64::MAX.into(), i64::MIN.into(), "now".into(), [1].into()]
+        {
             assert_eq!(time(bad.clone()), (NOW, vec![("bad_time", 1)]), "{bad}");
         }
     }

@@ -34,12 +34,7 @@ pub(crate) struct PortResult {
 /// waits for `pause`. All addresses of a name are tried in turn, each with an equal part of the
 /// time that is left, so that a dead first address does not hide a living second one. It can be
 /// cancelled at any point.
-pub(crate) async fn probe(
-    address: &str,
-    attempts: u32,
-    limit: Duration,
-    pause: Duration,
-) -> PortResult {
+pub(crate) async fn probe(address: &str, attempts: u32, limit: Duration, pause: Duration) -> PortResult {
     repeat(attempts, pause, || attempt(address, limit)).await
 }
 
@@ -52,20 +47,10 @@ where
         match attempt().await {
             Ok(connect) => {
                 let text = format!("connected in {:.1} ms", connect.as_secs_f64() * 1000.0);
-                return PortResult {
-                    up: true,
-                    retries,
-                    text,
-                    connect,
-                };
+                return PortResult { up: true, retries, text, connect };
             }
             Err(failure) if retries.saturating_add(1) >= attempts => {
-                return PortResult {
-                    up: false,
-                    retries,
-                    text: failure.to_string(),
-                    connect: Duration::ZERO,
-                };
+                return PortResult { up: false, retries, text: failure.to_string(), connect: Duration::ZERO };
             }
             Err(_) => {
                 retries += 1;
@@ -93,22 +78,15 @@ enum Failure {
 fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     let words = text.split(" (os error").next().unwrap_or(&text);
-    let words = words
-        .strip_prefix("failed to lookup address information: ")
-        .unwrap_or(words);
+    let words = words.strip_prefix("failed to lookup address information: ").unwrap_or(words);
     let mut characters = words.chars();
-    characters
-        .next()
-        .map(|first| first.to_lowercase().chain(characters).collect())
-        .unwrap_or_default()
+    characters.next().map(|first| first.to_lowercase().chain(characters).collect()).unwrap_or_default()
 }
 
 /// Connects once; returns how long that took.
 async fn attempt(address: &str, limit: Duration) -> Result<Duration, Failure> {
     let begin = Instant::now();
-    let found = timeout(limit, lookup_host(address))
-        .await
-        .map_err(|_| Failure::TimedOut(limit))?;
+    let found = timeout(limit, lookup_host(address)).await.map_err(|_| Failure::TimedOut(limit))?;
     let addresses: Vec<SocketAddr> = found.map_err(Failure::NoSuchName)?.collect();
 
     let mut failure = Failure::NoAddress;
@@ -182,10 +160,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let result = once(&listener.local_addr().unwrap().to_string(), SECOND).await;
         assert!(result.up && result.retries == 0, "{result:?}");
-        assert!(
-            result.text.starts_with("connected in ") && result.text.ends_with(" ms"),
-            "{result:?}"
-        );
+        assert!(result.text.starts_with("connected in ") && result.text.ends_with(" ms"), "{result:?}");
         assert!(result.connect > Duration::ZERO && result.connect < SECOND);
     }
 
@@ -210,12 +185,8 @@ mod tests {
     async fn nobody_listening_is_refused() {
         let (_socket, address) = reserved();
         let result = probe(&address.to_string(), 3, SECOND, Duration::ZERO).await;
-        let expected = PortResult {
-            up: false,
-            retries: 2,
-            text: "connection refused".to_owned(),
-            connect: Duration::ZERO,
-        };
+        let expected =
+            PortResult { up: false, retries: 2, text: "connection refused".to_owned(), connect: Duration::ZERO };
         assert_eq!(result, expected);
     }
 
@@ -233,16 +204,10 @@ mod tests {
         // With its queue full, the kernel ignores who knocks, like a firewall that drops.
         let (socket, address) = reserved();
         let _listener = socket.listen(1).unwrap();
-        let (_one, _two) = (
-            TcpStream::connect(address).await.unwrap(),
-            TcpStream::connect(address).await.unwrap(),
-        );
+        let (_one, _two) = (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
         let start = Instant::now();
         let result = once(&address.to_string(), Duration::from_millis(150)).await;
-        assert_eq!(
-            (result.up, result.text.as_str()),
-            (false, "timed out after 150ms")
-        );
+        assert_eq!((result.up, result.text.as_str()), (false, "timed out after 150ms"));
         assert!(start.elapsed() < 10 * SECOND);
     }
 
@@ -268,15 +233,9 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_does_not_exist_is_told_apart() {
         let result = once("no..such..name:80", 10 * SECOND).await;
-        assert!(
-            !result.up && result.text.starts_with("name not found: "),
-            "{result:?}"
-        );
+        assert!(!result.up && result.text.starts_with("name not found: "), "{result:?}");
         let result = once("no port", SECOND).await;
-        assert!(
-            !result.up && result.text.starts_with("name not found: "),
-            "{result:?}"
-        );
+        assert!(!result.up && result.text.starts_with("name not found: "), "{result:?}");
     }
 
     #[tokio::test]
@@ -317,10 +276,7 @@ mod tests {
 
     #[test]
     fn system_errors_are_told_in_plain_words() {
-        assert_eq!(
-            plain(&io::Error::from_raw_os_error(113)),
-            "no route to host"
-        );
+        assert_eq!(plain(&io::Error::from_raw_os_error(113)), "no route to host");
         assert_eq!(plain(&io::Error::other("")), "");
     }
 }

@@ -49,32 +49,21 @@ impl ProcessRule {
     pub(crate) fn judge(&self, counted: &Counted) -> Verdict {
         let running = counted.running;
         if running < self.min {
-            return Verdict {
-                up: false,
-                text: format!("{running} running, at least {} wanted", self.min),
-            };
+            return Verdict { up: false, text: format!("{running} running, at least {} wanted", self.min) };
         }
         match self.max {
-            Some(max) if running > max => Verdict {
-                up: false,
-                text: format!("{running} running, at most {max} wanted"),
-            },
-            Some(_) | None => Verdict {
-                up: true,
-                text: format!("{running} running"),
-            },
+            Some(max) if running > max => {
+                Verdict { up: false, text: format!("{running} running, at most {max} wanted") }
+            }
+            Some(_) | None => Verdict { up: true, text: format!("{running} running") },
         }
     }
 
     fn matches(&self, process: &mut Process<'_>) -> bool {
-        if !(self.name)(&process.name)
-            && !process.full_name().is_some_and(|name| (self.name)(&name))
-        {
+        if !(self.name)(&process.name) && !process.full_name().is_some_and(|name| (self.name)(&name)) {
             return false;
         }
-        self.args
-            .as_ref()
-            .is_none_or(|args| args(&process.command_line().joined()))
+        self.args.as_ref().is_none_or(|args| args(&process.command_line().joined()))
     }
 }
 
@@ -92,19 +81,13 @@ fn count_below(proc: &Path, rules: &[ProcessRule]) -> io::Result<Vec<Counted>> {
         return Ok(counts);
     }
     for entry in fs::read_dir(proc)?.flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
         // An error means that it has ended, or that we may not see it: either way it is not ours to
         // count.
         let folder = entry.path();
-        let Some(mut process) = fs::read(folder.join("stat"))
-            .ok()
-            .and_then(|stat| Process::parse(&folder, &stat))
+        let Some(mut process) = fs::read(folder.join("stat")).ok().and_then(|stat| Process::parse(&folder, &stat))
         else {
             continue;
         };
@@ -138,19 +121,12 @@ impl<'a> Process<'a> {
         }
         let name_is_cut = name.len() >= NAME_BYTES;
         let name = String::from_utf8_lossy(name).into_owned();
-        Some(Self {
-            folder,
-            name,
-            name_is_cut,
-            command_line: None,
-        })
+        Some(Self { folder, name, name_is_cut, command_line: None })
     }
 
     fn command_line(&mut self) -> &CommandLine {
         let folder = self.folder;
-        self.command_line.get_or_insert_with(|| {
-            CommandLine(fs::read(folder.join("cmdline")).unwrap_or_default())
-        })
+        self.command_line.get_or_insert_with(|| CommandLine(fs::read(folder.join("cmdline")).unwrap_or_default()))
     }
 
     /// The name of which the kernel shows the beginning, where it has cut it.
@@ -178,17 +154,8 @@ struct CommandLine(Vec<u8>);
 
 impl CommandLine {
     fn joined(&self) -> String {
-        let end = self
-            .0
-            .iter()
-            .rposition(|byte| *byte != 0)
-            .map_or(0, |last| last + 1);
-        let spaced: Vec<u8> = self
-            .0
-            .iter()
-            .take(end)
-            .map(|byte| if *byte == 0 { b' ' } else { *byte })
-            .collect();
+        let end = self.0.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let spaced: Vec<u8> = self.0.iter().take(end).map(|byte| if *byte == 0 { b' ' } else { *byte }).collect();
         String::from_utf8_lossy(&spaced).into_owned()
     }
 
@@ -218,19 +185,11 @@ mod tests {
     use super::*;
 
     fn rule(name: &'static str) -> ProcessRule {
-        ProcessRule {
-            name: Box::new(move |text| text == name),
-            args: None,
-            min: 1,
-            max: None,
-        }
+        ProcessRule { name: Box::new(move |text| text == name), args: None, min: 1, max: None }
     }
 
     fn rule_with_args(name: &'static str, args: &'static str) -> ProcessRule {
-        ProcessRule {
-            args: Some(Box::new(move |text| text == args)),
-            ..rule(name)
-        }
+        ProcessRule { args: Some(Box::new(move |text| text == args)), ..rule(name) }
     }
 
     /// A made-up `/proc`, removed with its owner.
@@ -240,8 +199,7 @@ mod tests {
         fn new() -> Self {
             static NEXT: AtomicU32 = AtomicU32::new(0);
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let folder = std::env::temp_dir()
-                .join(format!("ccollectd-process-{}-{number}", std::process::id()));
+            let folder = std::env::temp_dir().join(format!("ccollectd-process-{}-{number}", std::process::id()));
             fs::create_dir_all(folder.join("sys")).unwrap();
             fs::write(folder.join("uptime"), "1 1").unwrap();
             Self(folder)
@@ -250,11 +208,7 @@ mod tests {
         fn with(self, pid: u32, name: &str, state: char, cmdline: &str) -> Self {
             let folder = self.0.join(pid.to_string());
             fs::create_dir_all(&folder).unwrap();
-            fs::write(
-                folder.join("stat"),
-                format!("{pid} ({name}) {state} 1 {pid} {pid} 0 -1 4194560 1 2\n"),
-            )
-            .unwrap();
+            fs::write(folder.join("stat"), format!("{pid} ({name}) {state} 1 {pid} {pid} 0 -1 4194560 1 2\n")).unwrap();
             fs::write(folder.join("cmdline"), cmdline).unwrap();
             self
         }
@@ -278,22 +232,9 @@ mod tests {
 
     #[track_caller]
     fn expect_verdict(min: u32, max: Option<u32>, running: u32, up: bool, text: &str) {
-        let rule = ProcessRule {
-            min,
-            max,
-            ..rule("x")
-        };
-        let verdict = rule.judge(&Counted {
-            running,
-            pids: vec![],
-        });
-        assert_eq!(
-            verdict,
-            Verdict {
-                up,
-                text: text.to_owned()
-            }
-        );
+        let rule = ProcessRule { min, max, ..rule("x") };
+        let verdict = rule.judge(&Counted { running, pids: vec![] });
+        assert_eq!(verdict, Verdict { up, text: text.to_owned() });
     }
 
     #[test]
@@ -314,44 +255,29 @@ mod tests {
 
     #[test]
     fn one_pass_counts_for_all_rules() {
-        let proc = FakeProc::new()
-            .with(10, "nginx", 'S', "")
-            .with(11, "nginx", 'R', "")
-            .with(12, "cron", 'D', "");
+        let proc = FakeProc::new().with(10, "nginx", 'S', "").with(11, "nginx", 'R', "").with(12, "cron", 'D', "");
         let counts = count_below(&proc.0, &[rule("nginx"), rule("cron"), rule("exim4")]).unwrap();
-        assert_eq!(
-            counts
-                .iter()
-                .map(|counted| counted.running)
-                .collect::<Vec<_>>(),
-            [2, 1, 0]
-        );
+        assert_eq!(counts.iter().map(|counted| counted.running).collect::<Vec<_>>(), [2, 1, 0]);
         assert_eq!(counts[1].pids, [12]);
     }
 
     #[test]
     fn zombies_and_vanished_processes_do_not_count() {
-        let proc = FakeProc::new()
-            .with(10, "nginx", 'Z', "")
-            .with(11, "nginx", 'S', "")
-            .with_vanished(12);
+        let proc = FakeProc::new().with(10, "nginx", 'Z', "").with(11, "nginx", 'S', "").with_vanished(12);
         assert_eq!(proc.count(rule("nginx")), 1);
     }
 
     #[test]
     fn arguments_are_matched_as_they_were_typed() {
-        let proc = FakeProc::new()
-            .with(10, "java", 'S', "/usr/bin/java\0-jar\0/opt/a.jar\0")
-            .with(11, "java", 'S', "/usr/bin/java\0-jar\0/opt/b.jar\0\0\0");
+        let proc = FakeProc::new().with(10, "java", 'S', "/usr/bin/java\0-jar\0/opt/a.jar\0").with(
+            11,
+            "java",
+            'S',
+            "/usr/bin/java\0-jar\0/opt/b.jar\0\0\0",
+        );
         assert_eq!(proc.count(rule("java")), 2);
-        assert_eq!(
-            proc.count(rule_with_args("java", "/usr/bin/java -jar /opt/a.jar")),
-            1
-        );
-        assert_eq!(
-            proc.count(rule_with_args("java", "/usr/bin/java -jar /opt/b.jar")),
-            1
-        );
+        assert_eq!(proc.count(rule_with_args("java", "/usr/bin/java -jar /opt/a.jar")), 1);
+        assert_eq!(proc.count(rule_with_args("java", "/usr/bin/java -jar /opt/b.jar")), 1);
     }
 
     #[test]
@@ -365,25 +291,10 @@ mod tests {
     #[test]
     fn a_name_that_the_kernel_has_cut_is_completed_from_the_command_line() {
         let proc = FakeProc::new()
-            .with(
-                10,
-                "systemd-timesyn",
-                'S',
-                "/lib/systemd/systemd-timesyncd\0",
-            )
-            .with(
-                11,
-                "backup-all-host",
-                'S',
-                "/bin/sh\0/usr/local/bin/backup-all-hosts.sh\0-v\0",
-            )
+            .with(10, "systemd-timesyn", 'S', "/lib/systemd/systemd-timesyncd\0")
+            .with(11, "backup-all-host", 'S', "/bin/sh\0/usr/local/bin/backup-all-hosts.sh\0-v\0")
             .with(12, "exactly-fifteen", 'S', "/bin/exactly-fifteen\0");
-        for name in [
-            "systemd-timesyncd",
-            "systemd-timesyn",
-            "backup-all-hosts.sh",
-            "exactly-fifteen",
-        ] {
+        for name in ["systemd-timesyncd", "systemd-timesyn", "backup-all-hosts.sh", "exactly-fifteen"] {
             assert_eq!(proc.count(rule(name)), 1, "{name}");
         }
         assert_eq!(proc.count(rule("sh")), 0, "a script is not its interpreter");
@@ -397,48 +308,24 @@ mod tests {
 
     #[test]
     fn the_command_line_is_read_only_where_it_is_needed() {
-        let proc = FakeProc::new()
-            .with(10, "nginx", 'S', "")
-            .with(11, "cron", 'S', "");
+        let proc = FakeProc::new().with(10, "nginx", 'S', "").with(11, "cron", 'S', "");
         fs::remove_file(proc.0.join("11/cmdline")).unwrap();
         let asked = Arc::new(AtomicU32::new(0));
         let counter = Arc::clone(&asked);
         let args: Matcher = Box::new(move |_| counter.fetch_add(1, Ordering::Relaxed) < 100);
-        assert_eq!(
-            proc.count(ProcessRule {
-                args: Some(args),
-                ..rule("nginx")
-            }),
-            1
-        );
+        assert_eq!(proc.count(ProcessRule { args: Some(args), ..rule("nginx") }), 1);
         assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn a_name_may_look_like_the_rest_of_the_line() {
-        assert_eq!(
-            name_and_state(b"7 (a) Z (b) S 1 7"),
-            Some((&b"a) Z (b"[..], b'S'))
-        );
-        assert_eq!(
-            name_and_state(b"7 (two\nlines) R 1 7"),
-            Some((&b"two\nlines"[..], b'R'))
-        );
+        assert_eq!(name_and_state(b"7 (a) Z (b) S 1 7"), Some((&b"a) Z (b"[..], b'S')));
+        assert_eq!(name_and_state(b"7 (two\nlines) R 1 7"), Some((&b"two\nlines"[..], b'R')));
     }
 
     #[test]
     fn texts_that_make_no_sense_are_no_processes() {
-        for stat in [
-            &b""[..],
-            b"7",
-            b"7 (",
-            b"7 )(",
-            b")",
-            b"7 (x",
-            b"7 (x)",
-            b"7 (x) ",
-            b"\xff(\xff)",
-        ] {
+        for stat in [&b""[..], b"7", b"7 (", b"7 )(", b")", b"7 (x", b"7 (x)", b"7 (x) ", b"\xff(\xff)"] {
             assert_eq!(name_and_state(stat), None, "{stat:?}");
         }
         assert_eq!(CommandLine(vec![0, 0]).joined(), "");
@@ -448,27 +335,15 @@ mod tests {
 
     #[test]
     fn a_process_of_this_machine_is_found_until_it_ends() {
-        let mut child = Command::new("sleep")
-            .arg("4711")
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("every system has sleep");
+        let mut child = Command::new("sleep").arg("4711").stdin(Stdio::null()).spawn().expect("every system has sleep");
         let pid = child.id();
         // Between fork and exec the child still has our name.
-        let found = std::iter::repeat_with(|| {
-            count(&[rule_with_args("sleep", "sleep 4711")])
-                .unwrap()
-                .remove(0)
-        })
-        .take(1000)
-        .find(|counted| counted.pids.contains(&pid));
+        let found = std::iter::repeat_with(|| count(&[rule_with_args("sleep", "sleep 4711")]).unwrap().remove(0))
+            .take(1000)
+            .find(|counted| counted.pids.contains(&pid));
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(found.is_some());
-        assert!(
-            !count(&[rule_with_args("sleep", "sleep 4711")]).unwrap()[0]
-                .pids
-                .contains(&pid)
-        );
+        assert!(!count(&[rule_with_args("sleep", "sleep 4711")]).unwrap()[0].pids.contains(&pid));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::folder::Folder;
 use crate::failure::{Failure, notice};
-use crate::out::Out;
+use crate::out::{Out, put};
 use crate::text::{Tint, escape};
 use common::startup::{EXIT_CONFIG, EXIT_USAGE};
 use nix::sys::signal::{Signal, kill, killpg};
@@ -75,15 +75,11 @@ impl Program {
 
     /// In a process group of its own, so that Ctrl-C reaches only cctl, which stops the daemons in order.
     fn start(&self, out: Out, tied: bool) -> Result<Running, Failure> {
-        let mut command = match tied {
-            true => {
-                let mut command = Command::new("setpriv");
-                command.args(["--pdeathsig", "TERM", "--"]).arg(&self.path);
-                command
-            }
-            false => Command::new(&self.path),
-        };
-        let mut child = command
+        let mut command = Command::new(if tied { Path::new("setpriv") } else { &self.path });
+        if tied {
+            command.args(["--pdeathsig", "TERM", "--"]).arg(&self.path);
+        }
+        let command = command
             .arg("--config")
             .arg(&self.config)
             // They are not the service that systemd may have started.
@@ -92,9 +88,8 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| Failure::file("start", &self.path, &error))?;
+            .kill_on_drop(true);
+        let mut child = command.spawn().map_err(|error| Failure::file("start", &self.path, &error))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         if let Some(pid) = pid {
             std::fs::write(&self.pid_file, format!("{pid}\n"))
@@ -110,7 +105,7 @@ impl Program {
         // A full disk must not take the demo down, and there is nobody to tell but the terminal.
         let _ = self.log.borrow_mut().write_all(&[line, b"\n"].concat());
         let name = out.ink().paint(Tint::Faint, &format!("{} |", self.name));
-        let _ = out.write(&format!("{name} {}\n", escape(&String::from_utf8_lossy(line))));
+        let _ = put(&format!("{name} {}\n", escape(&String::from_utf8_lossy(line))));
     }
 }
 
@@ -217,8 +212,8 @@ fn take_lines(pending: &mut Vec<u8>) -> Vec<Vec<u8>> {
     lines
 }
 
-/// Whether setpriv(1) can have the kernel end a daemon when cctl is killed. Without it, daemons outlive a cctl that gets
-/// SIGKILL; the next demo says so.
+/// Whether setpriv(1) can have the kernel end a daemon when cctl is killed. Without it, daemons outlive a cctl that
+/// gets SIGKILL; the next demo says so.
 async fn can_tie() -> bool {
     let probe = Command::new("setpriv").args(["--pdeathsig", "TERM", "--", "true"]).stderr(Stdio::null()).status();
     probe.await.is_ok_and(|status| status.success())

@@ -26,7 +26,7 @@ impl Folder {
         let root = dir.canonicalize().map_err(|error| Failure::file("find", dir, &error))?;
         let text = root.to_str().filter(|path| !path.contains(char::is_control));
         let Some(text) = text else {
-            return Err(Failure::Usage(format!("{root:?} is no text that a configuration file can hold")));
+            return Err(Failure::Usage(format!("{} is no text that a configuration file can hold", root.display())));
         };
         check_length(text)?;
         let lock = take(&root.join("demo.lock"))?;
@@ -68,7 +68,8 @@ impl Folder {
         file.map_err(|error| Failure::file("write", &path, &error))
     }
 
-    /// Writes the configuration files that are not there. A person may have changed the others, so they are only looked at.
+    /// Writes the configuration files that are not there. A person may have changed the others, so they are only looked
+    /// at.
     pub(super) fn write_configuration(&self) -> Result<(), Failure> {
         let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
         let host = host.filter(|name| name.parse::<common::address::HostName>().is_ok());
@@ -89,8 +90,8 @@ impl Folder {
         }
     }
 
-    /// A folder that was moved still has its old place in its files: the daemons would talk past us. Any other mistake the
-    /// daemon itself explains better.
+    /// A folder that was moved still has its old place in its files: the daemons would talk past us. Any other mistake
+    /// the daemon itself explains better.
     fn check_run_dir(&self, path: &Path) -> Result<(), Failure> {
         let text = fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
         let Ok(table) = text.parse::<toml::Table>() else { return Ok(()) };
@@ -99,10 +100,11 @@ impl Folder {
             return Ok(());
         }
         Err(Failure::Config(format!(
-            "{}: run_dir is {}, but must be {:?}: was the folder moved? Correct it, or delete the file to have it written anew",
+            "{}: run_dir is {}, but must be {}: was the folder moved? Correct it, or delete the file to have it \
+             written anew",
             path.display(),
             run_dir.map_or_else(|| "missing".to_owned(), |run_dir| format!("{run_dir:?}")),
-            self.run()
+            toml(&self.run())
         )))
     }
 
@@ -159,10 +161,10 @@ fn check_length(root: &str) -> Result<(), Failure> {
     if longest.len() <= MAX_SOCKET_PATH_BYTES {
         return Ok(());
     }
-    let room = MAX_SOCKET_PATH_BYTES - (longest.len() - root.len());
+    let allowed = MAX_SOCKET_PATH_BYTES - (longest.len() - root.len());
     Err(Failure::Usage(format!(
-        "{root} has {} bytes, but must have at most {room}: the path of a unix socket may have {MAX_SOCKET_PATH_BYTES}, \
-         and {longest} has {}",
+        "{root} has {} bytes, but must have at most {allowed}: the path of a unix socket may have \
+         {MAX_SOCKET_PATH_BYTES}, and {longest} has {}",
         root.len(),
         longest.len()
     )))
@@ -188,9 +190,10 @@ fn toml(path: &Path) -> toml::Value {
 /// A path as one word for a shell.
 fn shell(path: &Path) -> String {
     let text = path.to_string_lossy();
-    match text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+:@%,".contains(&b)) {
-        true => text.into_owned(),
-        false => format!("'{}'", text.replace('\'', "'\\''")),
+    if text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+:@%,".contains(&b)) {
+        text.into_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
     }
 }
 
@@ -212,10 +215,10 @@ interval = \"1s\"
 # attempts = 2
 # timeout = \"3s\"
 
-# A program that must run: at least `min` and at most `max` times.
+# A program that must run, at least `min` and at most `max` times. `args` is compared with its whole command line.
 # [[process]]
 # name = \"cron\"
-# args = \"\"
+# args = \"*cron -f*\"
 # min = 1
 # max = 1
 "

@@ -1,5 +1,5 @@
-//! `cctl demo DIR`: ccollectd and cprocessd on this machine, with everything they read and write in one folder, so that a
-//! newcomer sees Cairn work before installing it. It is also a supervisor, the smallest that will do.
+//! `cctl demo DIR`: ccollectd and cprocessd on this machine, with everything they read and write in one folder, so that
+//! a newcomer sees Cairn work before installing it. It is also a supervisor, the smallest that will do.
 
 mod daemon;
 mod folder;
@@ -7,7 +7,7 @@ mod folder;
 use crate::args::Global;
 use crate::ask::{Daemon, block_on, read};
 use crate::failure::{Failure, Outcome, notice};
-use crate::out::Out;
+use crate::out::{Out, put};
 use common::message::{Request, ServerRow};
 use common::startup::Signals;
 use daemon::{Ended, Order, Program, supervise};
@@ -25,7 +25,7 @@ const HOST_SHOWS_UP: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(500);
 
 /// Until a signal, or until a daemon says that its configuration is wrong.
-pub(crate) fn run(global: &Global, out: &Out, dir: &Path) -> Result<Outcome, Failure> {
+pub(crate) fn run(global: &Global, out: Out, dir: &Path) -> Result<Outcome, Failure> {
     let own = std::env::current_exe().map_err(|error| Failure::Other(format!("where is cctl itself: {error}")))?;
     let folder = Folder::open(dir, &DAEMONS)?;
     folder.write_configuration()?;
@@ -34,11 +34,11 @@ pub(crate) fn run(global: &Global, out: &Out, dir: &Path) -> Result<Outcome, Fai
     // On this thread only, as the daemons are tied to the life of the thread that starts them.
     block_on(LocalSet::new().run_until(async {
         let mut signals = Signals::new().map_err(|error| Failure::Other(error.to_string()))?;
-        let mut running: Vec<Running> = programs.into_iter().map(|program| Running::start(program, *out)).collect();
+        let mut running: Vec<Running> = programs.into_iter().map(|program| Running::start(program, out)).collect();
         let why = tokio::select! {
             _ = signals.recv() => Ok(Outcome::Fine),
             error = any_end(&mut running) => Err(error),
-            error = introduce(global, out, &own, &folder) => Err(error),
+            error = introduce(global, &own, &folder) => Err(error),
         };
         notice("stopping");
         for daemon in &mut running {
@@ -100,7 +100,7 @@ async fn any_end(running: &mut [Running]) -> Failure {
 }
 
 /// Waits for the host, says what to try, and never returns unless nobody reads it.
-async fn introduce(global: &Global, out: &Out, own: &Path, folder: &Folder) -> Failure {
+async fn introduce(global: &Global, own: &Path, folder: &Folder) -> Failure {
     let started = tokio::time::Instant::now();
     let mut late = false;
     loop {
@@ -108,7 +108,7 @@ async fn introduce(global: &Global, out: &Out, own: &Path, folder: &Folder) -> F
         let hosts = cprocessd.ask(&Request::query("server-list")).await.and_then(read::<Vec<ServerRow>>);
         if let Ok([host, ..]) = hosts.as_deref() {
             // That the terminal is gone is no reason to stop: the logs go on.
-            let _ = out.write(&folder.what_next(own, host.host.as_str()));
+            let _ = put(&folder.what_next(own, host.host.as_str()));
             return std::future::pending().await;
         }
         if started.elapsed() > HOST_SHOWS_UP && !std::mem::replace(&mut late, true) {

@@ -48,11 +48,7 @@ fn parse_line(line: &str) -> Option<(String, Ticks)> {
     };
     let mut ticks = Ticks::default();
     // Old kernels print fewer fields; user to idle have always been there.
-    for (position, field) in fields
-        .split_ascii_whitespace()
-        .take(ticks.len())
-        .enumerate()
-    {
+    for (position, field) in fields.split_ascii_whitespace().take(ticks.len()).enumerate() {
         *ticks.get_mut(position)? = field.parse().ok()?;
     }
     (fields.split_ascii_whitespace().count() >= 4).then_some((unit, ticks))
@@ -67,10 +63,7 @@ fn shares(before: &Ticks, after: &Ticks) -> Option<Vec<(&'static str, f64)>> {
         *spent = after.saturating_sub(*before);
     }
     let [user, nice, system, idle, iowait, irq, softirq, steal] = spent;
-    let (user, system) = (
-        user.saturating_add(nice),
-        system.saturating_add(irq).saturating_add(softirq),
-    );
+    let (user, system) = (user.saturating_add(nice), system.saturating_add(irq).saturating_add(softirq));
     let busy = user.saturating_add(system).saturating_add(steal);
     let total = busy.saturating_add(idle).saturating_add(iowait);
     if total == 0 {
@@ -91,33 +84,16 @@ mod tests {
 
     fn load_between(before: &str, after: &str) -> Vec<(String, Vec<(&'static str, f64)>)> {
         let mut cpu = Cpu::default();
-        assert_eq!(
-            cpu.advance(before).unwrap(),
-            [],
-            "nothing is known at the first reading"
-        );
-        cpu.advance(after)
-            .unwrap()
-            .into_iter()
-            .map(|reading| (reading.unit, reading.values))
-            .collect()
+        assert_eq!(cpu.advance(before).unwrap(), [], "nothing is known at the first reading");
+        cpu.advance(after).unwrap().into_iter().map(|reading| (reading.unit, reading.values)).collect()
     }
 
     #[test]
     fn every_tick_is_counted_once() {
         // user 20, nice 10, system 10, idle 40, iowait 10, irq 2, softirq 3, steal 5; guest 20 is
         // part of user.
-        let values = load_between(
-            "cpu  0 0 0 0 0 0 0 0 0 0\n",
-            "cpu  20 10 10 40 10 2 3 5 20 0\n",
-        );
-        let expected = vec![
-            ("load", 50.0),
-            ("user", 30.0),
-            ("system", 15.0),
-            ("iowait", 10.0),
-            ("steal", 5.0),
-        ];
+        let values = load_between("cpu  0 0 0 0 0 0 0 0 0 0\n", "cpu  20 10 10 40 10 2 3 5 20 0\n");
+        let expected = vec![("load", 50.0), ("user", 30.0), ("system", 15.0), ("iowait", 10.0), ("steal", 5.0)];
         assert_eq!(values, [("all".to_owned(), expected)]);
     }
 
@@ -125,10 +101,8 @@ mod tests {
     fn each_core_is_measured_by_itself() {
         let before = "cpu  0 0 0 0\ncpu0 0 0 0 0\ncpu1 0 0 0 0\n";
         let after = "cpu  100 0 0 100\ncpu0 100 0 0 0\ncpu1 0 0 0 100\n";
-        let loads: Vec<(String, f64)> = load_between(before, after)
-            .into_iter()
-            .map(|(unit, values)| (unit, values[0].1))
-            .collect();
+        let loads: Vec<(String, f64)> =
+            load_between(before, after).into_iter().map(|(unit, values)| (unit, values[0].1)).collect();
         let expected = [("all", 50.0), ("core0", 100.0), ("core1", 0.0)];
         assert_eq!(loads, expected.map(|(unit, load)| (unit.to_owned(), load)));
     }
@@ -144,10 +118,7 @@ mod tests {
     fn a_core_that_comes_back_with_new_counters_skips_one_interval() {
         let before = "cpu  9000 0 0 9000\ncpu1 5000 0 0 5000\n";
         let after = "cpu  9050 0 0 9050\ncpu1 5050 0 0 10\n";
-        let units: Vec<String> = load_between(before, after)
-            .into_iter()
-            .map(|(unit, _)| unit)
-            .collect();
+        let units: Vec<String> = load_between(before, after).into_iter().map(|(unit, _)| unit).collect();
         assert_eq!(units, ["all"]);
     }
 
@@ -167,20 +138,10 @@ mod tests {
 
     #[test]
     fn lines_that_make_no_sense_are_left_out() {
-        let strange =
-            "cpufreq 1 2 3 4\ncpu0 1 2\ncpu1 x 2 3 4\ncpu\ncpu2 1 2 3 99999999999999999999\n";
+        let strange = "cpufreq 1 2 3 4\ncpu0 1 2\ncpu1 x 2 3 4\ncpu\ncpu2 1 2 3 99999999999999999999\n";
         assert!(Cpu::default().advance(strange).is_err());
-        let huge = format!(
-            "cpu  {max} {max} {max} {max} {max} {max} {max} {max}\n",
-            max = u64::MAX
-        );
+        let huge = format!("cpu  {max} {max} {max} {max} {max} {max} {max} {max}\n", max = u64::MAX);
         let values = load_between("cpu  0 0 0 0 0 0 0 0\n", &huge);
-        assert!(
-            values[0]
-                .1
-                .iter()
-                .all(|(_, percent)| (0.0..=100.0).contains(percent)),
-            "{values:?}"
-        );
+        assert!(values[0].1.iter().all(|(_, percent)| (0.0..=100.0).contains(percent)), "{values:?}");
     }
 }

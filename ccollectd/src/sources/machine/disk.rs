@@ -81,10 +81,7 @@ impl Disks {
 }
 
 fn fault(path: &Path, source: std::io::Error) -> Fault {
-    Fault {
-        what: path.display().to_string(),
-        why: Why::Unreadable(source),
-    }
+    Fault { what: path.display().to_string(), why: Why::Unreadable(source) }
 }
 
 /// One line of `/proc/self/mounts`.
@@ -97,11 +94,8 @@ struct Mount<'a> {
 /// The mount points worth asking, each file system once, in the order of their names.
 fn select(mounts: &[u8]) -> Vec<PathBuf> {
     // What is mounted later covers what was there before.
-    let visible: HashMap<Vec<u8>, Mount<'_>> = mounts
-        .split(|byte| *byte == b'\n')
-        .filter_map(parse_line)
-        .map(|mount| (mount.point.to_vec(), mount))
-        .collect();
+    let visible: HashMap<Vec<u8>, Mount<'_>> =
+        mounts.split(|byte| *byte == b'\n').filter_map(parse_line).map(|mount| (mount.point.to_vec(), mount)).collect();
 
     let mut points = Vec::new();
     let mut by_device: HashMap<&[u8], &[u8]> = HashMap::new();
@@ -116,10 +110,7 @@ fn select(mounts: &[u8]) -> Vec<PathBuf> {
     }
     points.extend(by_device.into_values());
     points.sort_unstable();
-    points
-        .into_iter()
-        .map(|point| PathBuf::from(OsStr::from_bytes(point)))
-        .collect()
+    points.into_iter().map(|point| PathBuf::from(OsStr::from_bytes(point))).collect()
 }
 
 /// The shorter one; of equally long ones the first by name, so that the choice is the same every
@@ -130,23 +121,14 @@ fn shorter<'a>(one: &'a [u8], other: &'a [u8]) -> &'a [u8] {
 
 fn is_local(mount: &Mount<'_>) -> bool {
     let kind = mount.kind;
-    if REMOTE.contains(&kind)
-        || IMAGES.contains(&kind)
-        || kind == "fuse"
-        || kind.starts_with("fuse.")
-    {
+    if REMOTE.contains(&kind) || IMAGES.contains(&kind) || kind == "fuse" || kind.starts_with("fuse.") {
         return false;
     }
-    if INTERNAL
-        .iter()
-        .any(|folder| mount.point.starts_with(folder.as_bytes()))
-    {
+    if INTERNAL.iter().any(|folder| mount.point.starts_with(folder.as_bytes())) {
         return false;
     }
     // The root of a container is an overlay without a device, and still the disk its programs fill.
-    mount.device.starts_with(b"/dev/")
-        || WITHOUT_DEVICE.contains(&kind)
-        || mount.point.as_ref() == b"/"
+    mount.device.starts_with(b"/dev/") || WITHOUT_DEVICE.contains(&kind) || mount.point.as_ref() == b"/"
 }
 
 /// Device, mount point and kind of a line like `/dev/vda / ext4 rw,relatime 0 0`.
@@ -156,11 +138,7 @@ fn parse_line(line: &[u8]) -> Option<Mount<'_>> {
     if !point.starts_with(b"/") {
         return None;
     }
-    Some(Mount {
-        device: unescape(device),
-        point: unescape(point),
-        kind: std::str::from_utf8(kind).ok()?,
-    })
+    Some(Mount { device: unescape(device), point: unescape(point), kind: std::str::from_utf8(kind).ok()? })
 }
 
 /// Undoes the kernel's `\040` for the characters that would end a field.
@@ -186,9 +164,7 @@ fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
 /// follows.
 fn octal(text: &[u8]) -> Option<(u8, &[u8])> {
     let (digits, after) = text.strip_prefix(b"\\")?.split_at_checked(3)?;
-    let digits = std::str::from_utf8(digits)
-        .ok()
-        .filter(|digits| !digits.starts_with('+'))?;
+    let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
     Some((u8::from_str_radix(digits, 8).ok()?, after))
 }
 
@@ -230,10 +206,7 @@ fn reading(mount_point: &Path, space: &Space) -> Option<Reading> {
         ("total", number(space.total)),
         ("used", number(used)),
         ("free", number(space.available)),
-        (
-            "used_percentage",
-            percentage(used, used.saturating_add(space.available)),
-        ),
+        ("used_percentage", percentage(used, used.saturating_add(space.available))),
     ];
     if space.inodes > 0 {
         let inodes_used = space.inodes.saturating_sub(space.inodes_unused);
@@ -241,10 +214,7 @@ fn reading(mount_point: &Path, space: &Space) -> Option<Reading> {
             ("inodes_total", number(space.inodes)),
             ("inodes_used", number(inodes_used)),
             ("inodes_free", number(space.inodes_unused)),
-            (
-                "inodes_used_percentage",
-                percentage(inodes_used, space.inodes),
-            ),
+            ("inodes_used_percentage", percentage(inodes_used, space.inodes)),
         ]);
     }
     Some(Reading::new("disk", &mount_point.to_string_lossy(), values))
@@ -257,10 +227,7 @@ mod tests {
     #[track_caller]
     fn expect_selected(mounts: &str, expected: &[&str]) {
         let selected = select(mounts.as_bytes());
-        assert_eq!(
-            selected,
-            expected.iter().map(PathBuf::from).collect::<Vec<_>>()
-        );
+        assert_eq!(selected, expected.iter().map(PathBuf::from).collect::<Vec<_>>());
     }
 
     #[test]
@@ -282,10 +249,7 @@ mod tests {
 
     #[test]
     fn a_container_shows_its_overlay() {
-        expect_selected(
-            include_str!("../testdata/mounts.container"),
-            &["/", "/data", "/dev", "/dev/shm"],
-        );
+        expect_selected(include_str!("../testdata/mounts.container"), &["/", "/data", "/dev", "/dev/shm"]);
     }
 
     #[test]
@@ -296,42 +260,26 @@ mod tests {
 
     #[test]
     fn every_tmpfs_is_asked() {
-        expect_selected(
-            "tmpfs /tmp tmpfs rw 0 0\ntmpfs /run tmpfs rw 0 0\n",
-            &["/run", "/tmp"],
-        );
+        expect_selected("tmpfs /tmp tmpfs rw 0 0\ntmpfs /run tmpfs rw 0 0\n", &["/run", "/tmp"]);
     }
 
     #[test]
     fn what_is_mounted_over_another_hides_it() {
-        expect_selected(
-            "/dev/sdb1 /data ext4 rw 0 0\nserver:/data /data nfs4 rw 0 0\n",
-            &[],
-        );
-        expect_selected(
-            "tmpfs /dev/shm tmpfs rw 0 0\ntmpfs /dev/shm tmpfs rw 0 0\n",
-            &["/dev/shm"],
-        );
+        expect_selected("/dev/sdb1 /data ext4 rw 0 0\nserver:/data /data nfs4 rw 0 0\n", &[]);
+        expect_selected("tmpfs /dev/shm tmpfs rw 0 0\ntmpfs /dev/shm tmpfs rw 0 0\n", &["/dev/shm"]);
     }
 
     #[test]
     fn no_server_is_ever_waited_for() {
-        for kind in REMOTE
-            .into_iter()
-            .chain(["fuse", "fuse.sshfs", "fuse.glusterfs", "unheard_of"])
-        {
+        for kind in REMOTE.into_iter().chain(["fuse", "fuse.sshfs", "fuse.glusterfs", "unheard_of"]) {
             expect_selected(&format!("server:/export /mnt {kind} rw 0 0\n"), &[]);
         }
-        expect_selected(
-            "/dev/gpfs1 /gpfs gpfs rw 0 0\nserver:/root / nfs rw 0 0\n",
-            &[],
-        );
+        expect_selected("/dev/gpfs1 /gpfs gpfs rw 0 0\nserver:/root / nfs rw 0 0\n", &[]);
     }
 
     #[test]
     fn spaces_and_backslashes_in_a_path_are_restored_once() {
-        let unescaped =
-            |text: &str| String::from_utf8(unescape(text.as_bytes()).into_owned()).unwrap();
+        let unescaped = |text: &str| String::from_utf8(unescape(text.as_bytes()).into_owned()).unwrap();
         assert_eq!(unescaped(r"/mnt/a\040b\011c\012d\043e"), "/mnt/a b\tc\nd#e");
         assert_eq!(unescaped(r"/mnt/a\134040b"), r"/mnt/a\040b");
         assert_eq!(unescaped(r"/mnt/\9\04\400\+12\"), r"/mnt/\9\04\400\+12\");
@@ -344,13 +292,7 @@ mod tests {
         assert_eq!(selected, [PathBuf::from(OsStr::from_bytes(b"/caf\xe9"))]);
     }
 
-    const DISK: Space = Space {
-        total: 1000,
-        unused: 250,
-        available: 200,
-        inodes: 80,
-        inodes_unused: 20,
-    };
+    const DISK: Space = Space { total: 1000, unused: 250, available: 200, inodes: 80, inodes_unused: 20 };
 
     #[test]
     fn the_numbers_are_those_of_df() {
@@ -373,55 +315,25 @@ mod tests {
 
     #[test]
     fn a_disk_that_programs_cannot_write_to_is_full_though_root_has_a_reserve() {
-        let reading = reading(
-            Path::new("/"),
-            &Space {
-                unused: 50,
-                available: 0,
-                ..DISK
-            },
-        )
-        .unwrap();
+        let reading = reading(Path::new("/"), &Space { unused: 50, available: 0, ..DISK }).unwrap();
         assert_eq!(reading.values[3], ("used_percentage", 100.0));
     }
 
     #[test]
     fn a_file_system_without_inodes_never_runs_out_of_them() {
-        let reading = reading(
-            Path::new("/"),
-            &Space {
-                inodes: 0,
-                inodes_unused: 0,
-                ..DISK
-            },
-        )
-        .unwrap();
+        let reading = reading(Path::new("/"), &Space { inodes: 0, inodes_unused: 0, ..DISK }).unwrap();
         assert_eq!(reading.values.len(), 4);
     }
 
     #[test]
     fn a_file_system_without_a_size_is_left_out() {
-        assert_eq!(
-            reading(
-                Path::new("/x"),
-                &Space {
-                    total: 0,
-                    unused: 0,
-                    available: 0,
-                    ..DISK
-                }
-            ),
-            None
-        );
+        assert_eq!(reading(Path::new("/x"), &Space { total: 0, unused: 0, available: 0, ..DISK }), None);
     }
 
     #[test]
     fn the_root_of_this_machine_is_told() {
         let readings = Disks::default().read_disks();
-        let root = readings
-            .iter()
-            .find(|reading| reading.unit == "/")
-            .expect("the root is always mounted");
+        let root = readings.iter().find(|reading| reading.unit == "/").expect("the root is always mounted");
         assert!(root.values[0].1 > 0.0);
         assert!((0.0..=100.0).contains(&root.values[3].1));
     }

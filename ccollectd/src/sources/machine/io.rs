@@ -25,10 +25,8 @@ impl Io {
     pub(super) fn advance(&mut self, now: Instant, diskstats: &str) -> Vec<Reading> {
         let all: Vec<(String, Counters)> = diskstats.lines().filter_map(parse_line).collect();
         let names: HashSet<String> = all.iter().map(|(name, _)| name.clone()).collect();
-        let whole: Vec<(String, Counters)> = all
-            .into_iter()
-            .filter(|(name, _)| !is_memory_or_loop(name) && !is_partition(name, &names))
-            .collect();
+        let whole: Vec<(String, Counters)> =
+            all.into_iter().filter(|(name, _)| !is_memory_or_loop(name) && !is_partition(name, &names)).collect();
         let idle: HashSet<String> = whole
             .iter()
             .filter(|(_, [_, _, reads, writes, _])| *reads == 0 && *writes == 0)
@@ -36,17 +34,11 @@ impl Io {
             .collect();
         // The idle ones are remembered too, so that their first bytes have a rate.
         let rates = self.rates.advance(now, whole);
-        rates
-            .into_iter()
-            .filter(|(name, _)| !idle.contains(name))
-            .map(reading)
-            .collect()
+        rates.into_iter().filter(|(name, _)| !idle.contains(name)).map(reading).collect()
     }
 }
 
-fn reading(
-    (name, [read_bytes, write_bytes, reads, writes, busy_ms]): (String, [f64; 5]),
-) -> Reading {
+fn reading((name, [read_bytes, write_bytes, reads, writes, busy_ms]): (String, [f64; 5])) -> Reading {
     let values = vec![
         ("read_bytes_per_s", read_bytes),
         ("write_bytes_per_s", write_bytes),
@@ -63,40 +55,16 @@ fn parse_line(line: &str) -> Option<(String, Counters)> {
     let mut fields = line.split_ascii_whitespace().skip(2);
     let name = fields.next()?.to_owned();
     let numbers: Vec<u64> = fields.map_while(|field| field.parse().ok()).collect();
-    let &[
-        reads,
-        _,
-        sectors_read,
-        _,
-        writes,
-        _,
-        sectors_written,
-        _,
-        _,
-        busy_ms,
-        ..,
-    ] = numbers.as_slice()
-    else {
+    let &[reads, _, sectors_read, _, writes, _, sectors_written, _, _, busy_ms, ..] = numbers.as_slice() else {
         return None;
     };
     let bytes = |sectors: u64| sectors.checked_mul(SECTOR_BYTES);
-    Some((
-        name,
-        [
-            bytes(sectors_read)?,
-            bytes(sectors_written)?,
-            reads,
-            writes,
-            busy_ms,
-        ],
-    ))
+    Some((name, [bytes(sectors_read)?, bytes(sectors_written)?, reads, writes, busy_ms]))
 }
 
 fn is_memory_or_loop(name: &str) -> bool {
-    let numbered = |prefix| {
-        name.strip_prefix(prefix)
-            .is_some_and(|rest: &str| rest.starts_with(|c: char| c.is_ascii_digit()))
-    };
+    let numbered =
+        |prefix| name.strip_prefix(prefix).is_some_and(|rest: &str| rest.starts_with(|c: char| c.is_ascii_digit()));
     numbered("loop") || numbered("ram")
 }
 
@@ -111,10 +79,7 @@ fn is_partition(name: &str, names: &HashSet<String>) -> bool {
     if stem.len() == name.len() {
         return false;
     }
-    names.contains(stem)
-        || stem
-            .strip_suffix('p')
-            .is_some_and(|disk| ends_in_digit(disk) && names.contains(disk))
+    names.contains(stem) || stem.strip_suffix('p').is_some_and(|disk| ends_in_digit(disk) && names.contains(disk))
 }
 
 #[cfg(test)]
@@ -127,31 +92,14 @@ mod tests {
     fn captured() -> Vec<Reading> {
         let start = Instant::now();
         let mut io = Io::default();
-        assert_eq!(
-            io.advance(start, include_str!("../testdata/diskstats.1")),
-            []
-        );
-        io.advance(
-            start + Duration::from_secs(10),
-            include_str!("../testdata/diskstats.2"),
-        )
+        assert_eq!(io.advance(start, include_str!("../testdata/diskstats.1")), []);
+        io.advance(start + Duration::from_secs(10), include_str!("../testdata/diskstats.2"))
     }
 
     #[test]
     fn only_whole_devices_that_did_something_are_told() {
         let units: Vec<String> = captured().into_iter().map(|reading| reading.unit).collect();
-        assert_eq!(
-            units,
-            [
-                "nvme0n1",
-                "sda",
-                "md0",
-                "dm-1",
-                "dm-10",
-                "cciss/c0d0",
-                "xvda1"
-            ]
-        );
+        assert_eq!(units, ["nvme0n1", "sda", "md0", "dm-1", "dm-10", "cciss/c0d0", "xvda1"]);
     }
 
     #[test]
@@ -174,10 +122,7 @@ mod tests {
         let start = Instant::now();
         let mut io = Io::default();
         io.advance(start, "8 0 sda 0 0 0 0 0 0 0 0 0 0 0\n");
-        let readings = io.advance(
-            start + Duration::from_secs(1),
-            "8 0 sda 1 0 8 1 0 0 0 0 0 1 1\n",
-        );
+        let readings = io.advance(start + Duration::from_secs(1), "8 0 sda 1 0 8 1 0 0 0 0 0 1 1\n");
         assert_eq!(readings[0].values[0], ("read_bytes_per_s", 4096.0));
     }
 
@@ -186,28 +131,16 @@ mod tests {
         let start = Instant::now();
         let mut io = Io::default();
         io.advance(start, "8 0 sda 1 0 8 1 0 0 0 0 0 1 1\n");
-        let readings = io.advance(
-            start + Duration::from_secs(1),
-            "8 0 sda 2 0 8 1 0 0 0 0 0 1009 1\n",
-        );
+        let readings = io.advance(start + Duration::from_secs(1), "8 0 sda 2 0 8 1 0 0 0 0 0 1009 1\n");
         assert_eq!(readings[0].values[4], ("busy_percentage", 100.0));
     }
 
     #[test]
     fn lines_that_make_no_sense_are_left_out() {
-        for line in [
-            "",
-            "8",
-            "8 0",
-            "8 0 sda",
-            "8 1 sda1 1 2 3 4",
-            "8 0 sda 1 0 99999999999999999999 1 0 0 0 0 0 1 1",
-        ] {
+        for line in ["", "8", "8 0", "8 0 sda", "8 1 sda1 1 2 3 4", "8 0 sda 1 0 99999999999999999999 1 0 0 0 0 0 1 1"]
+        {
             assert_eq!(parse_line(line), None, "{line}");
         }
-        assert_eq!(
-            parse_line(&format!("8 0 sda 1 0 {} 1 0 0 0 0 0 1 1", u64::MAX)),
-            None
-        );
+        assert_eq!(parse_line(&format!("8 0 sda 1 0 {} 1 0 0 0 0 0 1 1", u64::MAX)), None);
     }
 }

@@ -15,24 +15,15 @@ pub(super) fn readings(meminfo: &str) -> Result<[Reading; 2], Missing> {
 
     let total = *bytes.get("MemTotal").ok_or(Missing("MemTotal"))?;
     let cache = of("Cached").saturating_add(of("SReclaimable"));
-    let reclaimable = of("MemFree")
-        .saturating_add(of("Buffers"))
-        .saturating_add(of("Cached"));
+    let reclaimable = of("MemFree").saturating_add(of("Buffers")).saturating_add(of("Cached"));
     // Kernels before 3.14 do not say what is available; this is what people computed then.
-    let free = bytes
-        .get("MemAvailable")
-        .copied()
-        .unwrap_or(reclaimable)
-        .min(total);
+    let free = bytes.get("MemAvailable").copied().unwrap_or(reclaimable).min(total);
 
     let mut physical = occupancy(total, free);
     physical.extend([("buffers", number(of("Buffers"))), ("cache", number(cache))]);
     // A kernel without swap and a machine without swap look the same: a total of nothing.
     let swap = occupancy(of("SwapTotal"), of("SwapFree").min(of("SwapTotal")));
-    Ok([
-        Reading::new("memory", "physical", physical),
-        Reading::new("memory", "swap", swap),
-    ])
+    Ok([Reading::new("memory", "physical", physical), Reading::new("memory", "swap", swap)])
 }
 
 fn occupancy(total: u64, free: u64) -> Vec<(&'static str, f64)> {
@@ -73,33 +64,19 @@ mod tests {
                 ("cache", kb(230.0)),
             ]
         );
-        let expected = [
-            ("total", kb(200.0)),
-            ("used", kb(50.0)),
-            ("free", kb(150.0)),
-            ("used_percentage", 25.0),
-        ];
+        let expected = [("total", kb(200.0)), ("used", kb(50.0)), ("free", kb(150.0)), ("used_percentage", 25.0)];
         assert_eq!(swap.values, expected);
     }
 
     #[test]
     fn a_machine_without_swap_uses_none_of_it() {
         let [_, swap] = readings("MemTotal: 1000 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n").unwrap();
-        assert_eq!(
-            swap.values,
-            [
-                ("total", 0.0),
-                ("used", 0.0),
-                ("free", 0.0),
-                ("used_percentage", 0.0)
-            ]
-        );
+        assert_eq!(swap.values, [("total", 0.0), ("used", 0.0), ("free", 0.0), ("used_percentage", 0.0)]);
     }
 
     #[test]
     fn an_old_kernel_that_does_not_say_what_is_available_still_has_a_free() {
-        let [physical, _] =
-            readings("MemTotal: 100 kB\nMemFree: 10 kB\nBuffers: 20 kB\nCached: 30 kB\n").unwrap();
+        let [physical, _] = readings("MemTotal: 100 kB\nMemFree: 10 kB\nBuffers: 20 kB\nCached: 30 kB\n").unwrap();
         assert_eq!(physical.values[2], ("free", 60.0 * 1024.0));
     }
 

@@ -72,21 +72,11 @@ impl Machine {
         }));
         pass.add(self.proc.parse("uptime", system::uptime));
         if let Some(scheduler) = scheduler {
-            pass.add(
-                self.proc
-                    .count_processes()
-                    .map(|total| system::processes(total, scheduler)),
-            );
+            pass.add(self.proc.count_processes().map(|total| system::processes(total, scheduler)));
         }
         pass.add(self.proc.parse("meminfo", memory::readings));
-        pass.add(
-            self.proc
-                .parse("diskstats", |text| Ok(self.io.advance(now, text))),
-        );
-        pass.add(
-            self.proc
-                .parse("net/dev", |text| Ok(self.network.advance(now, text))),
-        );
+        pass.add(self.proc.parse("diskstats", |text| Ok(self.io.advance(now, text))));
+        pass.add(self.proc.parse("net/dev", |text| Ok(self.network.advance(now, text))));
         for (file, unit) in pressure::FILES {
             // Pressure is a choice made when the kernel is built or started; its absence is no
             // news.
@@ -105,39 +95,23 @@ struct Proc {
 }
 
 impl Proc {
-    fn parse<T>(
-        &self,
-        file: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, Missing>,
-    ) -> Result<T, Fault> {
+    fn parse<T>(&self, file: &'static str, parse: impl FnOnce(&str) -> Result<T, Missing>) -> Result<T, Fault> {
         let path = self.root.join(file);
         // Names of devices are bytes. Losing a strange one is better than losing the file.
         let text = fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         match text.map(|text| parse(&text)) {
             Ok(Ok(parsed)) => Ok(parsed),
-            Ok(Err(missing)) => Err(Fault {
-                what: path.display().to_string(),
-                why: Why::Missing(missing),
-            }),
-            Err(source) => Err(Fault {
-                what: path.display().to_string(),
-                why: Why::Unreadable(source),
-            }),
+            Ok(Err(missing)) => Err(Fault { what: path.display().to_string(), why: Why::Missing(missing) }),
+            Err(source) => Err(Fault { what: path.display().to_string(), why: Why::Unreadable(source) }),
         }
     }
 
     /// The number of processes, which no file tells: `/proc/loadavg` counts threads.
     fn count_processes(&self) -> Result<usize, Fault> {
-        let entries = fs::read_dir(&self.root).map_err(|source| Fault {
-            what: self.root.display().to_string(),
-            why: Why::Unreadable(source),
-        })?;
-        let is_pid =
-            |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
-        Ok(entries
-            .flatten()
-            .filter(|entry| is_pid(&entry.file_name()))
-            .count())
+        let entries = fs::read_dir(&self.root)
+            .map_err(|source| Fault { what: self.root.display().to_string(), why: Why::Unreadable(source) })?;
+        let is_pid = |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        Ok(entries.flatten().filter(|entry| is_pid(&entry.file_name())).count())
     }
 }
 
@@ -222,48 +196,29 @@ impl Faults {
     }
 
     fn change(&mut self, faults: Vec<Fault>) -> Change {
-        let current: BTreeMap<String, String> = faults
-            .into_iter()
-            .map(|fault| (fault.what, fault.why.to_string()))
-            .collect();
-        let ended = self
-            .open
-            .iter()
-            .filter(|what| !current.contains_key(*what))
-            .cloned()
-            .collect();
+        let current: BTreeMap<String, String> =
+            faults.into_iter().map(|fault| (fault.what, fault.why.to_string())).collect();
+        let ended = self.open.iter().filter(|what| !current.contains_key(*what)).cloned().collect();
         let before = std::mem::replace(&mut self.open, current.keys().cloned().collect());
-        let begun = current
-            .into_iter()
-            .filter(|(what, _)| !before.contains(what))
-            .collect();
+        let begun = current.into_iter().filter(|(what, _)| !before.contains(what)).collect();
         Change { begun, ended }
     }
 }
 
 /// A counter as the number that is published.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "exact up to 2^53: 9 petabytes, or 285 years of milliseconds"
-)]
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53: 9 petabytes, or 285 years of milliseconds")]
 fn number(count: u64) -> f64 {
     count as f64
 }
 
 /// How much of the whole a part is, from 0 to 100; 0 of nothing.
 fn percentage(part: u64, whole: u64) -> f64 {
-    if whole == 0 {
-        0.0
-    } else {
-        100.0 * number(part) / number(whole)
-    }
+    if whole == 0 { 0.0 } else { 100.0 * number(part) / number(whole) }
 }
 
 /// A number of the kernel's texts that is neither negative nor infinite.
 fn decimal(text: &str) -> Option<f64> {
-    text.parse()
-        .ok()
-        .filter(|number: &f64| number.is_finite() && *number >= 0.0)
+    text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0)
 }
 
 #[cfg(test)]

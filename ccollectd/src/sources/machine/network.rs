@@ -19,25 +19,12 @@ impl Network {
     /// Takes `/proc/net/dev`; returns the rates of every interface, the loopback included.
     pub(super) fn advance(&mut self, now: Instant, dev: &str) -> Vec<Reading> {
         let counters = dev.lines().filter_map(parse_line).collect();
-        self.rates
-            .advance(now, counters)
-            .into_iter()
-            .map(reading)
-            .collect()
+        self.rates.advance(now, counters).into_iter().map(reading).collect()
     }
 }
 
 fn reading((name, rates): (String, [f64; 8])) -> Reading {
-    let [
-        in_bytes,
-        in_packets,
-        in_errors,
-        in_drops,
-        out_bytes,
-        out_packets,
-        out_errors,
-        out_drops,
-    ] = rates;
+    let [in_bytes, in_packets, in_errors, in_drops, out_bytes, out_packets, out_errors, out_drops] = rates;
     let values = vec![
         ("in_bytes_per_s", in_bytes),
         ("out_bytes_per_s", out_bytes),
@@ -56,10 +43,7 @@ fn reading((name, rates): (String, [f64; 8])) -> Reading {
 fn parse_line(line: &str) -> Option<(String, Counters)> {
     // Old kernels print no space after the colon, and aliases have one in their name.
     let (name, fields) = line.rsplit_once(':')?;
-    let numbers: Vec<u64> = fields
-        .split_ascii_whitespace()
-        .map_while(|field| field.parse().ok())
-        .collect();
+    let numbers: Vec<u64> = fields.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
     let (received, sent) = (numbers.get(..4)?, numbers.get(8..12)?);
     let mut counters = Counters::default();
     for (counter, number) in counters.iter_mut().zip(received.iter().chain(sent)) {
@@ -101,22 +85,13 @@ mod tests {
     #[test]
     fn the_name_of_an_interface_may_hold_a_colon_or_a_dot() {
         let line = "eth0.100:1: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0";
-        assert_eq!(
-            parse_line(line),
-            Some(("eth0.100:1".to_owned(), [1, 2, 3, 4, 5, 6, 7, 8]))
-        );
+        assert_eq!(parse_line(line), Some(("eth0.100:1".to_owned(), [1, 2, 3, 4, 5, 6, 7, 8])));
     }
 
     #[test]
     fn lines_that_make_no_sense_are_left_out() {
-        for line in [
-            "",
-            "eth0",
-            "eth0:",
-            "eth0: 1 2 3",
-            "eth0: 1 2 3 4 0 0 0 0 5 6 7",
-            "eth0: a b c d e f g h i j k l",
-        ] {
+        for line in ["", "eth0", "eth0:", "eth0: 1 2 3", "eth0: 1 2 3 4 0 0 0 0 5 6 7", "eth0: a b c d e f g h i j k l"]
+        {
             assert_eq!(parse_line(line), None, "{line}");
         }
     }

@@ -4,11 +4,8 @@ use super::{Missing, decimal};
 use crate::sources::Reading;
 
 /// The files under `/proc` and the units they are published as.
-pub(super) const FILES: [(&str, &str); 3] = [
-    ("pressure/cpu", "cpu"),
-    ("pressure/memory", "memory"),
-    ("pressure/io", "io"),
-];
+pub(super) const FILES: [(&str, &str); 3] =
+    [("pressure/cpu", "cpu"), ("pressure/memory", "memory"), ("pressure/io", "io")];
 
 /// The percentage of the last ten seconds in which some, and in which all, work was held up.
 pub(super) fn reading(unit: &str, pressure: &str) -> Result<[Reading; 1], Missing> {
@@ -22,11 +19,7 @@ pub(super) fn reading(unit: &str, pressure: &str) -> Result<[Reading; 1], Missin
 /// The first average of a line like `some avg10=0.00 avg60=0.00 avg300=0.15 total=14033906`.
 fn average(pressure: &str, kind: &str) -> Option<f64> {
     let fields = pressure.lines().find_map(|line| line.strip_prefix(kind))?;
-    decimal(
-        fields
-            .split_ascii_whitespace()
-            .find_map(|field| field.strip_prefix("avg10="))?,
-    )
+    decimal(fields.split_ascii_whitespace().find_map(|field| field.strip_prefix("avg10="))?)
 }
 
 #[cfg(test)]
@@ -37,10 +30,7 @@ mod tests {
     fn both_averages_are_those_of_ten_seconds() {
         let text = "some avg10=1.50 avg60=9.00 avg300=9.00 total=1\nfull avg10=0.25 avg60=9.00 avg300=9.00 total=1\n";
         let [reading] = reading("io", text).unwrap();
-        assert_eq!(
-            (reading.unit.as_str(), reading.values),
-            ("io", vec![("some_10s", 1.5), ("full_10s", 0.25)])
-        );
+        assert_eq!((reading.unit.as_str(), reading.values), ("io", vec![("some_10s", 1.5), ("full_10s", 0.25)]));
     }
 
     #[test]
@@ -51,14 +41,7 @@ mod tests {
 
     #[test]
     fn a_file_that_makes_no_sense_is_refused() {
-        for text in [
-            "",
-            "some",
-            "some avg10=",
-            "some avg10=nan",
-            "some avg10=-1",
-            "full avg10=1",
-        ] {
+        for text in ["", "some", "some avg10=", "some avg10=nan", "some avg10=-1", "full avg10=1"] {
             assert!(reading("cpu", text).is_err(), "{text}");
         }
     }

@@ -22,11 +22,7 @@ impl<const N: usize> Default for Rates<N> {
 impl<const N: usize> Rates<N> {
     /// Takes the counters read at `now`; returns the rates per second since the last time, in the
     /// same order.
-    pub(super) fn advance(
-        &mut self,
-        now: Instant,
-        counters: Vec<(String, [u64; N])>,
-    ) -> Vec<(String, [f64; N])> {
+    pub(super) fn advance(&mut self, now: Instant, counters: Vec<(String, [u64; N])>) -> Vec<(String, [f64; N])> {
         let current = counters.iter().cloned().collect();
         let Some((then, before)) = self.last.replace((now, current)) else {
             return Vec::new();
@@ -43,11 +39,7 @@ impl<const N: usize> Rates<N> {
     }
 }
 
-fn per_second<const N: usize>(
-    before: &[u64; N],
-    after: &[u64; N],
-    seconds: f64,
-) -> Option<[f64; N]> {
+fn per_second<const N: usize>(before: &[u64; N], after: &[u64; N], seconds: f64) -> Option<[f64; N]> {
     let mut rates = [0.0; N];
     for ((rate, before), after) in rates.iter_mut().zip(before).zip(after) {
         *rate = super::number(after.checked_sub(*before)?) / seconds;
@@ -62,10 +54,7 @@ mod tests {
     use super::*;
 
     fn counters(names: &[(&str, u64)]) -> Vec<(String, [u64; 1])> {
-        names
-            .iter()
-            .map(|(name, count)| ((*name).to_owned(), [*count]))
-            .collect()
+        names.iter().map(|(name, count)| ((*name).to_owned(), [*count])).collect()
     }
 
     /// Feeds readings taken at the given seconds; returns the rates of the last one.
@@ -76,9 +65,7 @@ mod tests {
         for (second, names) in readings {
             last = rates.advance(start + Duration::from_secs(*second), counters(names));
         }
-        last.into_iter()
-            .map(|(name, [rate])| (name, rate))
-            .collect()
+        last.into_iter().map(|(name, [rate])| (name, rate)).collect()
     }
 
     #[test]
@@ -88,23 +75,13 @@ mod tests {
 
     #[test]
     fn a_rate_is_what_was_counted_by_the_time_it_took() {
-        assert_eq!(
-            rates_after(&[(0, &[("eth0", 10)]), (4, &[("eth0", 30)])]),
-            [("eth0".to_owned(), 5.0)]
-        );
+        assert_eq!(rates_after(&[(0, &[("eth0", 10)]), (4, &[("eth0", 30)])]), [("eth0".to_owned(), 5.0)]);
     }
 
     #[test]
     fn a_counter_that_goes_backwards_skips_one_interval() {
-        assert_eq!(
-            rates_after(&[(0, &[("eth0", 10)]), (1, &[("eth0", 3)])]),
-            []
-        );
-        let next = rates_after(&[
-            (0, &[("eth0", 10)]),
-            (1, &[("eth0", 3)]),
-            (2, &[("eth0", 5)]),
-        ]);
+        assert_eq!(rates_after(&[(0, &[("eth0", 10)]), (1, &[("eth0", 3)])]), []);
+        let next = rates_after(&[(0, &[("eth0", 10)]), (1, &[("eth0", 3)]), (2, &[("eth0", 5)])]);
         assert_eq!(next, [("eth0".to_owned(), 2.0)]);
     }
 
@@ -122,9 +99,6 @@ mod tests {
 
     #[test]
     fn two_readings_at_one_instant_have_no_rates() {
-        assert_eq!(
-            rates_after(&[(5, &[("eth0", 10)]), (5, &[("eth0", 30)])]),
-            []
-        );
+        assert_eq!(rates_after(&[(5, &[("eth0", 10)]), (5, &[("eth0", 30)])]), []);
     }
 }

@@ -19,11 +19,7 @@ pub(super) struct Scheduler {
 
 impl Scheduler {
     pub(super) fn parse(stat: &str) -> Self {
-        let mut scheduler = Self {
-            cores: 0,
-            running: None,
-            blocked: None,
-        };
+        let mut scheduler = Self { cores: 0, running: None, blocked: None };
         for line in stat.lines() {
             match line.split_once(' ') {
                 Some(("procs_running", count)) => scheduler.running = count.trim().parse().ok(),
@@ -39,41 +35,27 @@ impl Scheduler {
 }
 
 fn is_core(label: &str) -> bool {
-    label
-        .strip_prefix("cpu")
-        .is_some_and(|digits| digits.parse::<u32>().is_ok())
+    label.strip_prefix("cpu").is_some_and(|digits| digits.parse::<u32>().is_ok())
 }
 
 /// The load average, plain and by processor; only plain where the number of processors is not
 /// known.
 pub(super) fn load_average(loadavg: &str, cores: u32) -> Result<[Reading; 1], Missing> {
-    let averages: Vec<f64> = loadavg
-        .split_ascii_whitespace()
-        .map_while(decimal)
-        .take(3)
-        .collect();
+    let averages: Vec<f64> = loadavg.split_ascii_whitespace().map_while(decimal).take(3).collect();
     let &[one, five, fifteen] = averages.as_slice() else {
         return Err(Missing("three averages"));
     };
     let mut values = vec![("1m", one), ("5m", five), ("15m", fifteen)];
     if cores > 0 {
         let cores = f64::from(cores);
-        values.extend([
-            ("1m_per_core", one / cores),
-            ("5m_per_core", five / cores),
-            ("15m_per_core", fifteen / cores),
-        ]);
+        values.extend([("1m_per_core", one / cores), ("5m_per_core", five / cores), ("15m_per_core", fifteen / cores)]);
     }
     Ok([Reading::new("load_average", "", values)])
 }
 
 /// Seconds since the kernel started.
 pub(super) fn uptime(uptime: &str) -> Result<[Reading; 1], Missing> {
-    let seconds = uptime
-        .split_ascii_whitespace()
-        .next()
-        .and_then(decimal)
-        .ok_or(Missing("number of seconds"))?;
+    let seconds = uptime.split_ascii_whitespace().next().and_then(decimal).ok_or(Missing("number of seconds"))?;
     Ok([Reading::new("uptime", "", vec![("uptime", seconds)])])
 }
 
@@ -83,16 +65,8 @@ pub(super) fn uptime(uptime: &str) -> Result<[Reading; 1], Missing> {
 /// running.
 pub(super) fn processes(total: usize, scheduler: Scheduler) -> [Reading; 1] {
     let mut values = vec![("total", number(total as u64))];
-    values.extend(
-        scheduler
-            .running
-            .map(|running| ("running", number(running))),
-    );
-    values.extend(
-        scheduler
-            .blocked
-            .map(|blocked| ("blocked", number(blocked))),
-    );
+    values.extend(scheduler.running.map(|running| ("running", number(running))));
+    values.extend(scheduler.blocked.map(|blocked| ("blocked", number(blocked))));
     [Reading::new("processes", "", values)]
 }
 
@@ -126,19 +100,9 @@ mod tests {
     fn the_scheduler_counts_processors_and_threads() {
         let text = "cpu  1 2 3 4\ncpu0 1 2 3 4\ncpu1 1 2 3 4\nprocs_running 5\nprocs_blocked 2\n";
         let scheduler = Scheduler::parse(text);
-        assert_eq!(
-            scheduler,
-            Scheduler {
-                cores: 2,
-                running: Some(5),
-                blocked: Some(2)
-            }
-        );
+        assert_eq!(scheduler, Scheduler { cores: 2, running: Some(5), blocked: Some(2) });
         let [reading] = processes(81, scheduler);
-        assert_eq!(
-            reading.values,
-            [("total", 81.0), ("running", 5.0), ("blocked", 2.0)]
-        );
+        assert_eq!(reading.values, [("total", 81.0), ("running", 5.0), ("blocked", 2.0)]);
     }
 
     #[test]
@@ -148,9 +112,6 @@ mod tests {
         }
         assert!(uptime("").is_err());
         assert!(uptime("NaN 1").is_err());
-        assert_eq!(
-            Scheduler::parse("cpu\ncpux 1\nprocs_running many\n"),
-            Scheduler::parse("")
-        );
+        assert_eq!(Scheduler::parse("cpu\ncpux 1\nprocs_running many\n"), Scheduler::parse(""));
     }
 }
