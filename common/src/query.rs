@@ -354,14 +354,6 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_has_named_fields() {
-        let answer = Answer::list(&[Request::query("health")]);
-        let reply = Pager::default().first(Instant::now(), Ok(answer));
-        assert_eq!(encode(&reply), b"\x82\xa2ok\xc3\xa4data\x91\x81\xa5query\xa6health");
-        assert_eq!(write(Format::Json, &reply), b"{\"data\":[{\"query\":\"health\"}],\"ok\":true}\n");
-    }
-
-    #[test]
     fn a_reply_has_these_bytes() {
         let reply = Reply { ok: true, data: Some(Value::from(1)), next: None, error: None };
         assert_eq!(encode(&reply), b"\x82\xa2ok\xc3\xa4data\x01");
