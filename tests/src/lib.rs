@@ -11,7 +11,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -69,6 +69,11 @@ pub fn python() -> PathBuf {
     python
 }
 
+/// Says that a part of a test is left out, past the capture that hides what passing tests print.
+pub fn say_skipped(what: &str, why: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "SKIPPED {what}: {why}");
+}
+
 /// A process that ends with the test.
 #[derive(Debug)]
 pub struct Process {
@@ -121,6 +126,11 @@ impl Process {
     /// What it reads.
     pub fn stdin(&mut self) -> &mut ChildStdin {
         self.child.stdin.as_mut().expect("its input is piped")
+    }
+
+    /// What it writes, once.
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().expect("its output is piped")
     }
 
     /// A line of /proc/PID/status in bytes.
@@ -196,9 +206,14 @@ impl Suite {
 
     /// The command that starts a daemon, its log going to `log/NAME.log`.
     pub fn command(&self, daemon: &str) -> Command {
+        self.command_by(Command::new(binaries().join(daemon)), daemon)
+    }
+
+    /// As [`Self::command`], where `program` ends in what takes the daemon's arguments.
+    pub fn command_by(&self, program: Command, daemon: &str) -> Command {
         let log =
             fs::File::options().create(true).append(true).open(self.path(&format!("log/{daemon}.log"))).expect("log");
-        let mut command = Command::new(binaries().join(daemon));
+        let mut command = program;
         command.arg("--config").arg(self.path(&format!("etc/{daemon}.toml")));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         command
@@ -206,8 +221,13 @@ impl Suite {
 
     /// Starts a daemon, without waiting for it.
     pub fn start(&mut self, daemon: &str) {
-        let process = Process::start(&mut self.command(daemon));
-        self.daemons.insert(daemon.to_owned(), process);
+        let command = self.command(daemon);
+        self.start_by(command, daemon);
+    }
+
+    /// Starts a daemon by this command, without waiting for it.
+    pub fn start_by(&mut self, mut command: Command, daemon: &str) {
+        self.daemons.insert(daemon.to_owned(), Process::start(&mut command));
     }
 
     /// A running daemon.
