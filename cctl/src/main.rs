@@ -1,1 +1,56 @@
-fn main() {}
+//! cctl is the person's command line: it asks the daemons, gives them orders, follows the events and runs the demo. It
+//! holds no state.
+
+mod args;
+mod ask;
+mod demo;
+mod failure;
+mod line;
+mod out;
+mod pages;
+mod questions;
+mod resume;
+mod show;
+mod text;
+mod watch;
+
+use args::{Args, Command};
+use common::message::{AlarmRow, DownRow, Request, ServerRow, ServerStatus, ServiceRow, StreamSnapshot};
+use failure::{Failure, Outcome};
+use out::Out;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    failure::exit_code(run(common::startup::parse_args()))
+}
+
+/// One arm for each subcommand.
+fn run(Args { global, command }: Args) -> Result<Outcome, Failure> {
+    let out = Out::new(global.color);
+    let global = &global;
+    match command {
+        Command::ServerList => questions::ask::<Vec<ServerRow>>(global, out, &Request::query("server-list")),
+        Command::ServerStatus { host } => {
+            let request = Request { host: Some(host.to_string()), ..Request::query("server-status") };
+            questions::ask::<ServerStatus>(global, out, &request)
+        }
+        Command::ServiceList { host } => {
+            let request = Request { host: host.map(|host| host.to_string()), ..Request::query("service-list") };
+            questions::ask::<Vec<ServiceRow>>(global, out, &request)
+        }
+        Command::DownList => questions::ask::<Vec<DownRow>>(global, out, &Request::query("down-list")),
+        Command::LastValue { pattern } => {
+            let request = Request { pattern: Some(pattern.as_str().to_owned()), ..Request::query("last-value") };
+            questions::last_value(global, out, &request)
+        }
+        Command::AlarmList => questions::ask::<Vec<AlarmRow>>(global, out, &Request::query("alarm-list")),
+        Command::Events { after, limit } => questions::events(global, out, after, limit),
+        Command::Snapshot => questions::ask::<StreamSnapshot>(global, out, &Request::query("snapshot")),
+        Command::Health { daemon } => questions::health(global, out, &daemon),
+        Command::Forget { pattern } => questions::forget(global, out, pattern.as_str()),
+        Command::Watch(watch) => watch::run(global, out, &watch),
+        Command::Demo { dir } => demo::run(global, out, &dir),
+        Command::Completions { shell } => pages::completions(shell),
+        Command::Man { dir } => pages::man(dir.as_deref()),
+    }
+}

@@ -373,6 +373,16 @@ mod tests {
     }
 
     #[test]
+    fn answers_have_named_fields_in_both_formats() {
+        let row = crate::message::Forgotten { addresses: vec!["w!port:x".to_owned()], unreached: Vec::new() };
+        let reply = Pager::default().first(Instant::now(), Ok(Answer::whole(&row)));
+        let json = String::from_utf8(write(Format::Json, &reply)).expect("text");
+        assert_eq!(json, "{\"data\":{\"addresses\":[\"w!port:x\"],\"unreached\":[]},\"ok\":true}\n");
+        let bytes = write(Format::MessagePack, &reply);
+        assert_eq!(bytes, b"\x82\xa2ok\xc3\xa4data\x82\xa9addresses\x91\xa8w!port:x\xa9unreached\x90");
+    }
+
+    #[test]
     fn json_says_what_it_can() {
         let value = Value::Map(vec![
             ("n".into(), Value::from(u64::MAX)),

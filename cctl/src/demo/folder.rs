@@ -1,0 +1,330 @@
+//! The folder of a demo: configuration, state, sockets, logs.
+
+use crate::failure::Failure;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// What a unix socket's path may have at most, without its end mark (unix(7)).
+const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// Longer than the name of any socket in `run`.
+const LONGEST_SOCKET_NAME: &str = "cprocessd.sock";
+/// A larger log makes way for a new one at the next start.
+const MAX_LOG_BYTES: u64 = 10 << 20;
+
+/// A folder that is ours alone for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Folder {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes what is missing of the folder, and takes it for us.
+    pub(super) fn open(dir: &Path, daemons: &[&str]) -> Result<Self, Failure> {
+        fs::create_dir_all(dir).map_err(|error| Failure::file("make", dir, &error))?;
+        let root = dir.canonicalize().map_err(|error| Failure::file("find", dir, &error))?;
+        let text = root.to_str().filter(|path| !path.contains(char::is_control));
+        let Some(text) = text else {
+            return Err(Failure::Usage(format!("{} is no text that a configuration file can hold", root.display())));
+        };
+        check_length(text)?;
+        let lock = take(&root.join("demo.lock"))?;
+        let folder = Self { root, _lock: lock };
+        for name in ["etc", "run", "log", "state"] {
+            folder.make(name)?;
+        }
+        for daemon in daemons {
+            folder.make(&format!("etc/{daemon}.d"))?;
+            folder.make(&format!("state/{daemon}"))?;
+            folder.refuse_left_over(daemon)?;
+        }
+        Ok(folder)
+    }
+
+    /// Where the sockets are.
+    pub(super) fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    /// Where the logs are.
+    pub(super) fn log(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
+    /// The daemon's configuration file.
+    pub(super) fn config(&self, daemon: &str) -> PathBuf {
+        self.root.join("etc").join(format!("{daemon}.toml"))
+    }
+
+    /// The daemon's log, to append to.
+    pub(super) fn open_log(&self, daemon: &str) -> Result<File, Failure> {
+        let path = self.log().join(format!("{daemon}.log"));
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > MAX_LOG_BYTES) {
+            let old = path.with_extension("log.1");
+            fs::rename(&path, &old).map_err(|error| Failure::file("make way for a new log with", &old, &error))?;
+        }
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        file.map_err(|error| Failure::file("write", &path, &error))
+    }
+
+    /// Writes the configuration files that are not there. A person may have changed the others, so they are only looked
+    /// at.
+    pub(super) fn write_configuration(&self) -> Result<(), Failure> {
+        let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+        let host = host.filter(|name| name.parse::<common::address::HostName>().is_ok());
+        let paths = |daemon: &str| {
+            format!("run_dir = {}\nstate_dir = {}\n", toml(&self.run()), toml(&self.root.join("state").join(daemon)))
+        };
+        self.write_config("ccollectd", &ccollectd_toml(&paths("ccollectd")))?;
+        self.write_config("cprocessd", &cprocessd_toml(&paths("cprocessd"), host.as_deref().unwrap_or("*")))
+    }
+
+    fn write_config(&self, daemon: &str, text: &str) -> Result<(), Failure> {
+        let path = self.config(daemon);
+        let failed = |error| Failure::file("write", &path, &error);
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(mut file) => file.write_all(text.as_bytes()).map_err(failed),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => self.check_run_dir(&path),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// A folder that was moved still has its old place in its files: the daemons would talk past us. Any other mistake
+    /// the daemon itself explains better.
+    fn check_run_dir(&self, path: &Path) -> Result<(), Failure> {
+        let text = fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
+        let Ok(table) = text.parse::<toml::Table>() else { return Ok(()) };
+        let run_dir = table.get("run_dir").and_then(toml::Value::as_str);
+        if run_dir.is_some_and(|run_dir| Path::new(run_dir) == self.run()) {
+            return Ok(());
+        }
+        Err(Failure::Config(format!(
+            "{}: run_dir is {}, but must be {}: was the folder moved? Correct it, or delete the file to have it \
+             written anew",
+            path.display(),
+            run_dir.map_or_else(|| "missing".to_owned(), |run_dir| format!("{run_dir:?}")),
+            toml(&self.run())
+        )))
+    }
+
+    /// For a person who has just seen the host come up.
+    pub(super) fn what_next(&self, own: &Path, host: &str) -> String {
+        let cctl = format!("{} --run {}", shell(own), shell(&self.run()));
+        let root = self.root.display();
+        let reload = |daemon: &str| format!("kill -HUP $(cat {})", shell(&self.run().join(format!("{daemon}.pid"))));
+        format!(
+            "
+{host} is watched. Try in another terminal:
+
+  {cctl} server-list
+  {cctl} watch
+  {cctl} last-value '{host}!machine.memory'
+
+Watch a port: write this into {root}/etc/ccollectd.d/www.toml
+
+  [[port]]
+  name = \"www\"
+  address = \"127.0.0.1:80\"
+
+and have it read: {}
+Set an alarm at the end of {root}/etc/cprocessd.toml, and have it read: {}
+Ctrl-C stops the demo; started again it goes on with its state.
+
+",
+            reload("ccollectd"),
+            reload("cprocessd")
+        )
+    }
+
+    fn make(&self, name: &str) -> Result<(), Failure> {
+        let path = self.root.join(name);
+        fs::create_dir_all(&path).map_err(|error| Failure::file("make", &path, &error))
+    }
+
+    /// A daemon that has outlived its demo holds its socket's lock, and a second one would only fail again and again.
+    fn refuse_left_over(&self, daemon: &str) -> Result<(), Failure> {
+        let socket = self.run().join(format!("{daemon}.sock"));
+        let Ok(lock) = File::open(self.run().join(format!("{daemon}.sock.lock"))) else { return Ok(()) };
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => Err(Failure::Other(format!(
+                "a {daemon} already has the socket {}; is it left over from a demo that was killed? End it first",
+                socket.display()
+            ))),
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
+        }
+    }
+}
+
+fn check_length(root: &str) -> Result<(), Failure> {
+    let longest = format!("{root}/run/{LONGEST_SOCKET_NAME}");
+    if longest.len() <= MAX_SOCKET_PATH_BYTES {
+        return Ok(());
+    }
+    let allowed = MAX_SOCKET_PATH_BYTES - (longest.len() - root.len());
+    Err(Failure::Usage(format!(
+        "{root} has {} bytes, but must have at most {allowed}: the path of a unix socket may have \
+         {MAX_SOCKET_PATH_BYTES}, and {longest} has {}",
+        root.len(),
+        longest.len()
+    )))
+}
+
+fn take(path: &Path) -> Result<File, Failure> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(|error| Failure::file("write", path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::Other(format!("another cctl demo runs in this folder: it holds {}", path.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(Failure::file("lock", path, &error)),
+    }
+}
+
+/// A path as TOML text. [`Folder::open`] has refused those that are no text.
+fn toml(path: &Path) -> toml::Value {
+    toml::Value::String(path.to_string_lossy().into_owned())
+}
+
+/// A path as one word for a shell.
+fn shell(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+:@%,".contains(&b)) {
+        text.into_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
+fn ccollectd_toml(paths: &str) -> String {
+    format!(
+        "\
+# ccollectd observes this host. Written by `cctl demo`; it will not be overwritten.
+# After a change: kill -HUP the ccollectd. Files in ccollectd.d/*.toml are added to this one.
+{paths}
+# Load, memory, disks, network and more of this host.
+[machine]
+interval = \"1s\"
+
+# A TCP port that must accept connections.
+# [[port]]
+# name = \"www\"
+# address = \"127.0.0.1:80\"
+# interval = \"5s\"
+# attempts = 2
+# timeout = \"3s\"
+
+# A program that must run, at least `min` and at most `max` times. `args` is compared with its whole command line.
+# [[process]]
+# name = \"cron\"
+# args = \"*cron -f*\"
+# min = 1
+# max = 1
+"
+    )
+}
+
+fn cprocessd_toml(paths: &str, host: &str) -> String {
+    format!(
+        "\
+# cprocessd judges what ccollectd observes. Written by `cctl demo`; it will not be overwritten.
+# After a change: kill -HUP the cprocessd. Files in cprocessd.d/*.toml are added to this one.
+{paths}
+# A rule of your own.
+# [[alarm]]
+# name = \"root is filling up\"
+# rule = \"{host}!machine.disk:/.used_percentage > 90% for 1m clear 85% ERR\"
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(dir: &Path) -> Result<Folder, Failure> {
+        Folder::open(dir, &["ccollectd", "cprocessd"])
+    }
+
+    /// The file as TOML, with the examples in it made real: they must be right, too.
+    #[track_caller]
+    fn with_examples(path: &Path) -> toml::Table {
+        let text = fs::read_to_string(path).expect("a file");
+        let keys = |line: &str| {
+            line.starts_with("# [") || line.split_once(" = ").is_some_and(|(key, _)| !key[2..].contains(' '))
+        };
+        let uncommented = text.lines().map(|line| match line.strip_prefix("# ") {
+            Some(example) if keys(line) => example,
+            _ => line,
+        });
+        uncommented.collect::<Vec<_>>().join("\n").parse().expect("TOML")
+    }
+
+    #[test]
+    fn the_configuration_is_toml_with_absolute_paths() {
+        let dir = tempfile::tempdir().expect("a folder");
+        // What TOML and shells would stumble over.
+        let root = dir.path().join("a \"demo\" of 'mine'");
+        let folder = folder(&root).expect("a demo");
+        folder.write_configuration().expect("written");
+        for daemon in ["ccollectd", "cprocessd"] {
+            let table = with_examples(&folder.config(daemon));
+            assert_eq!(table["run_dir"].as_str().map(Path::new), Some(folder.run().as_path()));
+            assert!(Path::new(table["state_dir"].as_str().expect("text")).is_dir());
+            assert!(folder.root.join("etc").join(format!("{daemon}.d")).is_dir());
+        }
+        let ccollectd = with_examples(&folder.config("ccollectd"));
+        assert_eq!(ccollectd["machine"]["interval"].as_str(), Some("1s"));
+        assert_eq!(ccollectd["port"][0]["name"].as_str(), Some("www"));
+        assert_eq!(ccollectd["process"][0]["min"].as_integer(), Some(1));
+        let cprocessd = with_examples(&folder.config("cprocessd"));
+        assert!(cprocessd["alarm"][0]["rule"].as_str().is_some_and(|rule| rule.contains("!machine.disk:/.")));
+    }
+
+    #[test]
+    fn what_a_person_wrote_stays() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let folder = folder(dir.path()).expect("a demo");
+        folder.write_configuration().expect("written");
+        let path = folder.config("ccollectd");
+        let mut text = fs::read_to_string(&path).expect("read");
+        text += "# mine\n";
+        fs::write(&path, &text).expect("written");
+        folder.write_configuration().expect("nothing to do");
+        assert_eq!(fs::read_to_string(&path).expect("read"), text);
+    }
+
+    #[test]
+    fn a_folder_that_was_moved_is_noticed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+        folder(&old).expect("a demo").write_configuration().expect("written");
+        fs::rename(&old, &new).expect("moved");
+        let why = folder(&new).expect("a demo").write_configuration().expect_err("another run_dir");
+        assert!(matches!(&why, Failure::Config(why) if why.contains("was the folder moved?")), "{why}");
+    }
+
+    #[test]
+    fn one_demo_at_a_time() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let first = folder(dir.path()).expect("a demo");
+        let why = folder(dir.path()).expect_err("locked");
+        assert!(why.to_string().contains("another cctl demo"), "{why}");
+        drop(first);
+        folder(dir.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_path_too_long_for_sockets_says_how_long_it_may_be() {
+        assert!(check_length(&"x".repeat(88)).is_ok());
+        let why = check_length(&"x".repeat(89)).expect_err("too long");
+        assert!(why.to_string().contains("has 89 bytes, but must have at most 88"), "{why}");
+    }
+
+    #[test]
+    fn commands_to_copy_survive_a_shell() {
+        assert_eq!(shell(Path::new("/tmp/demo/run")), "/tmp/demo/run");
+        assert_eq!(shell(Path::new("/tmp/it's mine")), "'/tmp/it'\\''s mine'");
+    }
+}

@@ -1,0 +1,456 @@
+//! Answers as tables for people, and what each means for a script.
+
+use crate::failure::Outcome;
+use crate::text::{Cell, Ink, Table, Tint, counted, escape, number};
+use common::message::{
+    AlarmRow, DownRow, Event, EventsPage, Forgotten, Health, ServerRow, ServerStatus, ServiceRow, State,
+    StreamSnapshot, ValueRow,
+};
+use common::severity::Severity;
+
+/// An answer that can be printed.
+pub(crate) trait Show {
+    /// The text, each line with its end.
+    fn show(&self, ink: Ink) -> String;
+
+    /// Whether the exit code should say that something is wrong.
+    fn outcome(&self) -> Outcome {
+        Outcome::Fine
+    }
+}
+
+impl Show for Vec<ServerRow> {
+    fn show(&self, ink: Ink) -> String {
+        if self.is_empty() {
+            return "no host is known yet: is ccollectd running?\n".to_owned();
+        }
+        let mut table = Table::new(["HOST", "STATE", "SINCE", "FOR", "LAST SEEN", "CHECKS", "OPEN", "WORST"]);
+        for row in self {
+            table.row([
+                Cell::new(&row.host),
+                state(row.state),
+                Cell::new(row.since.local()),
+                Cell::new(ink.age(row.since)),
+                Cell::new(format!("{} ago", ink.age(row.last_seen))),
+                Cell::right(row.checks.to_string()),
+                Cell::right(row.open.to_string()),
+                row.severity.map_or_else(|| Cell::new(""), severity),
+            ]);
+        }
+        table.render(ink)
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::from_trouble(self.iter().any(|row| row.state != State::Up || row.open > 0))
+    }
+}
+
+impl Show for ServerStatus {
+    fn show(&self, ink: Ink) -> String {
+        let server = &self.server;
+        let mut text = format!(
+            "{} is {} since {} (for {}), last seen {} ago\n",
+            ink.paint(Tint::Strong, &escape(server.host.as_str())),
+            ink.paint(server.state.into(), &server.state.to_string()),
+            server.since.local(),
+            ink.age(server.since),
+            ink.age(server.last_seen)
+        );
+        text += &section(ink, "open incidents", &self.incidents);
+        text += &section(ink, "checks", &self.services);
+        text += &section(ink, "last values", &self.values);
+        text
+    }
+
+    fn outcome(&self) -> Outcome {
+        let down = self.server.state != State::Up || self.services.iter().any(|row| row.state != State::Up);
+        Outcome::from_trouble(down || self.server.open > 0 || !self.incidents.is_empty())
+    }
+}
+
+impl Show for Vec<ServiceRow> {
+    fn show(&self, ink: Ink) -> String {
+        if self.is_empty() {
+            return "no check is known; they are configured in ccollectd.toml\n".to_owned();
+        }
+        let mut table = Table::new(["CHECK", "STATE", "SINCE", "FOR", "TEXT"]);
+        for row in self {
+            table.row([
+                Cell::new(format!("{}!{}:{}", row.host, row.service, row.unit)),
+                state(row.state),
+                Cell::new(row.since.local()),
+                Cell::new(ink.age(row.since)),
+                Cell::new(&row.text),
+            ]);
+        }
+        table.render(ink)
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::from_trouble(self.iter().any(|row| row.state != State::Up))
+    }
+}
+
+impl Show for Vec<DownRow> {
+    fn show(&self, ink: Ink) -> String {
+        if self.is_empty() {
+            return "nothing is down\n".to_owned();
+        }
+        let mut table = Table::new(["SEVERITY", "ADDRESS", "RULE", "SINCE", "FOR", "MARKS", "TEXT"]);
+        for row in self {
+            let marks = [(row.acked, "acked"), (row.silenced, "silenced"), (row.unreachable, "unreachable")];
+            let marks: Vec<&str> = marks.into_iter().filter_map(|(set, word)| set.then_some(word)).collect();
+            table.row([
+                severity(row.severity),
+                Cell::new(row.address.to_string()),
+                Cell::new(if row.rule == "check" { "" } else { &row.rule }),
+                Cell::new(row.since.local()),
+                Cell::new(ink.age(row.since)),
+                Cell::new(marks.join(", ")),
+                Cell::new(&row.text),
+            ]);
+        }
+        table.render(ink)
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::from_trouble(!self.is_empty())
+    }
+}
+
+impl Show for Vec<ValueRow> {
+    fn show(&self, ink: Ink) -> String {
+        if self.is_empty() {
+            return "no value\n".to_owned();
+        }
+        let mut table = Table::new(["ADDRESS", "VALUE", "TIME", "NOTE"]);
+        for row in self {
+            table.row([
+                Cell::new(row.address.to_string()),
+                Cell::right(number(row.value)),
+                Cell::new(row.time.local()),
+                if row.stale {
+                    Cell::new(format!("stale for {}", ink.age(row.time))).tinted(Tint::Doubtful)
+                } else {
+                    Cell::new("")
+                },
+            ]);
+        }
+        table.render(ink)
+    }
+}
+
+impl Show for Vec<AlarmRow> {
+    fn show(&self, ink: Ink) -> String {
+        if self.is_empty() {
+            return "no alarm rule is set; they are configured in cprocessd.toml\n".to_owned();
+        }
+        let mut rules = Table::new(["ALARM", "SEVERITY", "STATE", "LOOKS AT", "RULE"]);
+        let mut over = Table::new(["ALARM", "ADDRESS", "STATE", "VALUE", "SINCE", "FOR"]);
+        for row in self {
+            let open = row.active.iter().filter(|active| active.open).count();
+            rules.row([
+                Cell::new(&row.name),
+                // How bad it would be is no news while it is quiet.
+                if open > 0 { severity(row.severity) } else { Cell::new(row.severity.to_string()) },
+                match (open, row.active.len()) {
+                    (0, 0) => Cell::new("quiet").tinted(Tint::Good),
+                    (0, n) => Cell::new(format!("{n} pending")).tinted(Tint::Doubtful),
+                    (open, _) => Cell::new(format!("{open} open")).tinted(State::Open),
+                },
+                Cell::right(row.matches.to_string()),
+                Cell::new(&row.rule),
+            ]);
+            for active in &row.active {
+                over.row([
+                    Cell::new(&row.name),
+                    Cell::new(active.address.to_string()),
+                    if active.open {
+                        Cell::new("open").tinted(State::Open)
+                    } else {
+                        Cell::new("pending").tinted(Tint::Doubtful)
+                    },
+                    Cell::right(active.value.map_or_else(|| "absent".to_owned(), number)),
+                    Cell::new(active.since.local()),
+                    Cell::new(ink.age(active.since)),
+                ]);
+            }
+        }
+        let mut text = rules.render(ink);
+        if self.iter().any(|row| !row.active.is_empty()) {
+            text += "\nover the limit:\n";
+            text += &over.render(ink);
+        }
+        text
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::from_trouble(self.iter().flat_map(|row| &row.active).any(|active| active.open))
+    }
+}
+
+impl Show for EventsPage<Event> {
+    fn show(&self, ink: Ink) -> String {
+        let mut text: String = self.events.iter().map(|event| crate::line::line(ink, event)).collect();
+        match self.events.last() {
+            None => text = format!("no such event; the newest is number {}\n", self.head_seq),
+            Some(last) if last.seq < self.head_seq => {
+                let more = format!("there are more, up to {}: cctl events --after {}\n", self.head_seq, last.seq);
+                text += &ink.paint(Tint::Faint, &more);
+            }
+            Some(_) => {}
+        }
+        text
+    }
+}
+
+impl Show for StreamSnapshot {
+    fn show(&self, ink: Ink) -> String {
+        let mut text = format!(
+            "journal {}, up to event {}: {}, {}, {}\n",
+            escape(self.epoch.as_str()),
+            self.seq,
+            counted(self.hosts.len(), "host"),
+            counted(self.checks.len(), "check"),
+            counted(self.incidents.len(), "open incident")
+        );
+        text += &section(ink, "hosts", &self.hosts);
+        text += &section(ink, "checks", &self.checks);
+        text += &section(ink, "open incidents", &self.incidents);
+        text
+    }
+}
+
+impl Show for Health {
+    fn show(&self, ink: Ink) -> String {
+        let uptime = common::time::for_people(std::time::Duration::from_secs(self.uptime_secs));
+        let mut text = format!(
+            "{} {} runs for {uptime}, {} resident (at most {})\n",
+            ink.paint(Tint::Strong, &escape(&self.daemon)),
+            escape(&self.version),
+            mebibytes(self.rss_bytes),
+            mebibytes(self.peak_rss_bytes)
+        );
+        if let Some(epoch) = &self.epoch {
+            let journal = format!("journal {}, up to {}\n", escape(epoch.as_str()), self.head_seq);
+            text.push_str(&journal);
+        }
+        if self.counters.is_empty() {
+            return text + "nothing was refused, dropped or lost\n";
+        }
+        let mut table = Table::new(["REFUSED, DROPPED, LOST", "COUNT"]);
+        for (name, count) in &self.counters {
+            table.row([Cell::new(name), Cell::right(count.to_string())]);
+        }
+        text.push('\n');
+        text + &table.render(ink)
+    }
+}
+
+impl Show for Forgotten {
+    fn show(&self, _: Ink) -> String {
+        if self.addresses.is_empty() {
+            return "nothing matches, nothing was forgotten\n".to_owned();
+        }
+        let lines: Vec<String> =
+            self.addresses.iter().map(|address| format!("forgotten: {}\n", escape(address))).collect();
+        lines.concat()
+    }
+}
+
+/// A table under its title; the line about emptiness stands alone.
+fn section<T: Show>(ink: Ink, title: &str, rows: &T) -> String {
+    format!("\n{}\n{}", ink.paint(Tint::Faint, &format!("{title}:")), rows.show(ink))
+}
+
+fn state(state: State) -> Cell {
+    Cell::new(state.to_string()).tinted(state)
+}
+
+fn severity(severity: Severity) -> Cell {
+    Cell::new(severity.to_string()).tinted(severity)
+}
+
+/// Bytes for people, one digit after the point.
+fn mebibytes(bytes: u64) -> String {
+    let tenths = bytes.saturating_mul(10) / (1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::message::{AlarmState, Epoch, IncidentId};
+    use common::time::UnixMillis;
+
+    const NOW: UnixMillis = UnixMillis(1_795_236_306_000);
+    const INK: Ink = Ink { colour: false, now: NOW };
+
+    fn ago(secs: i64) -> UnixMillis {
+        UnixMillis(NOW.0 - secs * 1000)
+    }
+
+    fn server(host: &str, state: State, open: u64) -> ServerRow {
+        ServerRow {
+            host: host.parse().expect("a host"),
+            state,
+            since: ago(243),
+            last_seen: ago(1),
+            severity: (open > 0).then_some(Severity::Err),
+            checks: 3,
+            open,
+        }
+    }
+
+    fn service(unit: &str, state: State, text: &str) -> ServiceRow {
+        ServiceRow {
+            host: "web1".parse().expect("a host"),
+            service: "port".parse().expect("a name"),
+            unit: unit.parse().expect("a unit"),
+            state,
+            since: ago(243),
+            text: text.to_owned(),
+        }
+    }
+
+    fn down(address: &str) -> DownRow {
+        let address: common::address::Address = address.parse().expect("an address");
+        DownRow {
+            incident: IncidentId::new(&address, "check", NOW),
+            address,
+            rule: "check".into(),
+            severity: Severity::Crit,
+            since: ago(243),
+            text: "refused\x1b[2J".into(),
+            acked: true,
+            silenced: false,
+            unreachable: true,
+        }
+    }
+
+    fn alarm(active: Vec<AlarmState>) -> AlarmRow {
+        AlarmRow {
+            name: "disk".into(),
+            rule: "*!machine.disk:*.used_percentage > 90% ERR".into(),
+            severity: Severity::Err,
+            matches: 4,
+            active,
+        }
+    }
+
+    fn over(open: bool) -> AlarmState {
+        let address = "web1!machine.disk:/.used_percentage".parse().expect("an address");
+        AlarmState { address, open, since: ago(243), value: Some(94.25) }
+    }
+
+    #[test]
+    fn a_host_is_a_row() {
+        let since = ago(243).local();
+        assert_eq!(
+            vec![server("web1", State::Up, 0), server("db1", State::Down, 2)].show(INK),
+            format!(
+                "HOST  STATE  SINCE                FOR    LAST SEEN  CHECKS  OPEN  WORST\n\
+                 web1  up     {since}  4m 3s  1.0s ago        3     0\n\
+                 db1   down   {since}  4m 3s  1.0s ago        3     2  ERR\n"
+            )
+        );
+    }
+
+    #[test]
+    fn an_incident_shows_its_marks_and_cannot_clear_the_screen() {
+        let since = ago(243).local();
+        assert_eq!(
+            vec![down("web1!port:www (443)")].show(INK),
+            format!(
+                "SEVERITY  ADDRESS              SINCE                FOR    MARKS               TEXT\n\
+                 CRIT      web1!port:www (443)  {since}  4m 3s  acked, unreachable  refused\\u{{1b}}[2J\n"
+            )
+        );
+    }
+
+    #[test]
+    fn an_alarm_shows_its_rule_and_what_is_over_it() {
+        let text = vec![alarm(vec![over(true), over(false)])].show(INK);
+        assert!(
+            text.contains("disk   ERR       1 open         4  *!machine.disk:*.used_percentage > 90% ERR\n"),
+            "{text}"
+        );
+        assert!(text.contains("disk   web1!machine.disk:/.used_percentage  open     94.25"), "{text}");
+        assert!(text.contains("disk   web1!machine.disk:/.used_percentage  pending  94.25"), "{text}");
+    }
+
+    #[test]
+    fn nothing_is_said_in_words() {
+        let lines = [
+            Vec::<ServerRow>::new().show(INK),
+            Vec::<ServiceRow>::new().show(INK),
+            Vec::<DownRow>::new().show(INK),
+            Vec::<ValueRow>::new().show(INK),
+            Vec::<AlarmRow>::new().show(INK),
+            Forgotten::default().show(INK),
+        ];
+        assert!(lines.iter().all(|line| line.len() > 5 && line.ends_with('\n')), "{lines:?}");
+        assert_eq!(lines[0], "no host is known yet: is ccollectd running?\n");
+        assert_eq!(lines[2], "nothing is down\n");
+    }
+
+    #[test]
+    fn a_status_and_a_snapshot_show_all_their_parts() {
+        let status = ServerStatus {
+            server: server("web1", State::Up, 0),
+            services: vec![service("www", State::Up, "")],
+            incidents: vec![],
+            values: vec![ValueRow {
+                address: "web1!machine.cpu:all.load".parse().expect("an address"),
+                value: 0.5,
+                time: ago(90),
+                stale: true,
+            }],
+        };
+        let text = status.show(INK);
+        assert!(text.starts_with(&format!("web1 is up since {} (for 4m 3s), last seen 1.0s ago\n", ago(243).local())));
+        for part in ["nothing is down", "web1!port:www", "web1!machine.cpu:all.load    0.5", "stale for 1m 30s"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        let snapshot = StreamSnapshot {
+            epoch: Epoch::random(),
+            seq: 9,
+            hosts: vec![server("web1", State::Up, 0)],
+            checks: vec![],
+            incidents: vec![down("web1!port:x")],
+        };
+        assert!(snapshot.show(INK).contains("up to event 9: 1 host, 0 checks, 1 open incident\n"));
+    }
+
+    #[test]
+    fn health_shows_its_counters() {
+        let health = Health {
+            daemon: "cprocessd".into(),
+            version: "0.1.0".into(),
+            epoch: None,
+            head_seq: 0,
+            rss_bytes: 11 << 20,
+            peak_rss_bytes: (11 << 20) + (1 << 19),
+            uptime_secs: 62,
+            counters: [("query.undecodable".to_owned(), 3)].into(),
+        };
+        assert_eq!(
+            health.show(INK),
+            "cprocessd 0.1.0 runs for 1m 2s, 11.0 MiB resident (at most 11.5 MiB)\n\n\
+             REFUSED, DROPPED, LOST  COUNT\nquery.undecodable           3\n"
+        );
+    }
+
+    #[test]
+    fn trouble_is_what_a_script_should_hear_of() {
+        assert_eq!(vec![server("a", State::Up, 0)].outcome(), Outcome::Fine);
+        assert_eq!(vec![server("a", State::Up, 1)].outcome(), Outcome::Trouble);
+        assert_eq!(vec![server("a", State::Unknown, 0)].outcome(), Outcome::Trouble);
+        assert_eq!(vec![service("a", State::Up, "")].outcome(), Outcome::Fine);
+        assert_eq!(vec![service("a", State::Unknown, "")].outcome(), Outcome::Trouble);
+        assert_eq!(Vec::<DownRow>::new().outcome(), Outcome::Fine);
+        assert_eq!(vec![down("a!b:c")].outcome(), Outcome::Trouble);
+        assert_eq!(vec![alarm(vec![over(false)])].outcome(), Outcome::Fine);
+        assert_eq!(vec![alarm(vec![over(true)])].outcome(), Outcome::Trouble);
+    }
+}
