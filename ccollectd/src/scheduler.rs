@@ -135,6 +135,8 @@ async fn watch_disks(
 async fn watch_port(port: Port, delay: Duration, observations: mpsc::Sender<Observation>) {
     let mut ticks = ticks(port.interval, delay);
     let pause = RETRY_PAUSE.min(port.interval / 10);
+    // A target that does not answer takes its time: the next outcome may be due later than the next probe.
+    let due = port.interval.max((port.timeout + pause) * port.attempts);
     loop {
         ticks.tick().await;
         let result = port::probe(&port.address, port.attempts, port.timeout, pause).await;
@@ -142,7 +144,7 @@ async fn watch_port(port: Port, delay: Duration, observations: mpsc::Sender<Obse
             service: Sources::port(),
             unit: port.unit.clone(),
             time: UnixMillis::now(),
-            interval: port.interval,
+            interval: due,
             up: result.up,
             retries: result.retries,
             text: result.text,

@@ -54,7 +54,8 @@ impl Answer {
 
 /// A message as a value with named fields.
 pub fn to_value<T: serde::Serialize>(message: &T) -> Value {
-    rmpv::ext::to_value(message).expect("our message types serialise into memory")
+    // Not `rmpv::ext::to_value`, which makes arrays of our structs.
+    rmpv::decode::read_value(&mut encode(message).as_slice()).expect("what we encode is MessagePack")
 }
 
 /// What a client sent, and how to answer it. `None` is a question of no or several frames.
@@ -361,6 +362,16 @@ mod tests {
             encode(&refusal(gone)),
             b"\x82\xa2ok\xc2\xa5error\x83\xa4code\xa4gone\xa7message\xa2no\xa9first_seq\x04"
         );
+    }
+
+    #[test]
+    fn answers_have_named_fields_in_both_formats() {
+        let row = crate::message::Forgotten { addresses: vec!["w!port:x".to_owned()], unreached: Vec::new() };
+        let reply = Pager::default().first(Instant::now(), Ok(Answer::whole(&row)));
+        let json = String::from_utf8(write(Format::Json, &reply)).expect("text");
+        assert_eq!(json, "{\"data\":{\"addresses\":[\"w!port:x\"],\"unreached\":[]},\"ok\":true}\n");
+        let bytes = write(Format::MessagePack, &reply);
+        assert_eq!(bytes, b"\x82\xa2ok\xc3\xa4data\x82\xa9addresses\x91\xa8w!port:x\xa9unreached\x90");
     }
 
     #[test]

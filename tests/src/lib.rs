@@ -9,8 +9,12 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Long enough for a busy machine; a condition that holds is seen at once.
@@ -338,5 +342,68 @@ impl Plugin {
     /// Reports a state of `drill:UNIT`.
     pub fn state(&mut self, state: &str, unit: &str, time_ms: i64) {
         self.push(&serde_json::json!({ "service": "drill", "msg_type": state, "unit": unit, "time": time_ms }));
+    }
+}
+
+/// A TCP service that can be taken away and put back.
+#[derive(Debug)]
+pub struct Target {
+    /// Its port on 127.0.0.1.
+    pub port: u16,
+    serving: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
+}
+
+impl Target {
+    /// Listens on a free port.
+    pub fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("address").port();
+        let mut target = Self { port, serving: None };
+        target.serve(listener);
+        target
+    }
+
+    fn serve(&mut self, listener: TcpListener) {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        // Takes each connection off the queue, which would be full after a hundred probes.
+        let thread = std::thread::spawn(move || {
+            for _ in listener.incoming() {
+                if stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+            }
+        });
+        self.serving = Some((stop, thread));
+    }
+
+    /// Nobody listens any more; returns when it was so.
+    pub fn down(&mut self) -> Instant {
+        if let Some((stop, thread)) = self.serving.take() {
+            stop.store(true, Ordering::SeqCst);
+            // Wakes the thread, which then drops its listener.
+            let _ = TcpStream::connect(("127.0.0.1", self.port));
+            thread.join().expect("it served");
+        }
+        Instant::now()
+    }
+
+    /// Listens again on the same port.
+    pub fn up(&mut self) {
+        let port = self.port;
+        let listener = wait_for("the port is free again", || TcpListener::bind(("127.0.0.1", port)).ok());
+        self.serve(listener);
+    }
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        self.down();
     }
 }

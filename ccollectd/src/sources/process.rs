@@ -5,9 +5,10 @@
 //! serves all rules. It is a picture without a frame: processes begin and end while it is taken,
 //! and one that is gone before it was read simply is not in it.
 
-use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
+
+use procfs::process::{Process, all_processes_with_root};
 
 /// Decides whether a name or a command line is meant; in practice a compiled glob.
 pub(crate) type Matcher = Box<dyn Fn(&str) -> bool + Send + Sync>;
@@ -59,7 +60,7 @@ impl ProcessRule {
         }
     }
 
-    fn matches(&self, process: &mut Process<'_>) -> bool {
+    fn matches(&self, process: &mut Candidate) -> bool {
         if !(self.name)(&process.name) && !process.full_name().is_some_and(|name| (self.name)(&name)) {
             return false;
         }
@@ -80,15 +81,11 @@ fn count_below(proc: &Path, rules: &[ProcessRule]) -> io::Result<Vec<Counted>> {
     if rules.is_empty() {
         return Ok(counts);
     }
-    for entry in fs::read_dir(proc)?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        // An error means that it has ended, or that we may not see it: either way it is not ours to
-        // count.
-        let folder = entry.path();
-        let Some(mut process) = fs::read(folder.join("stat")).ok().and_then(|stat| Process::parse(&folder, &stat))
-        else {
+    // An error means that it has ended, or that we may not see it: either way it is not ours to
+    // count.
+    for process in all_processes_with_root(proc).map_err(io::Error::other)?.flatten() {
+        let pid = process.pid.unsigned_abs();
+        let Some(mut process) = Candidate::living(process) else {
             continue;
         };
         for (rule, counted) in rules.iter().zip(&mut counts) {
@@ -104,34 +101,29 @@ fn count_below(proc: &Path, rules: &[ProcessRule]) -> io::Result<Vec<Counted>> {
 }
 
 /// One living process. Its command line is read when a rule first asks for it.
-struct Process<'a> {
-    folder: &'a Path,
+struct Candidate {
+    process: Process,
     name: String,
-    name_is_cut: bool,
     command_line: Option<CommandLine>,
 }
 
-impl<'a> Process<'a> {
-    /// Takes `/proc/N/stat`; a process that has ended and only waits to be noticed (a zombie) is
-    /// none.
-    fn parse(folder: &'a Path, stat: &[u8]) -> Option<Self> {
-        let (name, state) = name_and_state(stat)?;
-        if matches!(state, b'Z' | b'X' | b'x') {
+impl Candidate {
+    /// A process that has ended and only waits to be noticed (a zombie) is none.
+    fn living(process: Process) -> Option<Self> {
+        let stat = process.stat().ok()?;
+        if matches!(stat.state, 'Z' | 'X' | 'x') {
             return None;
         }
-        let name_is_cut = name.len() >= NAME_BYTES;
-        let name = String::from_utf8_lossy(name).into_owned();
-        Some(Self { folder, name, name_is_cut, command_line: None })
+        Some(Self { process, name: stat.comm, command_line: None })
     }
 
     fn command_line(&mut self) -> &CommandLine {
-        let folder = self.folder;
-        self.command_line.get_or_insert_with(|| CommandLine(fs::read(folder.join("cmdline")).unwrap_or_default()))
+        self.command_line.get_or_insert_with(|| CommandLine::read(&self.process).unwrap_or_default())
     }
 
     /// The name of which the kernel shows the beginning, where it has cut it.
     fn full_name(&mut self) -> Option<String> {
-        if !self.name_is_cut {
+        if self.name.len() < NAME_BYTES {
             return None;
         }
         let cut = self.name.clone();
@@ -139,20 +131,20 @@ impl<'a> Process<'a> {
     }
 }
 
-/// The name and the state in a text like `4711 (a name) S 1 ...`, where the name may hold anything,
-/// even `) S`.
-fn name_and_state(stat: &[u8]) -> Option<(&[u8], u8)> {
-    let open = stat.iter().position(|byte| *byte == b'(')?;
-    let close = stat.iter().rposition(|byte| *byte == b')')?;
-    let name = stat.get(open + 1..close)?;
-    let state = *stat.get(close + 2)?;
-    Some((name, state))
-}
-
 /// The bytes of `/proc/N/cmdline`: arguments, each with a zero behind it.
+///
+/// Read here, because `Process::cmdline` refuses arguments that are not text, so that a program whose
+/// file has a Latin-1 name would be told to be down. It also drops empty arguments.
+#[derive(Default)]
 struct CommandLine(Vec<u8>);
 
 impl CommandLine {
+    fn read(process: &Process) -> Option<Self> {
+        let mut bytes = Vec::new();
+        process.open_relative("cmdline").ok()?.read_to_end(&mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+
     fn joined(&self) -> String {
         let end = self.0.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let spaced: Vec<u8> = self.0.iter().take(end).map(|byte| if *byte == 0 { b' ' } else { *byte }).collect();
@@ -177,6 +169,7 @@ impl CommandLine {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::PathBuf;
     use std::process::{Command, Stdio};
     use std::sync::Arc;
@@ -208,7 +201,11 @@ mod tests {
         fn with(self, pid: u32, name: &str, state: char, cmdline: &str) -> Self {
             let folder = self.0.join(pid.to_string());
             fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join("stat"), format!("{pid} ({name}) {state} 1 {pid} {pid} 0 -1 4194560 1 2\n")).unwrap();
+            fs::write(
+                folder.join("stat"),
+                format!("{pid} ({name}) {state} 1 {pid} {pid} 0 -1 4194560{}\n", " 1".repeat(43)),
+            )
+            .unwrap();
             fs::write(folder.join("cmdline"), cmdline).unwrap();
             self
         }
@@ -319,14 +316,29 @@ mod tests {
 
     #[test]
     fn a_name_may_look_like_the_rest_of_the_line() {
-        assert_eq!(name_and_state(b"7 (a) Z (b) S 1 7"), Some((&b"a) Z (b"[..], b'S')));
-        assert_eq!(name_and_state(b"7 (two\nlines) R 1 7"), Some((&b"two\nlines"[..], b'R')));
+        let proc = FakeProc::new().with(7, "a) Z (b", 'S', "").with(8, "two\nlines", 'R', "");
+        assert_eq!(proc.count(rule("a) Z (b")), 1);
+        assert_eq!(proc.count(rule("two\nlines")), 1);
+    }
+
+    /// Why the command line is not read by the crate.
+    #[test]
+    fn the_crate_refuses_arguments_that_are_not_text_and_drops_empty_ones() {
+        let proc = FakeProc::new().with(10, "cat", 'S', "cat\0\0-n\0").with(11, "cat", 'S', "");
+        fs::write(proc.0.join("11/cmdline"), b"cat\0caf\xe9\0").unwrap();
+        let process = |pid: &str| Process::new_with_root(proc.0.join(pid)).unwrap();
+        assert_eq!(process("10").cmdline().unwrap(), ["cat", "-n"]);
+        assert!(process("11").cmdline().is_err());
+        assert_eq!(proc.count(rule_with_args("cat", "cat  -n")), 1);
+        assert_eq!(proc.count(rule_with_args("cat", "cat caf\u{fffd}")), 1);
     }
 
     #[test]
     fn texts_that_make_no_sense_are_no_processes() {
-        for stat in [&b""[..], b"7", b"7 (", b"7 )(", b")", b"7 (x", b"7 (x)", b"7 (x) ", b"\xff(\xff)"] {
-            assert_eq!(name_and_state(stat), None, "{stat:?}");
+        let proc = FakeProc::new().with(10, "x", 'S', "");
+        for stat in [&b""[..], b"7", b"7 (", b")", b"7 (x", b"7 (x) S"] {
+            fs::write(proc.0.join("10/stat"), stat).unwrap();
+            assert_eq!(proc.count(rule("x")), 0, "{stat:?}");
         }
         assert_eq!(CommandLine(vec![0, 0]).joined(), "");
         assert_eq!(CommandLine(vec![b'a', 0, 0xff, 0]).joined(), "a \u{fffd}");

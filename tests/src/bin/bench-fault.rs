@@ -5,11 +5,10 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use tests::{PATIENCE, Suite, wait_for};
+use tests::{PATIENCE, Suite, Target, wait_for};
 
 const FAULTS: usize = 20;
 
@@ -21,16 +20,11 @@ struct Line {
 }
 
 fn main() {
-    let listeners: Vec<TcpListener> =
-        (0..FAULTS).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    let ports: Vec<String> = listeners
-        .iter()
-        .enumerate()
-        .map(|(i, listener)| {
-            let address = listener.local_addr().expect("address");
-            format!("[[port]]\nname = \"t{i}\"\naddress = \"{address}\"\ninterval = \"1s\"\nattempts = 1\n")
-        })
-        .collect();
+    let targets: Vec<Target> = (0..FAULTS).map(|_| Target::new()).collect();
+    let port = |(i, target): (usize, &Target)| {
+        format!("[[port]]\nname = \"t{i}\"\naddress = \"127.0.0.1:{}\"\ninterval = \"1s\"\nattempts = 1\n", target.port)
+    };
+    let ports: Vec<String> = targets.iter().enumerate().map(port).collect();
     let mut suite = Suite::running(&ports.concat(), "");
     wait_for("all ports are up", || {
         (suite.query(r#"{"query":"service-list"}"#)?.as_array()?.len() == FAULTS).then_some(())
@@ -59,11 +53,10 @@ fn main() {
     let before = cpu(&mut suite);
     let began = Instant::now();
     let mut killed = BTreeMap::new();
-    for (i, listener) in listeners.into_iter().enumerate() {
+    for (i, mut target) in targets.into_iter().enumerate() {
         // Spread over the second of the probes, by a step that is no fraction of it.
         std::thread::sleep(Duration::from_millis(500 + (i as u64 * 377 + u64::from(std::process::id())) % 1000));
-        drop(listener);
-        killed.insert(format!("t{i}"), Instant::now());
+        killed.insert(format!("t{i}"), target.down());
     }
     let mut from_fault = Vec::new();
     let mut from_observation = Vec::new();

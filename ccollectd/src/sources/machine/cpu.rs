@@ -1,8 +1,11 @@
 //! How busy the processors are, from `/proc/stat` (`Documentation/filesystems/proc.rst`, 1.7).
 
 use std::collections::HashMap;
+use std::iter;
 
-use super::{Missing, percentage};
+use procfs::{CpuTime, FromReadSI, KernelStats, ProcResult, current_system_info};
+
+use super::percentage;
 use crate::sources::Reading;
 
 /// How far a counter may go backwards and be taken as standing still: one second, in ticks.
@@ -23,35 +26,50 @@ pub(super) struct Cpu {
 }
 
 impl Cpu {
-    /// Takes `/proc/stat`; returns what the ticks since the last time were spent on, in percent of
-    /// each unit.
-    pub(super) fn advance(&mut self, stat: &str) -> Result<Vec<Reading>, Missing> {
-        let current: Vec<(String, Ticks)> = stat.lines().filter_map(parse_line).collect();
-        if current.is_empty() {
-            return Err(Missing("line for cpu"));
-        }
+    /// Takes `/proc/stat`, as it is and parsed; returns what the ticks since the last time were
+    /// spent on, in percent of each unit.
+    ///
+    /// The text is needed too, because the crate forgets the numbers of the cores: where `cpu1` is
+    /// switched off, it calls `cpu2` the second one.
+    pub(super) fn advance(&mut self, text: &str, stat: &KernelStats) -> Vec<Reading> {
+        let cores = core_names(text).zip(&stat.cpu_time);
+        let current: Vec<(String, Ticks)> =
+            iter::once(("all".to_owned(), &stat.total)).chain(cores).map(|(unit, time)| (unit, ticks(time))).collect();
         let before = std::mem::replace(&mut self.last, current.iter().cloned().collect());
         let reading_of = |(unit, ticks): &(String, Ticks)| {
             let values = shares(before.get(unit)?, ticks)?;
             Some(Reading::new("cpu", unit, values))
         };
-        Ok(current.iter().filter_map(reading_of).collect())
+        current.iter().filter_map(reading_of).collect()
     }
 }
 
-/// The unit and the ticks of a line like `cpu1 14677 0 2198 133765 261 0 32 24 0 0`.
-fn parse_line(line: &str) -> Option<(String, Ticks)> {
-    let (label, fields) = line.strip_prefix("cpu")?.split_once(' ')?;
-    let unit = match label {
-        "" => "all".to_owned(),
-        digits => format!("core{}", digits.parse::<u32>().ok()?),
-    };
-    let mut ticks = Ticks::default();
-    // Old kernels print fewer fields; user to idle have always been there.
-    for (position, field) in fields.split_ascii_whitespace().take(ticks.len()).enumerate() {
-        *ticks.get_mut(position)? = field.parse().ok()?;
-    }
-    (fields.split_ascii_whitespace().count() >= 4).then_some((unit, ticks))
+/// Parses `/proc/stat`, which holds more than the ticks.
+pub(super) fn parse(stat: &str) -> ProcResult<KernelStats> {
+    KernelStats::from_read(stat.as_bytes(), current_system_info())
+}
+
+/// `core1` for each line like `cpu1 14677 0 2198 133765 261 0 32 24 0 0`, those lines that the crate
+/// takes for cores.
+fn core_names(stat: &str) -> impl Iterator<Item = String> {
+    stat.lines()
+        .filter_map(|line| line.strip_prefix("cpu")?.split(' ').next())
+        .filter(|number| !number.is_empty())
+        .map(|number| format!("core{number}"))
+}
+
+/// Old kernels count less; user to idle have always been there.
+fn ticks(time: &CpuTime) -> Ticks {
+    [
+        time.user,
+        time.nice,
+        time.system,
+        time.idle,
+        time.iowait.unwrap_or(0),
+        time.irq.unwrap_or(0),
+        time.softirq.unwrap_or(0),
+        time.steal.unwrap_or(0),
+    ]
 }
 
 fn shares(before: &Ticks, after: &Ticks) -> Option<Vec<(&'static str, f64)>> {
@@ -82,10 +100,16 @@ fn shares(before: &Ticks, after: &Ticks) -> Option<Vec<(&'static str, f64)>> {
 mod tests {
     use super::*;
 
+    /// Takes the lines for the processors; the crate insists on three others.
+    fn advance(cpu: &mut Cpu, lines: &str) -> Vec<Reading> {
+        let text = format!("{lines}ctxt 1\nbtime 1\nprocesses 1\n");
+        cpu.advance(&text, &parse(&text).unwrap())
+    }
+
     fn load_between(before: &str, after: &str) -> Vec<(String, Vec<(&'static str, f64)>)> {
         let mut cpu = Cpu::default();
-        assert_eq!(cpu.advance(before).unwrap(), [], "nothing is known at the first reading");
-        cpu.advance(after).unwrap().into_iter().map(|reading| (reading.unit, reading.values)).collect()
+        assert_eq!(advance(&mut cpu, before), [], "nothing is known at the first reading");
+        advance(&mut cpu, after).into_iter().map(|reading| (reading.unit, reading.values)).collect()
     }
 
     #[test]
@@ -125,10 +149,18 @@ mod tests {
     #[test]
     fn a_core_that_was_off_is_not_measured_across_the_gap() {
         let mut cpu = Cpu::default();
-        cpu.advance("cpu  0 0 0 0\ncpu1 0 0 0 0\n").unwrap();
-        cpu.advance("cpu  0 0 0 10\n").unwrap();
-        let readings = cpu.advance("cpu  0 0 0 20\ncpu1 10 0 0 10\n").unwrap();
+        advance(&mut cpu, "cpu  0 0 0 0\ncpu1 0 0 0 0\n");
+        advance(&mut cpu, "cpu  0 0 0 10\n");
+        let readings = advance(&mut cpu, "cpu  0 0 0 20\ncpu1 10 0 0 10\n");
         assert_eq!(readings.len(), 1);
+    }
+
+    /// Why the text is asked for the numbers of the cores.
+    #[test]
+    fn a_core_that_is_off_does_not_rename_those_behind_it() {
+        let text = "cpu  0 0 0 0\ncpu0 1 0 0 0\ncpu2 3 0 0 0\nctxt 1\nbtime 1\nprocesses 1\n";
+        assert_eq!(parse(text).unwrap().cpu_time[1].user, 3, "procfs counts");
+        assert_eq!(core_names(text).collect::<Vec<_>>(), ["core0", "core2"]);
     }
 
     #[test]
@@ -137,9 +169,15 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_make_no_sense_are_left_out() {
-        let strange = "cpufreq 1 2 3 4\ncpu0 1 2\ncpu1 x 2 3 4\ncpu\ncpu2 1 2 3 99999999999999999999\n";
-        assert!(Cpu::default().advance(strange).is_err());
+    fn a_file_that_makes_no_sense_is_refused() {
+        for line in ["", "cpu", "cpu  1 2", "cpu  x 2 3 4", "cpu  1 2 3 99999999999999999999"] {
+            let text = format!("{line}\nctxt 1\nbtime 1\nprocesses 1\n");
+            assert!(parse(&text).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn no_number_is_too_large() {
         let huge = format!("cpu  {max} {max} {max} {max} {max} {max} {max} {max}\n", max = u64::MAX);
         let values = load_between("cpu  0 0 0 0 0 0 0 0\n", &huge);
         assert!(values[0].1.iter().all(|(_, percent)| (0.0..=100.0).contains(percent)), "{values:?}");

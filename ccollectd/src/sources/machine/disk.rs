@@ -1,18 +1,19 @@
-//! How full the file systems are, from `/proc/self/mounts` and statvfs(3).
+//! How full the file systems are, from `/proc/self/mountinfo` and statvfs(3).
 //!
 //! Asking a network file system whose server is dead blocks, for hours if it is mounted that way,
 //! and nothing cancels the call. So only what is on this machine is asked: file systems on a device
 //! below `/dev`, the few that need none, and the root. A kind that is not known and has no device
 //! is left alone rather than tried.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::fmt::Write;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::{Statvfs, statvfs};
+use procfs::process::MountInfo;
 
 use super::{Fault, Faults, Why, number, percentage};
 use crate::sources::Reading;
@@ -48,7 +49,7 @@ const IMAGES: [&str; 6] = ["cramfs", "erofs", "iso9660", "romfs", "squashfs", "u
 const WITHOUT_DEVICE: [&str; 4] = ["jffs2", "tmpfs", "ubifs", "zfs"];
 
 /// Where small tmpfs come and go with services and containers.
-const INTERNAL: [&str; 3] = ["/proc/", "/sys/", "/run/credentials/"];
+const INTERNAL: [&str; 3] = ["/proc", "/sys", "/run/credentials"];
 
 /// The file systems of this machine.
 ///
@@ -64,7 +65,7 @@ impl Disks {
     pub(crate) fn read_disks(&mut self) -> Vec<Reading> {
         let mut readings = Vec::new();
         let mut faults = Vec::new();
-        match fs::read("/proc/self/mounts") {
+        match fs::read("/proc/self/mountinfo") {
             Ok(text) => {
                 for mount_point in select(&text) {
                     match statvfs(&mount_point) {
@@ -73,7 +74,7 @@ impl Disks {
                     }
                 }
             }
-            Err(source) => faults.push(fault(Path::new("/proc/self/mounts"), source)),
+            Err(source) => faults.push(fault(Path::new("/proc/self/mountinfo"), source)),
         }
         self.faults.settle(faults);
         readings
@@ -84,68 +85,81 @@ fn fault(path: &Path, source: std::io::Error) -> Fault {
     Fault { what: path.display().to_string(), why: Why::Unreadable(source) }
 }
 
-/// One line of `/proc/self/mounts`.
-struct Mount<'a> {
-    device: Cow<'a, [u8]>,
-    point: Cow<'a, [u8]>,
-    kind: &'a str,
-}
-
 /// The mount points worth asking, each file system once, in the order of their names.
-fn select(mounts: &[u8]) -> Vec<PathBuf> {
+fn select(mountinfo: &[u8]) -> Vec<PathBuf> {
     // What is mounted later covers what was there before.
-    let visible: HashMap<Vec<u8>, Mount<'_>> =
-        mounts.split(|byte| *byte == b'\n').filter_map(parse_line).map(|mount| (mount.point.to_vec(), mount)).collect();
+    let visible: HashMap<PathBuf, MountInfo> = mountinfo
+        .split(|byte| *byte == b'\n')
+        .filter_map(parse_line)
+        .map(|mount| (mount.mount_point.clone(), mount))
+        .collect();
 
     let mut points = Vec::new();
-    let mut by_device: HashMap<&[u8], &[u8]> = HashMap::new();
+    let mut by_device: HashMap<&str, &Path> = HashMap::new();
     for mount in visible.values().filter(|mount| is_local(mount)) {
-        if mount.device.starts_with(b"/dev/") || mount.kind == "zfs" {
-            let shortest = by_device.entry(&mount.device).or_insert(&mount.point);
-            *shortest = shorter(shortest, &mount.point);
+        let point = mount.mount_point.as_path();
+        if device(mount).starts_with("/dev/") || mount.fs_type == "zfs" {
+            let shortest = by_device.entry(device(mount)).or_insert(point);
+            *shortest = shorter(shortest, point);
         } else {
             // All tmpfs name the same device and are different ones.
-            points.push(mount.point.as_ref());
+            points.push(point);
         }
     }
     points.extend(by_device.into_values());
     points.sort_unstable();
-    points.into_iter().map(|point| PathBuf::from(OsStr::from_bytes(point))).collect()
+    points.into_iter().map(Path::to_owned).collect()
 }
 
 /// The shorter one; of equally long ones the first by name, so that the choice is the same every
 /// time.
-fn shorter<'a>(one: &'a [u8], other: &'a [u8]) -> &'a [u8] {
-    std::cmp::min_by_key(one, other, |point| (point.len(), *point))
+fn shorter<'a>(one: &'a Path, other: &'a Path) -> &'a Path {
+    std::cmp::min_by_key(one, other, |point| (point.as_os_str().len(), *point))
 }
 
-fn is_local(mount: &Mount<'_>) -> bool {
-    let kind = mount.kind;
+fn is_local(mount: &MountInfo) -> bool {
+    let kind = mount.fs_type.as_str();
     if REMOTE.contains(&kind) || IMAGES.contains(&kind) || kind == "fuse" || kind.starts_with("fuse.") {
         return false;
     }
-    if INTERNAL.iter().any(|folder| mount.point.starts_with(folder.as_bytes())) {
+    if INTERNAL.iter().any(|folder| mount.mount_point.starts_with(folder)) {
         return false;
     }
     // The root of a container is an overlay without a device, and still the disk its programs fill.
-    mount.device.starts_with(b"/dev/") || WITHOUT_DEVICE.contains(&kind) || mount.point.as_ref() == b"/"
+    device(mount).starts_with("/dev/") || WITHOUT_DEVICE.contains(&kind) || mount.mount_point == Path::new("/")
 }
 
-/// Device, mount point and kind of a line like `/dev/vda / ext4 rw,relatime 0 0`.
-fn parse_line(line: &[u8]) -> Option<Mount<'_>> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let (device, point, kind) = (fields.next()?, fields.next()?, fields.next()?);
-    if !point.starts_with(b"/") {
-        return None;
+/// What is mounted, as the kernel writes it: `/dev/vda`, `tmpfs`, `nas:/export`.
+fn device(mount: &MountInfo) -> &str {
+    mount.mount_source.as_deref().unwrap_or_default()
+}
+
+/// A line like `27 1 254:0 / /var rw,relatime - ext4 /dev/vda rw`, with the mount point as it is.
+///
+/// Line by line, because `MountInfos` refuses the whole file for one line that is not text, and a
+/// mount point need not be any. The crate leaves the escapes of the kernel in the mount point.
+fn parse_line(line: &[u8]) -> Option<MountInfo> {
+    let mut mount = MountInfo::from_line(&as_text(line)).ok()?;
+    let escaped = mount.mount_point.into_os_string().into_vec();
+    mount.mount_point = PathBuf::from(OsString::from_vec(unescape(&escaped)));
+    Some(mount)
+}
+
+/// A line of any bytes as text: what is beyond ASCII becomes one more `\351` to undo.
+fn as_text(line: &[u8]) -> String {
+    let mut text = String::with_capacity(line.len());
+    for byte in line {
+        if byte.is_ascii() {
+            text.push(char::from(*byte));
+        } else {
+            write!(text, "\\{byte:o}").expect("a String takes everything");
+        }
     }
-    Some(Mount { device: unescape(device), point: unescape(point), kind: std::str::from_utf8(kind).ok()? })
+    text
 }
 
 /// Undoes the kernel's `\040` for the characters that would end a field.
-fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
-    if !field.contains(&b'\\') {
-        return Cow::Borrowed(field);
-    }
+fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, tail)) = rest.split_first() {
@@ -157,7 +171,7 @@ fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
             rest = tail;
         }
     }
-    Cow::Owned(bytes)
+    bytes
 }
 
 /// The byte that a text starting with a backslash and three octal digits begins with, and what
@@ -222,11 +236,25 @@ fn reading(mount_point: &Path, space: &Space) -> Option<Reading> {
 
 #[cfg(test)]
 mod tests {
+    use procfs::FromRead;
+    use procfs::process::MountInfos;
+
     use super::*;
+
+    /// `/proc/self/mountinfo` for what `/proc/self/mounts` says, which is easier to read.
+    fn mountinfo(mounts: &str) -> String {
+        let line_of = |line: &str| {
+            let mut fields = line.split(' ');
+            let mut next = || fields.next().expect("each line has six fields");
+            let (device, point, kind, options) = (next(), next(), next(), next());
+            format!("27 1 254:0 / {point} rw shared:1 - {kind} {device} {options}\n")
+        };
+        mounts.lines().map(line_of).collect()
+    }
 
     #[track_caller]
     fn expect_selected(mounts: &str, expected: &[&str]) {
-        let selected = select(mounts.as_bytes());
+        let selected = select(mountinfo(mounts).as_bytes());
         assert_eq!(selected, expected.iter().map(PathBuf::from).collect::<Vec<_>>());
     }
 
@@ -279,17 +307,33 @@ mod tests {
 
     #[test]
     fn spaces_and_backslashes_in_a_path_are_restored_once() {
-        let unescaped = |text: &str| String::from_utf8(unescape(text.as_bytes()).into_owned()).unwrap();
+        let unescaped = |text: &str| String::from_utf8(unescape(text.as_bytes())).unwrap();
         assert_eq!(unescaped(r"/mnt/a\040b\011c\012d\043e"), "/mnt/a b\tc\nd#e");
         assert_eq!(unescaped(r"/mnt/a\134040b"), r"/mnt/a\040b");
         assert_eq!(unescaped(r"/mnt/\9\04\400\+12\"), r"/mnt/\9\04\400\+12\");
     }
 
     #[test]
+    fn the_names_in_a_captured_mountinfo_are_those_of_the_folders() {
+        let selected = select(include_bytes!("../testdata/mountinfo"));
+        let expected = [&b"/"[..], b"/dev/shm", b"/mnt/a\\040b", b"/mnt/caf\xc3\xa9 1", b"/mnt/caf\xe9 2"];
+        assert_eq!(selected, expected.map(|point| PathBuf::from(OsString::from_vec(point.to_vec()))));
+    }
+
+    #[test]
     fn lines_that_make_no_sense_are_left_out() {
-        let mounts = b"\n\n/dev/sda1\n/dev/sda1 /\n/dev/sda1 none swap sw 0 0\n/dev/sdb1 /caf\xe9 ext4 rw 0 0\n/dev/sdc1 /x \xff rw\n";
-        let selected = select(mounts);
-        assert_eq!(selected, [PathBuf::from(OsStr::from_bytes(b"/caf\xe9"))]);
+        let mountinfo = b"\n\n27 1 8:1\n27 1 8:1 / /a rw - ext4\n27 1 8:1 / /b rw ext4 /dev/sdb rw\n\
+                          27 1 8:1 / /caf\xe9 rw - ext4 /dev/sdc rw\n";
+        let selected = select(mountinfo);
+        assert_eq!(selected, [PathBuf::from(OsString::from_vec(b"/caf\xe9".to_vec()))]);
+    }
+
+    /// Why the lines are separated and unescaped here.
+    #[test]
+    fn the_crate_refuses_what_is_not_text_and_leaves_the_escapes() {
+        assert!(MountInfos::from_read(&b"27 1 8:1 / /caf\xe9 rw - ext4 /dev/sdc rw\n"[..]).is_err());
+        let mount = MountInfo::from_line(r"27 1 8:1 / /a\040b rw - ext4 /dev/sdc rw").unwrap();
+        assert_eq!(mount.mount_point, Path::new(r"/a\040b"));
     }
 
     const DISK: Space = Space { total: 1000, unused: 250, available: 200, inodes: 80, inodes_unused: 20 };

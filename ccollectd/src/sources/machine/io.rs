@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use procfs::DiskStat;
+
 use super::rates::Rates;
 use crate::sources::Reading;
 
@@ -50,16 +52,19 @@ fn reading((name, [read_bytes, write_bytes, reads, writes, busy_ms]): (String, [
     Reading::new("io", &name, values)
 }
 
-/// The name and counters of a line: major, minor, name, then eleven or more numbers.
+/// The name and counters of a device.
+///
+/// Line by line, because `DiskStats` refuses the whole file for one line that makes no sense.
 fn parse_line(line: &str) -> Option<(String, Counters)> {
-    let mut fields = line.split_ascii_whitespace().skip(2);
-    let name = fields.next()?.to_owned();
-    let numbers: Vec<u64> = fields.map_while(|field| field.parse().ok()).collect();
-    let &[reads, _, sectors_read, _, writes, _, sectors_written, _, _, busy_ms, ..] = numbers.as_slice() else {
-        return None;
-    };
-    let bytes = |sectors: u64| sectors.checked_mul(SECTOR_BYTES);
-    Some((name, [bytes(sectors_read)?, bytes(sectors_written)?, reads, writes, busy_ms]))
+    let disk = DiskStat::from_line(line).ok()?;
+    let counters = [
+        disk.sectors_read.checked_mul(SECTOR_BYTES)?,
+        disk.sectors_written.checked_mul(SECTOR_BYTES)?,
+        disk.reads,
+        disk.writes,
+        disk.time_in_progress,
+    ];
+    Some((disk.name, counters))
 }
 
 fn is_memory_or_loop(name: &str) -> bool {
@@ -85,6 +90,8 @@ fn is_partition(name: &str, names: &HashSet<String>) -> bool {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use procfs::{DiskStats, FromRead};
 
     use super::*;
 
@@ -142,5 +149,13 @@ mod tests {
             assert_eq!(parse_line(line), None, "{line}");
         }
         assert_eq!(parse_line(&format!("8 0 sda 1 0 {} 1 0 0 0 0 0 1 1", u64::MAX)), None);
+    }
+
+    /// Why the lines are separated here.
+    #[test]
+    fn the_crate_refuses_all_devices_for_the_sake_of_one() {
+        let text = "8 0 sda 1 0 8 1 0 0 0 0 0 1 1\n8 1 sda1 1 2 3 4\n";
+        assert!(DiskStats::from_read(text.as_bytes()).is_err());
+        assert_eq!(text.lines().filter_map(parse_line).count(), 1);
     }
 }

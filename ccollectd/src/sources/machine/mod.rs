@@ -1,9 +1,9 @@
 //! The numbers of the machine itself: processors, memory, disks, network, pressure.
 //!
-//! Everything comes from text files of the kernel. They are parsed here and not by a crate, because
-//! the parsers at hand refuse a whole file for one line they do not know, and a monitor that goes
-//! blind after a kernel update is worse than one that lacks a number. A line that makes no sense
-//! costs only itself; a file that cannot be read costs only its own part, and that is logged once.
+//! Everything comes from text files of the kernel, parsed by the crate `procfs`; what the numbers
+//! mean is decided here. Where the crate takes single lines (disks, mounts, pressure) it gets them,
+//! because then a line that makes no sense costs only itself. A file that cannot be read, or that
+//! the crate refuses, costs only its own part, and that is logged once.
 //!
 //! Reading and computing are apart: [`Proc`] reads, each part gets a text (and, for rates, the
 //! instant at which it was read) and remembers the counters it needs. The file systems are asked by
@@ -23,6 +23,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Instant;
+
+use procfs::ProcError;
 
 pub(crate) use disk::Disks;
 
@@ -61,22 +63,18 @@ impl Machine {
     pub(crate) fn read_kernel(&mut self, now: Instant) -> Vec<Reading> {
         let mut pass = Pass::default();
 
-        let mut scheduler = None;
+        let mut scheduler = system::Scheduler::default();
         pass.add(self.proc.parse("stat", |text| {
-            scheduler = Some(system::Scheduler::parse(text));
-            self.cpu.advance(text)
+            let stat = cpu::parse(text)?;
+            scheduler = system::Scheduler::from(&stat);
+            Ok(self.cpu.advance(text, &stat))
         }));
-        pass.add(self.proc.parse("loadavg", |text| {
-            let cores = scheduler.map_or(0, |scheduler| scheduler.cores);
-            system::load_average(text, cores)
-        }));
+        pass.add(self.proc.parse("loadavg", |text| system::load_average(text, scheduler.cores)));
         pass.add(self.proc.parse("uptime", system::uptime));
-        if let Some(scheduler) = scheduler {
-            pass.add(self.proc.count_processes().map(|total| system::processes(total, scheduler)));
-        }
+        pass.add(self.proc.count_processes().map(|total| system::processes(total, scheduler)));
         pass.add(self.proc.parse("meminfo", memory::readings));
         pass.add(self.proc.parse("diskstats", |text| Ok(self.io.advance(now, text))));
-        pass.add(self.proc.parse("net/dev", |text| Ok(self.network.advance(now, text))));
+        pass.add(self.proc.parse("net/dev", |text| self.network.advance(now, text)));
         for (file, unit) in pressure::FILES {
             // Pressure is a choice made when the kernel is built or started; its absence is no
             // news.
@@ -95,18 +93,20 @@ struct Proc {
 }
 
 impl Proc {
-    fn parse<T>(&self, file: &'static str, parse: impl FnOnce(&str) -> Result<T, Missing>) -> Result<T, Fault> {
+    fn parse<T>(&self, file: &'static str, parse: impl FnOnce(&str) -> Result<T, Why>) -> Result<T, Fault> {
         let path = self.root.join(file);
-        // Names of devices are bytes. Losing a strange one is better than losing the file.
-        let text = fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        match text.map(|text| parse(&text)) {
-            Ok(Ok(parsed)) => Ok(parsed),
-            Ok(Err(missing)) => Err(Fault { what: path.display().to_string(), why: Why::Missing(missing) }),
-            Err(source) => Err(Fault { what: path.display().to_string(), why: Why::Unreadable(source) }),
-        }
+        // Names of devices are bytes, and the crate refuses a file that is not text. Losing a
+        // strange name is better than losing the file.
+        fs::read(&path)
+            .map_err(Why::from)
+            .and_then(|bytes| parse(&String::from_utf8_lossy(&bytes)))
+            .map_err(|why| Fault { what: path.display().to_string(), why })
     }
 
     /// The number of processes, which no file tells: `/proc/loadavg` counts threads.
+    ///
+    /// Without `procfs::process::all_processes`, which opens each process it lists: that takes five
+    /// times as long, and with some hundred processes longer than all the rest of a reading.
     fn count_processes(&self) -> Result<usize, Fault> {
         let entries = fs::read_dir(&self.root)
             .map_err(|source| Fault { what: self.root.display().to_string(), why: Why::Unreadable(source) })?;
@@ -131,15 +131,22 @@ struct Fault {
 enum Why {
     #[error("{0}")]
     Missing(#[from] Missing),
+    #[error("{}", in_one_line(.0))]
+    Refused(#[from] ProcError),
     /// Where the kernel may lack the file by choice, `NotFound` and `Unsupported` are no fault.
     #[error("{0}")]
     Unreadable(#[from] std::io::Error),
 }
 
+/// The crate begins a new line in its messages, which a log must not.
+fn in_one_line(error: &ProcError) -> String {
+    error.to_string().replace('\n', ": ")
+}
+
 impl Fault {
     fn is_absence(&self) -> bool {
         match &self.why {
-            Why::Missing(_) => false,
+            Why::Missing(_) | Why::Refused(_) => false,
             // With `psi=0` the files are there and reading them says "operation not supported".
             Why::Unreadable(error) => {
                 matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unsupported)
@@ -216,9 +223,16 @@ fn percentage(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { 100.0 * number(part) / number(whole) }
 }
 
-/// A number of the kernel's texts that is neither negative nor infinite.
-fn decimal(text: &str) -> Option<f64> {
-    text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0)
+/// A number that the kernel prints with two decimals and the crate rounds to an `f32`, as printed.
+///
+/// Without this, a load of 0.05 would be published as 0.05000000074505806.
+fn hundredths(rounded: f32) -> f64 {
+    (f64::from(rounded) * 100.0).round() / 100.0
+}
+
+/// Whether a number can be one of the kernel's; the crate also takes `nan`, `inf` and `-1`.
+fn is_plausible(number: f64) -> bool {
+    number.is_finite() && number >= 0.0
 }
 
 #[cfg(test)]

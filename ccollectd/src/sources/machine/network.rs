@@ -3,6 +3,10 @@
 
 use std::time::Instant;
 
+use procfs::FromRead;
+use procfs::net::{DeviceStatus, InterfaceDeviceStatus};
+
+use super::Why;
 use super::rates::Rates;
 use crate::sources::Reading;
 
@@ -16,11 +20,29 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// Takes `/proc/net/dev`; returns the rates of every interface, the loopback included.
-    pub(super) fn advance(&mut self, now: Instant, dev: &str) -> Vec<Reading> {
-        let counters = dev.lines().filter_map(parse_line).collect();
-        self.rates.advance(now, counters).into_iter().map(reading).collect()
+    /// Takes `/proc/net/dev`; returns the rates of every interface, the loopback included, in the
+    /// order of their names.
+    pub(super) fn advance(&mut self, now: Instant, dev: &str) -> Result<Vec<Reading>, Why> {
+        let interfaces = InterfaceDeviceStatus::from_read(dev.as_bytes())?.0;
+        let mut counters: Vec<(String, Counters)> = interfaces.into_values().map(named_counters).collect();
+        counters.sort_unstable();
+        let rates = self.rates.advance(now, counters);
+        Ok(rates.into_iter().map(reading).collect())
     }
+}
+
+fn named_counters(interface: DeviceStatus) -> (String, Counters) {
+    let counters = [
+        interface.recv_bytes,
+        interface.recv_packets,
+        interface.recv_errs,
+        interface.recv_drop,
+        interface.sent_bytes,
+        interface.sent_packets,
+        interface.sent_errs,
+        interface.sent_drop,
+    ];
+    (interface.name, counters)
 }
 
 fn reading((name, rates): (String, [f64; 8])) -> Reading {
@@ -38,35 +60,22 @@ fn reading((name, rates): (String, [f64; 8])) -> Reading {
     Reading::new("network", &name, values)
 }
 
-/// The name and counters of a line. The two lines of headings hold no numbers and fall out by
-/// themselves.
-fn parse_line(line: &str) -> Option<(String, Counters)> {
-    // Old kernels print no space after the colon, and aliases have one in their name.
-    let (name, fields) = line.rsplit_once(':')?;
-    let numbers: Vec<u64> = fields.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
-    let (received, sent) = (numbers.get(..4)?, numbers.get(8..12)?);
-    let mut counters = Counters::default();
-    for (counter, number) in counters.iter_mut().zip(received.iter().chain(sent)) {
-        *counter = *number;
-    }
-    Some((name.trim().to_owned(), counters))
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
 
+    const HEADINGS: &str = "Inter-|   Receive  |  Transmit\n face |bytes packets errs drop|bytes packets errs drop\n";
+
     #[test]
     fn both_directions_have_their_own_rates() {
         let start = Instant::now();
         let mut network = Network::default();
-        let heading = "Inter-|   Receive  |  Transmit\n face |bytes packets errs drop|bytes packets errs drop\n";
-        let before = format!("{heading}  eth0: 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n");
-        let after = format!("{heading}  eth0:2000 20 2 4 9 9 9 9 4000 40 6 8 9 9 9 9\n");
-        assert_eq!(network.advance(start, &before), []);
-        let readings = network.advance(start + Duration::from_secs(2), &after);
+        let before = format!("{HEADINGS}  eth0: 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n");
+        let after = format!("{HEADINGS}  eth0: 2000 20 2 4 9 9 9 9 4000 40 6 8 9 9 9 9\n");
+        assert_eq!(network.advance(start, &before).unwrap(), []);
+        let readings = network.advance(start + Duration::from_secs(2), &after).unwrap();
         assert_eq!(
             readings[0].values,
             [
@@ -84,15 +93,22 @@ mod tests {
 
     #[test]
     fn the_name_of_an_interface_may_hold_a_colon_or_a_dot() {
-        let line = "eth0.100:1: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0";
-        assert_eq!(parse_line(line), Some(("eth0.100:1".to_owned(), [1, 2, 3, 4, 5, 6, 7, 8])));
+        let start = Instant::now();
+        let mut network = Network::default();
+        let text = format!("{HEADINGS}eth0.100:1: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0\n");
+        network.advance(start, &text).unwrap();
+        let readings = network.advance(start + Duration::from_secs(1), &text).unwrap();
+        assert_eq!(readings[0].unit, "eth0.100:1");
     }
 
     #[test]
-    fn lines_that_make_no_sense_are_left_out() {
-        for line in ["", "eth0", "eth0:", "eth0: 1 2 3", "eth0: 1 2 3 4 0 0 0 0 5 6 7", "eth0: a b c d e f g h i j k l"]
+    fn a_file_that_makes_no_sense_is_refused() {
+        for line in
+            ["eth0", "eth0:", "eth0: 1 2 3", "eth0: 1 2 3 4 0 0 0 0 5 6 7", "eth0: a b c d e f g h i j k l m n o p"]
         {
-            assert_eq!(parse_line(line), None, "{line}");
+            let text = format!("{HEADINGS}{line}\n");
+            let answer = Network::default().advance(Instant::now(), &text);
+            assert!(answer.is_err(), "{line}");
         }
     }
 }

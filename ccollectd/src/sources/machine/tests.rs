@@ -61,10 +61,10 @@ fn rates_begin_with_the_second_reading() {
         "memory:physical",
         "memory:swap",
         "io:vda",
-        "network:lo",
+        "network:eth0",
         "network:ifb0",
         "network:ifb1",
-        "network:eth0",
+        "network:lo",
         "pressure:cpu",
         "pressure:memory",
         "pressure:io",
@@ -119,7 +119,7 @@ fn any_bytes_at_all_are_survived() {
         let text = String::from_utf8_lossy(bytes);
         let now = start + Duration::from_secs(second);
         match name {
-            "stat" => drop((machine.cpu.advance(&text), system::Scheduler::parse(&text))),
+            "stat" => drop(cpu::parse(&text).map(|stat| machine.cpu.advance(&text, &stat))),
             "loadavg" => drop(system::load_average(&text, 2)),
             "uptime" => drop(system::uptime(&text)),
             "meminfo" => drop(memory::readings(&text)),
