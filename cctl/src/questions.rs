@@ -28,7 +28,7 @@ pub(crate) fn ask<T: Show + DeserializeOwned>(
 pub(crate) fn last_value(global: &Global, out: Out, request: &Request) -> Result<Outcome, Failure> {
     let mut daemon = Daemon::new("cprocessd", &global.run.join("query"), global.timeout);
     let answer = block_on(daemon.ask(request))?;
-    let rows: Vec<ValueRow> = read(answer.clone())?;
+    let rows: Vec<ValueRow> = read(&answer)?;
     if global.json || !rows.is_empty() {
         print::<Vec<ValueRow>>(global, out, answer)?;
     }
@@ -51,7 +51,7 @@ pub(crate) fn events(global: &Global, out: Out, after: Option<u64>, limit: Optio
 }
 
 async fn last_events(daemon: &mut Daemon, limit: u64) -> Result<Value, Failure> {
-    let health: Health = read(daemon.ask(&Request::query("health")).await?)?;
+    let health: Health = read(&daemon.ask(&Request::query("health")).await?)?;
     let mut after = health.head_seq.saturating_sub(limit);
     loop {
         let request = Request { after: Some(after), limit: Some(limit), ..Request::query("events") };
@@ -102,9 +102,9 @@ fn author() -> String {
 fn print<T: Show + DeserializeOwned>(global: &Global, out: Out, answer: Value) -> Result<T, Failure> {
     if global.json {
         put(&crate::text::json_line(&to_json(answer.clone())))?;
-        return read(answer);
+        return read(&answer);
     }
-    let answer: T = read(answer)?;
+    let answer: T = read(&answer)?;
     put(&answer.show(out.ink()))?;
     Ok(answer)
 }
