@@ -52,8 +52,8 @@ async fn serve(
     })
 }
 
-fn list(rows: &Value) -> Result<Answer, ErrorBody> {
-    Ok(Answer::list(rows.as_array().expect("rows")))
+fn list(rows: &Value) -> Answer {
+    Answer::list(rows.as_array().expect("rows"))
 }
 
 fn host(name: &str, state: &str, open: u64) -> Value {
@@ -119,18 +119,18 @@ async fn the_exit_code_says_whether_something_is_wrong() {
         let check =
             json!({"host": "web1", "service": "port", "unit": "www", "state": state, "since": 0, "text": "\u{1b}[2J"});
         match request.query.as_deref() {
-            Some("server-list") => list(&json!([host("web1", state, 0)])),
-            Some("service-list") => list(&json!([check])),
+            Some("server-list") => Ok(list(&json!([host("web1", state, 0)]))),
+            Some("service-list") => Ok(list(&json!([check]))),
             Some("server-status") => Ok(Answer::whole(
                 &json!({"server": host("web1", "up", 0), "services": [check], "incidents": [], "values": []}),
             )),
-            Some("down-list") if quiet => list(&json!([])),
-            Some("down-list") => list(&json!([{"incident": "01234567-89ab-cdef-0123-456789abcdef",
+            Some("down-list") if quiet => Ok(list(&json!([]))),
+            Some("down-list") => Ok(list(&json!([{"incident": "01234567-89ab-cdef-0123-456789abcdef",
                 "address": "web1!port:www", "rule": "check", "severity": "ERR", "since": 0, "text": "refused",
-                "acked": false, "silenced": false, "unreachable": false}])),
+                "acked": false, "silenced": false, "unreachable": false}]))),
             Some("alarm-list") => {
-                list(&json!([{"name": "disk", "rule": "r", "severity": "ERR", "matches": 1, "active": [
-                {"address": "web1!machine.disk:/.free", "open": !quiet, "since": 0, "value": 1.5}]}]))
+                Ok(list(&json!([{"name": "disk", "rule": "r", "severity": "ERR", "matches": 1, "active": [
+                {"address": "web1!machine.disk:/.free", "open": !quiet, "since": 0, "value": 1.5}]}])))
             }
             _ => Err(ErrorBody::new(ErrorCode::UnknownRequest, "no such question")),
         }
@@ -163,7 +163,7 @@ async fn json_is_the_answer_itself_also_what_this_cctl_does_not_know() {
     let answer = rows.clone();
     let _server = serve(dir.path(), "query", move |request| match request.pattern.as_deref() {
         Some("web*") => Ok(Answer::list(&answer)),
-        _ => list(&json!([])),
+        _ => Ok(list(&json!([]))),
     })
     .await;
     let (code, stdout, _) = run(dir.path(), &["last-value", "web*", "--json"]).await;
@@ -483,8 +483,8 @@ async fn daemons_do_not_outlive_a_demo_that_is_killed() {
     child.kill().await.expect("killed");
     let deadline = Instant::now() + PATIENCE;
     // A dead process that nobody waited for still has its folder, but no command line.
-    let lives = |process: &PathBuf| std::fs::read(process.join("cmdline")).is_ok_and(|line| !line.is_empty());
-    while pids.iter().any(lives) {
+    let is_running = |process: &PathBuf| std::fs::read(process.join("cmdline")).is_ok_and(|line| !line.is_empty());
+    while pids.iter().any(is_running) {
         assert!(Instant::now() < deadline, "a daemon lives on");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
