@@ -6,6 +6,7 @@
 //! memory.
 
 use crate::keeper::{Keeper, Limits, Now, Output, Row};
+use crate::sources::plugins::{self, value_bytes};
 use crate::store;
 use common::address::{CheckAddress, HostName, Name, Unit};
 use common::counters::Counters;
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant};
 
 /// What waits for a disk that fails. Beyond it the oldest is dropped and counted: the newest says more about now.
 const MAX_WAITING: usize = 10_000;
+/// The same in bytes of memory, since an event may carry a large attachment.
+const MAX_WAITING_BYTES: usize = 32 << 20;
 /// Between two attempts to write to a disk that failed.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// A batch is cut here: far below the largest message (4 MiB), also if it holds the largest sample (256 KiB).
@@ -46,8 +49,9 @@ struct Failing {
 /// What is to be written with the next commit.
 #[derive(Debug, Default)]
 struct Waiting {
-    /// At most [`MAX_WAITING`].
+    /// At most [`MAX_WAITING`] and [`MAX_WAITING_BYTES`].
     entries: VecDeque<Entry>,
+    bytes: usize,
     /// The newest row of each check, or that it has none any more. No more than there are checks.
     rows: BTreeMap<(Name, Unit), Option<Row>>,
     inventory: Option<String>,
@@ -131,7 +135,7 @@ impl Feed {
                     self.waiting.rows.insert((service, unit), None);
                 }
                 Output::Refused(reason) => {
-                    if self.counters.count(crate::sources::plugins::SOCKET, reason) {
+                    if self.counters.count(plugins::SOCKET, reason) {
                         tracing::warn!("a plugin's report was refused: {reason}; more of this is only counted");
                     }
                 }
@@ -208,17 +212,22 @@ impl Feed {
 
     /// The last words: journals the goodbye with all that still waits, and sends what is queued.
     pub(crate) async fn close(mut self, now: Instant, goodbye: Alive) {
-        self.wait(Entry::Alive(Box::new(goodbye)));
+        self.wait(Entry::Alive(Box::new(goodbye.clone())));
         if !self.write(now) {
             tracing::error!("{} entries are lost, since the disk fails", self.waiting.entries.len());
+            self.publish(&format!("alive.{}!", self.host), encode(&goodbye));
         }
         self.publisher.close().await;
     }
 
     fn wait(&mut self, entry: Entry) {
-        self.waiting.entries.push_back(entry);
-        if self.waiting.entries.len() > MAX_WAITING {
-            self.waiting.entries.pop_front();
+        let waiting = &mut self.waiting;
+        waiting.bytes += entry.bytes();
+        waiting.entries.push_back(entry);
+        while (waiting.entries.len() > MAX_WAITING || waiting.bytes > MAX_WAITING_BYTES)
+            && let Some(oldest) = waiting.entries.pop_front()
+        {
+            waiting.bytes -= oldest.bytes();
             self.counters.count("journal", "dropped");
         }
     }
@@ -299,6 +308,19 @@ impl Waiting {
 }
 
 impl Entry {
+    /// About what it takes in memory.
+    fn bytes(&self) -> usize {
+        match self {
+            Entry::Check(check) => size_of::<Check>() + check.text.len(),
+            Entry::Event(event) => {
+                size_of::<LogEvent>() + event.text.len() + event.data.as_ref().map_or(0, value_bytes)
+            }
+            Entry::Alive(alive) => {
+                size_of::<Alive>() + alive.addresses.as_ref().map_or(0, Vec::len) * size_of::<CheckAddress>()
+            }
+        }
+    }
+
     /// Its topic, and its bytes with the place it gets.
     fn stamped(&self, host: &HostName, epoch: &Epoch, seq: u64) -> (String, Vec<u8>) {
         let origin = Some(Origin { host: host.clone(), epoch: epoch.clone(), seq });
@@ -472,6 +494,25 @@ mod tests {
         }
         assert_eq!(rig.feed.waiting.entries.len(), MAX_WAITING);
         assert_eq!(rig.counters.snapshot()["journal.dropped"], 5);
+
+        let event = |bytes: usize| LogEvent {
+            host: goodbye.host.clone(),
+            from: goodbye.host.clone(),
+            service: "app".parse().expect("a name"),
+            unit: "".parse().expect("a unit"),
+            time: UnixMillis(0),
+            severity: common::severity::Severity::Info,
+            text: String::new(),
+            data: Some(rmpv::Value::Binary(vec![0; bytes])),
+            epoch: None,
+            seq: None,
+            origin: None,
+        };
+        for _ in 0..10 {
+            rig.feed.wait(Entry::Event(Box::new(event(MAX_WAITING_BYTES / 4))));
+        }
+        assert_eq!(rig.feed.waiting.entries.len(), 3);
+        assert_eq!(rig.feed.waiting.bytes, rig.feed.waiting.entries.iter().map(Entry::bytes).sum::<usize>());
     }
 
     #[tokio::test(flavor = "multi_thread")]

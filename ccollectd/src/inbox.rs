@@ -2,7 +2,7 @@
 
 use crate::config::Fixed;
 use crate::scheduler::Observation;
-use crate::sources::plugins::{self, Report};
+use crate::sources::plugins::{self, Received, Report};
 use bytes::Bytes;
 use common::counters::Counters;
 use common::socket::{Puller, Responder, Route};
@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// Observations and reports each wait here while the disk is waited for. Beyond it sources and, through their sockets,
-/// local programs wait: nothing is dropped.
+/// local programs wait: nothing is dropped. Reports have a bound in bytes too.
 const MAX_WAITING: usize = 1000;
 /// How late a silence may be noticed.
 const TICK: Duration = Duration::from_millis(200);
@@ -83,9 +83,9 @@ pub(crate) struct Question {
 pub(crate) struct Inbox {
     observer: mpsc::Sender<Observation>,
     observations: mpsc::Receiver<Observation>,
-    reports: mpsc::Receiver<Report>,
+    reports: mpsc::Receiver<Received>,
     /// Takes in reports; without plugins, what keeps `reports` open.
-    receiver: Result<JoinHandle<()>, mpsc::Sender<Report>>,
+    receiver: Result<JoinHandle<()>, mpsc::Sender<Received>>,
     feed_questions: Responder,
     own_questions: Responder,
     tick: Interval,
@@ -134,12 +134,17 @@ impl Inbox {
 
     /// Waits for the next thing. Nothing is preferred, so that no flood of one kind starves the others.
     pub(crate) async fn next(&mut self) -> Result<Wake, Fatal> {
-        let mut batch = Batch::default();
+        let (mut observations, mut received) = (Vec::new(), Vec::new());
         tokio::select! {
-            _ = self.observations.recv_many(&mut batch.observations, MAX_WAITING) => Ok(Wake::Input(batch)),
-            n = self.reports.recv_many(&mut batch.reports, MAX_WAITING) => match n {
+            _ = self.observations.recv_many(&mut observations, MAX_WAITING) => {
+                Ok(Wake::Input(Batch { observations, reports: Vec::new() }))
+            }
+            n = self.reports.recv_many(&mut received, MAX_WAITING) => match n {
                 0 => Err(Fatal::Other(format!("socket {} is lost", plugins::SOCKET))),
-                _ => Ok(Wake::Input(batch)),
+                _ => {
+                    let reports = received.into_iter().map(Received::take).collect();
+                    Ok(Wake::Input(Batch { observations: Vec::new(), reports }))
+                }
             },
             question = self.feed_questions.recv() => {
                 let (route, frame) = question?;
@@ -183,9 +188,9 @@ impl Inbox {
             batch.observations.push(observation);
         }
         while batch.reports.len() < MAX_WAITING
-            && let Ok(report) = self.reports.try_recv()
+            && let Ok(received) = self.reports.try_recv()
         {
-            batch.reports.push(report);
+            batch.reports.push(received.take());
         }
         batch
     }

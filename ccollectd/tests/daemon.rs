@@ -116,6 +116,15 @@ impl Daemon {
         }
     }
 
+    /// Waits for a line in the log.
+    async fn says(&self, text: &str) {
+        let begin = Instant::now();
+        while !std::fs::read_to_string(self.dir.path().join("log")).is_ok_and(|log| log.contains(text)) {
+            assert!(begin.elapsed() < PATIENCE, "{text:?} was never logged");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     async fn journal(&mut self) -> Vec<Value> {
         let request = Request { after: Some(0), ..Request::query("events") };
         let page: EventsPage<Value> = ask_for(&mut self.questions, &request, PATIENCE).await.expect("an answer");
@@ -165,7 +174,8 @@ fn command(dir: &Path) -> Command {
 }
 
 fn spawn(dir: &Path) -> Child {
-    command(dir).spawn().expect("started")
+    let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).expect("a log");
+    command(dir).stderr(log).spawn().expect("started")
 }
 
 fn exit_code(command: &mut Command) -> Option<i32> {
@@ -325,8 +335,13 @@ async fn a_reload_swaps_what_is_watched_and_a_bad_file_swaps_nothing() {
 
     write_config(daemon.dir.path(), "[[port]]\nname = \"new\"");
     daemon.signal(Signal::SIGHUP);
+    daemon.says("the configuration stays as it was").await;
+    daemon.says("address").await;
+    let watched = &daemon.snapshot().await.hosts[0].inventory;
+    assert_eq!(*watched, ["h!port:old".parse().expect("an address")]);
     write_config(daemon.dir.path(), &port("new", &address));
     daemon.signal(Signal::SIGHUP);
+    daemon.says("the configuration was read again").await;
     let new: CheckAddress = "h!port:new".parse().expect("an address");
     let watched: Alive = feed.first("alive.h!", |alive: &Alive| alive.addresses == Some(vec![new.clone()])).await;
     assert!(watched.seq.is_some());

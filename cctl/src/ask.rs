@@ -81,8 +81,8 @@ impl Daemon {
 }
 
 /// The answer as what it should be.
-pub(crate) fn read<T: DeserializeOwned>(answer: Value) -> Result<T, Failure> {
-    rmpv::ext::from_value(answer).map_err(|error| Failure::Other(format!("the answer is not understood: {error}")))
+pub(crate) fn read<T: DeserializeOwned>(answer: &Value) -> Result<T, Failure> {
+    query::from_value(answer).map_err(|error| Failure::Other(format!("the answer is not understood: {error}")))
 }
 
 /// Runs the few sockets of a command on this thread.

@@ -21,16 +21,16 @@ pub(crate) fn ask<T: Show + DeserializeOwned>(
 ) -> Result<Outcome, Failure> {
     let mut daemon = Daemon::new("cprocessd", &global.run.join("query"), global.timeout);
     let answer = block_on(daemon.ask(request))?;
-    Ok(print::<T>(global, out, answer)?.outcome())
+    Ok(print::<T>(global, out, &answer)?.outcome())
 }
 
 /// The last values; it is an error if there are none, so that a script notices a wrong pattern.
 pub(crate) fn last_value(global: &Global, out: Out, request: &Request) -> Result<Outcome, Failure> {
     let mut daemon = Daemon::new("cprocessd", &global.run.join("query"), global.timeout);
     let answer = block_on(daemon.ask(request))?;
-    let rows: Vec<ValueRow> = read(answer.clone())?;
+    let rows: Vec<ValueRow> = read(&answer)?;
     if global.json || !rows.is_empty() {
-        print::<Vec<ValueRow>>(global, out, answer)?;
+        print::<Vec<ValueRow>>(global, out, &answer)?;
     }
     match (rows.is_empty(), &request.pattern) {
         (true, Some(pattern)) => Err(Failure::Other(format!("no value matches {pattern}"))),
@@ -47,11 +47,11 @@ pub(crate) fn events(global: &Global, out: Out, after: Option<u64>, limit: Optio
             None => last_events(&mut daemon, limit.unwrap_or(LAST_EVENTS)).await,
         }
     })?;
-    Ok(print::<EventsPage<Event>>(global, out, answer)?.outcome())
+    Ok(print::<EventsPage<Event>>(global, out, &answer)?.outcome())
 }
 
 async fn last_events(daemon: &mut Daemon, limit: u64) -> Result<Value, Failure> {
-    let health: Health = read(daemon.ask(&Request::query("health")).await?)?;
+    let health: Health = read(&daemon.ask(&Request::query("health")).await?)?;
     let mut after = health.head_seq.saturating_sub(limit);
     loop {
         let request = Request { after: Some(after), limit: Some(limit), ..Request::query("events") };
@@ -69,7 +69,7 @@ async fn last_events(daemon: &mut Daemon, limit: u64) -> Result<Value, Failure> 
 pub(crate) fn health(global: &Global, out: Out, name: &str) -> Result<Outcome, Failure> {
     let mut daemon = Daemon::new(name, &global.run.join(format!("{name}.sock")), global.timeout);
     let answer = block_on(daemon.ask(&Request::query("health")))?;
-    Ok(print::<Health>(global, out, answer)?.outcome())
+    Ok(print::<Health>(global, out, &answer)?.outcome())
 }
 
 /// Orders cprocessd to forget what matches.
@@ -82,7 +82,7 @@ pub(crate) fn forget(global: &Global, out: Out, pattern: &str) -> Result<Outcome
         ..Request::order("forget")
     };
     let answer = block_on(daemon.ask(&order))?;
-    let forgotten = print::<Forgotten>(global, out, answer)?;
+    let forgotten = print::<Forgotten>(global, out, &answer)?;
     if !forgotten.unreached.is_empty() {
         notice(&format!("could not tell {}: what is still reported there comes back", forgotten.unreached.join(", ")));
     }
@@ -99,7 +99,7 @@ fn author() -> String {
 
 /// Prints the answer as JSON or as a table. The JSON comes first and is the answer itself, also the part of it that
 /// this cctl does not know.
-fn print<T: Show + DeserializeOwned>(global: &Global, out: Out, answer: Value) -> Result<T, Failure> {
+fn print<T: Show + DeserializeOwned>(global: &Global, out: Out, answer: &Value) -> Result<T, Failure> {
     if global.json {
         put(&crate::text::json_line(&to_json(answer.clone())))?;
         return read(answer);

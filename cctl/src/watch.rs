@@ -9,7 +9,7 @@ use crate::resume::{self, ResumeError};
 use crate::text::json_line;
 use common::counters::Counters;
 use common::message::{Event, Health, Request, decode_batch};
-use common::query::to_json;
+use common::query::{from_value, to_json};
 use common::severity::Severity;
 use common::startup::Signals;
 use common::subscriber::{Cursor, Delivery, Publication, Start, follow};
@@ -109,7 +109,7 @@ async fn begin(global: &Global, watch: &Watch, sink: &Sink) -> Result<(Cursor, u
     let mut waiting = false;
     let health: Health = loop {
         match daemon.ask(&Request::query("health")).await {
-            Ok(answer) => break read(answer)?,
+            Ok(answer) => break read(&answer)?,
             Err(Failure::Unreachable(why)) if watch.to.is_some() => {
                 if !std::mem::replace(&mut waiting, true) {
                     notice(&format!("waiting: {why}"));
@@ -222,7 +222,7 @@ impl Sink {
         match self {
             Sink::Lines(out) => {
                 for event in events {
-                    match rmpv::ext::from_value::<Event>(event.clone()) {
+                    match from_value::<Event>(event) {
                         Ok(event) => put(&line(out.ink(), &event))?,
                         Err(error) => notice(&format!("an event is not understood: {error}")),
                     }

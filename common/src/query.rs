@@ -58,6 +58,14 @@ pub fn to_value<T: serde::Serialize>(message: &T) -> Value {
     rmpv::decode::read_value(&mut encode(message).as_slice()).expect("what we encode is MessagePack")
 }
 
+/// A value as the message it should be.
+pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, rmp_serde::decode::Error> {
+    // Not `rmpv::ext::from_value`, which takes no text for an enum.
+    let mut bytes = Vec::new();
+    rmpv::encode::write_value(&mut bytes, value).expect("a value is written into memory");
+    rmp_serde::from_slice(&bytes)
+}
+
 /// What a client sent, and how to answer it. `None` is a question of no or several frames.
 pub fn parse(frame: Option<&[u8]>) -> (Format, Result<Request, ErrorBody>) {
     let undecodable = |why: String| ErrorBody::new(ErrorCode::Undecodable, why);
@@ -244,7 +252,7 @@ pub async fn ask_for<T: DeserializeOwned>(
     timeout: Duration,
 ) -> Result<T, AskError> {
     let value = ask(requester, request, timeout).await?;
-    rmpv::ext::from_value(value).map_err(|error| AskError::BadAnswer(error.to_string()))
+    from_value(&value).map_err(|error| AskError::BadAnswer(error.to_string()))
 }
 
 /// Two pages of one answer: lists are appended, also those in a map.
@@ -372,6 +380,14 @@ mod tests {
         assert_eq!(json, "{\"data\":{\"addresses\":[\"w!port:x\"],\"unreached\":[]},\"ok\":true}\n");
         let bytes = write(Format::MessagePack, &reply);
         assert_eq!(bytes, b"\x82\xa2ok\xc3\xa4data\x82\xa9addresses\x91\xa8w!port:x\xa9unreached\x90");
+    }
+
+    #[test]
+    fn a_message_read_back_from_its_value_is_the_same() {
+        let state = crate::message::State::Up;
+        assert_eq!(to_value(&state), Value::from("up"));
+        assert_eq!(from_value::<crate::message::State>(&to_value(&state)).expect("a state"), state);
+        assert!(from_value::<crate::message::State>(&Value::from(7)).is_err());
     }
 
     #[test]

@@ -239,6 +239,7 @@ fn check_range(key: &str, value: u64, least: u64, most: u64) -> Result<(), Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::address::Address;
 
     #[track_caller]
     fn load(text: &str) -> Result<Config, String> {
@@ -254,6 +255,22 @@ mod tests {
         assert_eq!(config.feeds, [PathBuf::from("/run/cairn/feed")]);
         assert!(config.settings.rules.iter().any(|rule| rule.name == "disk full"));
         assert!(load("default_rules = false").expect("loads").settings.rules.is_empty());
+    }
+
+    #[test]
+    fn every_default_rule_looks_at_something_that_is_published() {
+        let published = [
+            "web1!machine.disk:/var.used_percentage",
+            "web1!machine.disk:/var.inodes_used_percentage",
+            "web1!machine.memory:physical.used_percentage",
+            "web1!machine.memory:swap.used_percentage",
+            "web1!machine.load_average:.5m_per_core",
+            "web1!https.certificate:www (443).days_left",
+        ];
+        let addresses: Vec<Address> = published.iter().map(|text| text.parse().expect("address")).collect();
+        for rule in load("").expect("loads").settings.rules {
+            assert!(addresses.iter().any(|address| rule.pattern.matches(address)), "{}", rule.text);
+        }
     }
 
     #[test]

@@ -140,6 +140,7 @@ impl Daemon {
         }
         let nth = store::nth(journal.db()).map_err(sqlite)?;
         let engine = Engine::new(config.settings.clone(), &feeds, saved);
+        tracing::info!("judging {}, journal {} at {}", feeds.join(", "), journal.epoch(), journal.head());
 
         let run = &config.run_dir;
         let publisher = JournaledPublisher::bind(&run.join("stream"), journal, &counters).await?;

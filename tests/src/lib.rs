@@ -46,14 +46,12 @@ pub fn wait_at_most<T>(patience: Duration, what: &str, mut condition: impl FnMut
 
 /// The folder of the built binaries.
 pub fn binaries() -> PathBuf {
-    let test = std::env::current_exe().expect("this test has a path");
-    let folder = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST").to_owned();
-    assert!(
-        folder.join("cprocessd").exists(),
-        "run `cargo build --workspace` first: no cprocessd in {}",
-        folder.display()
-    );
-    folder
+    let own = std::env::current_exe().expect("this test has a path");
+    // target/PROFILE/deps/TEST, or target/PROFILE/BENCHMARK.
+    let found = own.ancestors().skip(1).take(2).find(|folder| folder.join("cprocessd").exists());
+    found
+        .unwrap_or_else(|| panic!("run `cargo build --workspace` first: no cprocessd beside {}", own.display()))
+        .to_owned()
 }
 
 /// The repository.

@@ -11,8 +11,9 @@ use common::severity::Severity;
 use common::socket::{Puller, SocketError};
 use common::time::UnixMillis;
 use rmpv::Value;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// The socket's name, in the folder and in the counters.
 pub(crate) const SOCKET: &str = "plugins";
@@ -22,6 +23,9 @@ const MAX_TEXT_CHARS: usize = 1024;
 const MAX_TIME_OFF_MS: u64 = 86_400_000;
 /// The longest `ttl_ms`. A leap year's backup may be yearly.
 pub(crate) const MAX_TTL: Duration = Duration::from_hours(366 * 24);
+/// What decoded reports that wait to be handled may take together, since a small message can unpack to a large one. More
+/// waits in the socket.
+const MAX_WAITING_BYTES: usize = 16 << 20;
 /// How deep an attachment may nest. On its way it is wrapped into answers, which have a largest depth of their own.
 const MAX_DATA_DEPTH: usize = 16;
 /// Services that are ours: a plugin cannot speak for them.
@@ -79,6 +83,46 @@ pub(crate) enum Said {
     },
 }
 
+impl Report {
+    /// About what it takes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let said = match &self.said {
+            // Names are at most 64 bytes, and a number has 8.
+            Said::Value { values, .. } => values.0.len() * 128,
+            Said::Up { text } | Said::Down { text } | Said::Blip { text } => text.len(),
+            Said::Event { text, data, .. } => text.len() + data.as_ref().map_or(0, value_bytes),
+        };
+        size_of::<Self>() + self.unit.as_str().len() + said
+    }
+}
+
+/// About what a value takes in memory.
+pub(crate) fn value_bytes(value: &Value) -> usize {
+    let inside = match value {
+        Value::Array(items) => items.iter().map(value_bytes).sum(),
+        Value::Map(fields) => fields.iter().map(|(key, value)| value_bytes(key) + value_bytes(value)).sum(),
+        Value::String(text) => text.as_bytes().len(),
+        Value::Binary(bytes) | Value::Ext(_, bytes) => bytes.len(),
+        Value::Nil | Value::Boolean(_) | Value::Integer(_) | Value::F32(_) | Value::F64(_) => 0,
+    };
+    size_of::<Value>() + inside
+}
+
+/// A report on its way to the main loop, with the room that it takes there.
+#[derive(Debug)]
+pub(crate) struct Received {
+    report: Report,
+    room: OwnedSemaphorePermit,
+}
+
+impl Received {
+    /// Makes room for others.
+    pub(crate) fn take(self) -> Report {
+        drop(self.room);
+        self.report
+    }
+}
+
 /// Why a message is dropped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -109,7 +153,8 @@ pub(crate) type Mended = Vec<(&'static str, u64)>;
 
 /// Takes in messages until the socket fails or nobody wants reports any more. While reports wait to be handled, messages
 /// wait in the socket, and behind that at their senders.
-pub(crate) async fn receive(socket: Puller, counters: Counters, reports: mpsc::Sender<Report>) {
+pub(crate) async fn receive(socket: Puller, counters: Counters, reports: mpsc::Sender<Received>) {
+    let room = Arc::new(Semaphore::new(MAX_WAITING_BYTES));
     loop {
         let frames = match socket.recv().await {
             Ok(frames) => frames,
@@ -123,7 +168,9 @@ pub(crate) async fn receive(socket: Puller, counters: Counters, reports: mpsc::S
                         tracing::warn!("plugin {service}:{unit}: {reason}; more of this is only counted");
                     }
                 }
-                if reports.send(report).await.is_err() {
+                let bytes = u32::try_from(report.bytes().min(MAX_WAITING_BYTES)).unwrap_or(u32::MAX);
+                let Ok(room) = Arc::clone(&room).acquire_many_owned(bytes).await else { return };
+                if reports.send(Received { report, room }).await.is_err() {
                     return;
                 }
             }
@@ -306,6 +353,14 @@ mod tests {
         };
         assert_eq!(event(MAX_DATA_DEPTH), (true, vec![]));
         assert_eq!(event(MAX_DATA_DEPTH + 1), (false, vec![("data_too_deep", 1)]));
+    }
+
+    #[test]
+    fn a_small_message_that_unpacks_to_a_large_one_counts_as_large() {
+        let data = vec![serde_json::Value::Null; 100_000];
+        let (report, _) =
+            report(&serde_json::json!({"service": "a", "msg_type": "event", "severity": "ERR", "data": data}));
+        assert!(report.bytes() > 2_000_000, "{}", report.bytes());
     }
 
     #[test]

@@ -105,7 +105,8 @@ async fn introduce(global: &Global, own: &Path, folder: &Folder) -> Failure {
     let mut late = false;
     loop {
         let mut cprocessd = Daemon::new("cprocessd", &folder.run().join("query"), global.timeout);
-        let hosts = cprocessd.ask(&Request::query("server-list")).await.and_then(read::<Vec<ServerRow>>);
+        let hosts =
+            cprocessd.ask(&Request::query("server-list")).await.and_then(|answer| read::<Vec<ServerRow>>(&answer));
         if let Ok([host, ..]) = hosts.as_deref() {
             // That the terminal is gone is no reason to stop: the logs go on.
             let _ = put(&folder.what_next(own, host.host.as_str()));

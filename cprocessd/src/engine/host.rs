@@ -21,6 +21,8 @@ pub(super) struct Host {
     last_alive: UnixMillis,
     /// The same on the clock of attention.
     heard_at: Duration,
+    /// It has given a sign of life at all.
+    heard: bool,
     feed: Option<String>,
     /// The feed it comes by is its own.
     own: bool,
@@ -41,6 +43,7 @@ impl Host {
             last_seen: now,
             last_alive: now,
             heard_at: attention,
+            heard: false,
             feed: None,
             own: false,
             goodbye: None,
@@ -58,6 +61,7 @@ impl Host {
             last_seen: saved.last_seen,
             last_alive: saved.last_alive,
             heard_at,
+            heard: saved.heard,
             feed: saved.feed,
             own: saved.own,
             goodbye: saved.goodbye.map(|time| (time, heard_at)),
@@ -73,6 +77,7 @@ impl Host {
             since: self.since,
             last_seen: self.last_seen,
             last_alive: self.last_alive,
+            heard: self.heard,
             feed: self.feed.clone(),
             own: self.own,
             goodbye: self.goodbye.map(|(time, _)| time),
@@ -143,6 +148,7 @@ impl Engine {
         if returned {
             host.goodbye = None;
         }
+        let first = !std::mem::replace(&mut host.heard, true);
         let was = host.state;
         if was != State::Up {
             (host.state, host.since) = (State::Up, time);
@@ -156,7 +162,7 @@ impl Engine {
             self.close(&key, Kind::Up, seen("heard again"));
         } else if returned {
             self.say(&key, Kind::Started, Severity::Info, seen("ccollectd runs again"));
-        } else if news && was == State::Unknown {
+        } else if first {
             let key = Key { rule: INITIAL.to_owned(), ..key };
             self.say(&key, Kind::Up, Severity::Debug, seen("heard for the first time"));
         }

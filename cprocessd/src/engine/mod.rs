@@ -123,6 +123,7 @@ pub(crate) struct SavedHost {
     pub(crate) since: UnixMillis,
     pub(crate) last_seen: UnixMillis,
     pub(crate) last_alive: UnixMillis,
+    pub(crate) heard: bool,
     pub(crate) feed: Option<String>,
     pub(crate) own: bool,
     pub(crate) goodbye: Option<UnixMillis>,

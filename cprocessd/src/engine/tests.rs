@@ -5,7 +5,7 @@
 
 use super::settings::{Class, PartialTuning, Tuning};
 use super::*;
-use common::message::{Epoch, Values};
+use common::message::{Epoch, FeedSnapshotHost, Values};
 use proptest::prelude::*;
 use rule::Rule;
 use std::collections::BTreeSet;
@@ -271,6 +271,7 @@ impl Timeline {
         Self { told: Vec::new(), ..self }
     }
 
+    #[track_caller]
     fn state_of(&self, name: &str) -> State {
         self.engine.server_list().into_iter().find(|row| row.host == host(name)).expect("host").state
     }
@@ -527,6 +528,15 @@ fn nobody_is_blamed_for_our_restart() {
 #[test]
 fn after_our_pause_a_host_that_stays_silent_is_still_found() {
     up_and_running().at(10).silent("web1").at(15).paused_until(75).at(90).expect(["81s CRIT down web1!alive:"]);
+}
+
+#[test]
+fn a_host_that_a_snapshot_names_is_up_with_its_first_sign_of_life() {
+    let mut timeline = Timeline::new();
+    let row = FeedSnapshotHost { host: host("web1"), via: Vec::new(), inventory: Vec::new(), hash: String::new() };
+    let snapshot = FeedSnapshot { epoch: epoch(), seq: 0, hosts: vec![row], checks: Vec::new() };
+    timeline.apply(Input::Snapshot { feed: FEED.into(), snapshot });
+    timeline.expect([]).live("web1").at(5).expect(["0s DEBUG up web1!alive: [initial]"]);
 }
 
 // Restart.
