@@ -417,9 +417,11 @@ impl Screen {
     /// The first line with all these words.
     #[track_caller]
     fn wait_for_line(&self, words: &[&str]) -> String {
-        wait_for(&format!("a line with {words:?}"), || {
-            self.lines().into_iter().find(|line| words.iter().all(|word| line.contains(word)))
-        })
+        wait_for(&format!("a line with {words:?}"), || self.line(words))
+    }
+
+    fn line(&self, words: &[&str]) -> Option<String> {
+        self.lines().into_iter().find(|line| words.iter().all(|word| line.contains(word)))
     }
 }
 
@@ -1116,12 +1118,15 @@ impl Demo {
 
     /// The host is up in the time that a newcomer waits.
     fn start(dir: &Path) -> Self {
+        let begun = unix_ms();
         let demo = Self { dir: dir.to_owned(), screen: Screen::start(&mut Self::command(dir)) };
-        wait_at_most(Duration::from_secs(15), "the host is up", || {
-            let rows = demo.cctl_json(&["server-list"])?;
-            (rows[0]["state"] == "up").then_some(())
-        });
-        demo.screen.wait_for_line(&["is watched"]);
+        // Not what it knows from the time before.
+        let is_up = || {
+            let host = &demo.cctl_json(&["server-list"])?[0];
+            (host["state"] == "up" && host["last_seen"].as_i64() >= Some(begun)).then_some(())
+        };
+        wait_at_most(Duration::from_secs(15), "the host is up", || demo.screen.line(&["is watched"]));
+        assert_eq!(is_up(), Some(()), "said too early");
         demo
     }
 

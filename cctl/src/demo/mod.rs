@@ -8,8 +8,9 @@ use crate::args::Global;
 use crate::ask::{Daemon, block_on, read};
 use crate::failure::{Failure, Outcome, notice};
 use crate::out::{Out, put};
-use common::message::{Request, ServerRow};
+use common::message::{Request, ServerRow, State};
 use common::startup::Signals;
+use common::time::UnixMillis;
 use daemon::{Ended, Order, Program, supervise};
 use folder::Folder;
 use std::path::Path;
@@ -102,18 +103,21 @@ async fn any_end(running: &mut [Running]) -> Failure {
 /// Waits for the host, says what to try, and never returns unless nobody reads it.
 async fn introduce(global: &Global, own: &Path, folder: &Folder) -> Failure {
     let started = tokio::time::Instant::now();
+    let begun = UnixMillis::now();
     let mut late = false;
     loop {
         let mut cprocessd = Daemon::new("cprocessd", &folder.run().join("query"), global.timeout);
         let hosts =
             cprocessd.ask(&Request::query("server-list")).await.and_then(|answer| read::<Vec<ServerRow>>(&answer));
-        if let Ok([host, ..]) = hosts.as_deref() {
+        // A demo that goes on knows its host from before; that is no sign that ccollectd runs.
+        let is_heard = |host: &&ServerRow| host.state == State::Up && host.last_seen >= begun;
+        if let Some(host) = hosts.iter().flatten().find(is_heard) {
             // That the terminal is gone is no reason to stop: the logs go on.
             let _ = put(&folder.what_next(own, host.host.as_str()));
             return std::future::pending().await;
         }
         if started.elapsed() > HOST_SHOWS_UP && !std::mem::replace(&mut late, true) {
-            notice(&format!("no host is known yet; what the daemons say is in {}", folder.log().display()));
+            notice(&format!("no host is heard yet; what the daemons say is in {}", folder.log().display()));
         }
         tokio::time::sleep(POLL).await;
     }
