@@ -1,6 +1,7 @@
 //! The chain as its users see it: ccollectd observes this very machine, cprocessd judges, cctl shows. What it says is
 //! compared with what the system itself says, and what it tells with what was done.
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,8 +13,6 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tests::{PATIENCE, Plugin, Process, Suite, Target, binaries, repository, say_skipped, wait_at_most, wait_for};
-
-use nix::sys::signal::Signal;
 
 /// Whoever runs nothing of its own on this machine.
 const NOBODY: u32 = 65534;
@@ -205,9 +204,9 @@ fn disks_are_what_df_says() {
     for mount_point in &mount_points {
         for (name, theirs) in df(mount_point) {
             let address = format!("machine.disk:{mount_point}.{name}");
-            // Sizes stand still. Files come and go, here with every build that runs beside us: a hundredth or 16 MiB, and
-            // a hundredth or a thousand inodes, whichever is less. The root's reserve, which is what could be confused
-            // (free is what programs can have), is 5 % by default.
+            // Sizes stand still. Files come and go, here with every build that runs beside us: a hundredth or 16 MiB,
+            // and a hundredth or a thousand inodes, whichever is less. What could be confused is the root's reserve,
+            // since free is what programs can have; it is 5 % by default.
             let tolerance = match name {
                 "total" | "inodes_total" => 0.0,
                 "used" | "free" => (theirs / 100.0).clamp(8192.0, f64::from(16 << 20)),
@@ -352,8 +351,8 @@ fn a_spinning_process_is_seen_on_its_core() {
     // Bounded by the kernel as well, should we be killed.
     let mut spinning =
         Process::start(Command::new("taskset").args(["-c", &core, "sh", "-c", "ulimit -t 20; while :; do :; done"]));
-    // It may have to share the core with whatever else runs here, but not with idleness; a fair share of many is little,
-    // so only a quarter is asked of it alone.
+    // It may have to share the core with whatever else runs here, but not with idleness; a fair share of many is
+    // little, so only a quarter is asked of programs.
     let begun = wait_for("the core is busy", || {
         let samples = printing.samples("cpu", &unit, 0);
         let busy =
@@ -519,8 +518,9 @@ fn success_after_retries_is_a_blip() {
     let suite = Suite::running(&port("slow", target.port, 1000, 10), QUIET);
     wait_for_check(&suite, "slow", "up");
     let last_probe = || observed(&suite, "slow").and_then(|check| check["time"].as_i64());
-    // Ten attempts, 100 ms apart, begin a second after the probe before. Nobody tells us of an attempt that failed, so the
-    // listener comes back by the clock: in the middle of them. Where the machine stalls just then, it is tried again.
+    // Ten attempts, 100 ms apart, begin a second after the probe before. Nobody tells us of an attempt that failed, so
+    // the listener comes back by the clock: in the middle of them. Where the machine stalls just then, it is tried
+    // again.
     for _ in 0..10 {
         let head = head(&suite);
         let then = wait_for("a probe", last_probe);
