@@ -413,6 +413,23 @@ fn a_configured_check_that_is_not_reported_is_unknown_and_said_so() {
 }
 
 #[test]
+fn a_configured_check_that_does_not_come_back_with_its_host_is_missed() {
+    up_and_running()
+        .watches("web1", &["web1!port:www"])
+        .at(10)
+        .unreported("web1!port:www")
+        .silent("web1")
+        .at(60)
+        .live("web1")
+        .at(120)
+        .expect([
+            "20500ms CRIT down web1!alive:",
+            "60s INFO up web1!alive: after 50s",
+            "63500ms WARN absent web1!port:www [silent]",
+        ]);
+}
+
+#[test]
 fn a_check_nobody_configured_is_forgotten_after_a_day_of_silence() {
     let timeline =
         up_and_running().down("web1!backup:db").expect(["0s ERR down web1!backup:db"]).unreported("web1!backup:db");
