@@ -57,7 +57,7 @@ fn history(steps: &[Step], restarts: bool) -> Timeline {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whoever heard of a beginning hears of the end, nobody hears of an end alone, and what is open is what was begun.
     #[test]
