@@ -42,6 +42,14 @@ fn tint_of(event: &Event) -> Tint {
     }
 }
 
+/// Where a person may want to look up the rule; elsewhere it is a word of cprocessd's own, as `initial`.
+fn names_its_rule(kind: Kind) -> bool {
+    match kind {
+        Kind::Alarm | Kind::Solved | Kind::Absent | Kind::Log | Kind::Other => true,
+        Kind::Down | Kind::Up | Kind::Blip | Kind::Retired | Kind::Started | Kind::Stopped | Kind::Order => false,
+    }
+}
+
 fn details(event: &Event) -> Vec<String> {
     let mut details = Vec::new();
     if let Some(duration_ms) = event.duration_ms {
@@ -54,7 +62,7 @@ fn details(event: &Event) -> Vec<String> {
     } else if let Some(value) = event.value {
         details.push(number(value));
     }
-    if !event.rule.is_empty() && event.rule != "check" {
+    if names_its_rule(event.kind) && event.rule != "check" {
         details.push(format!("(rule {})", event.rule));
     }
     details
@@ -112,7 +120,8 @@ pub(crate) mod tests {
         let disk = "web1!machine.disk:/.used_percentage";
         let mut lines = Vec::new();
         lines.push(shown(&event(Kind::Down, Severity::Err, port, "connection refused")));
-        let up = Event { duration_ms: Some(243_000), ..event(Kind::Up, Severity::Info, port, "") };
+        let up =
+            Event { duration_ms: Some(243_000), rule: "initial".into(), ..event(Kind::Up, Severity::Info, port, "") };
         lines.push(shown(&up));
         lines.push(shown(&event(Kind::Blip, Severity::Warn, port, "2 retries")));
         let number_of = |kind, severity, value, duration_ms| Event {

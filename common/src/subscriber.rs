@@ -7,7 +7,7 @@
 
 use crate::counters::Counters;
 use crate::message::{Beat, Epoch, ErrorCode, EventsPage, Health, Request, decode, decode_batch};
-use crate::query::{AskError, ask, ask_for};
+use crate::query::{AskError, ask_for, from_value};
 use crate::socket::{Requester, SocketError, Subscriber, name_of};
 use bytes::Bytes;
 use rmpv::Value;
@@ -16,10 +16,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// How long an answer may take before the question is asked again.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an answer may take before the question is asked again: short at first, since a question that went to a
+/// publisher which has just died is never answered, and its successor may be there already.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+/// And at most, for a publisher that is slow.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// Between two attempts to reach a publisher that does not answer.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// How far a subscriber has come. It keeps this on disk together with what it made of the messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,6 +163,7 @@ pub async fn follow(
         counters,
         deliveries,
         quiet: false,
+        patience: FIRST_ANSWER_TIMEOUT,
     };
     // A closed receiver ends everything below; that is the only way out of it.
     let _ = shell.run(&socket, start).await;
@@ -175,6 +179,8 @@ struct Shell {
     deliveries: mpsc::Sender<Delivery>,
     /// The publisher does not answer, and that has been said.
     quiet: bool,
+    /// How long the next answer may take.
+    patience: Duration,
 }
 
 /// The receiver of deliveries is gone.
@@ -315,8 +321,8 @@ impl Shell {
             seq: u64,
         }
         loop {
-            let state: Value = self.insist_value(Request::query("snapshot")).await?;
-            match rmpv::ext::from_value::<Position>(state.clone()) {
+            let state: Value = self.insist(Request::query("snapshot")).await?;
+            match from_value::<Position>(&state) {
                 Ok(Position { epoch, seq }) => {
                     let cursor = Cursor { epoch: Some(epoch), seq };
                     self.follower.cursor = cursor.clone();
@@ -328,26 +334,22 @@ impl Shell {
     }
 
     async fn ask_once<T: serde::de::DeserializeOwned>(&mut self, request: &Request) -> Result<T, AskError> {
-        let answer = ask_for(&mut self.questions, request, ANSWER_TIMEOUT).await?;
-        if std::mem::take(&mut self.quiet) {
+        let answer = ask_for(&mut self.questions, request, self.patience).await;
+        match &answer {
+            // It may only be slow.
+            Err(AskError::Unreachable(_)) => self.patience = (self.patience * 2).min(ANSWER_TIMEOUT),
+            Ok(_) | Err(_) => self.patience = FIRST_ANSWER_TIMEOUT,
+        }
+        if answer.is_ok() && std::mem::take(&mut self.quiet) {
             tracing::info!("{} answers again", self.questions.path().display());
         }
-        Ok(answer)
+        answer
     }
 
     /// Asks until there is an answer.
     async fn insist<T: serde::de::DeserializeOwned>(&mut self, request: Request) -> Result<T, Closed> {
         loop {
             match self.ask_once(&request).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => self.wait_out(&error).await?,
-            }
-        }
-    }
-
-    async fn insist_value(&mut self, request: Request) -> Result<Value, Closed> {
-        loop {
-            match ask(&mut self.questions, &request, ANSWER_TIMEOUT).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => self.wait_out(&error).await?,
             }

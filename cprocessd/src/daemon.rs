@@ -257,7 +257,7 @@ impl Daemon {
 
     fn take(&mut self, feed: &str, delivery: Delivery) {
         match delivery {
-            Delivery::Snapshot { cursor, state } => match rmpv::ext::from_value(state) {
+            Delivery::Snapshot { cursor, state } => match query::from_value(&state) {
                 Ok(snapshot) => {
                     self.cursors.insert(feed.to_owned(), cursor);
                     self.apply(Input::Snapshot { feed: feed.to_owned(), snapshot });

@@ -5,6 +5,7 @@
 
 use common::query::{ask, to_json};
 use common::socket::Requester;
+use common::time::UnixMillis;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -423,5 +424,40 @@ impl Default for Target {
 impl Drop for Target {
     fn drop(&mut self) {
         self.down();
+    }
+}
+
+/// Random moments that can be repeated (SplitMix64): `CAIRN_SEED` is printed, and taken if it is set.
+#[derive(Debug)]
+pub struct Moments(u64);
+
+impl Moments {
+    /// From `CAIRN_SEED`, or from the clock.
+    pub fn from_environment() -> Self {
+        let given = std::env::var("CAIRN_SEED").ok().and_then(|seed| seed.parse().ok());
+        let now = || UnixMillis::now().0.unsigned_abs() ^ (u64::from(std::process::id()) << 40);
+        let seed = given.unwrap_or_else(now);
+        eprintln!("CAIRN_SEED={seed}");
+        Self(seed)
+    }
+
+    /// Others, for another thread.
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
+        Self(self.below(u64::MAX))
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+
+    /// Waits for a random time: what is tested is the moment itself.
+    pub fn pause(&mut self, least_ms: u64, most_ms: u64) {
+        std::thread::sleep(Duration::from_millis(least_ms + self.below(most_ms - least_ms)));
     }
 }

@@ -10,34 +10,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tests::{PATIENCE, Plugin, Process, Suite, Target, wait_at_most, wait_for};
+use tests::{Moments, PATIENCE, Plugin, Process, Suite, Target, wait_at_most, wait_for};
 
 fn kills() -> u32 {
     std::env::var("CAIRN_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(20)
-}
-
-/// Reproducible moments (SplitMix64).
-struct Moments(u64);
-
-impl Moments {
-    fn new() -> Self {
-        let seed = std::env::var("CAIRN_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) * 1_000_003 + unix_ms().unsigned_abs());
-        eprintln!("CAIRN_SEED={seed}");
-        Self(seed)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-
-    fn pause(&mut self, least_ms: u64, most_ms: u64) {
-        std::thread::sleep(Duration::from_millis(least_ms + self.below(most_ms - least_ms)));
-    }
 }
 
 fn unix_ms() -> i64 {
@@ -111,9 +87,9 @@ fn every_fault_arrives(disturb: impl FnOnce(&mut Suite, &mut Moments, &mut Proce
     let file = suite.path("events.jsonl");
     let mut watcher = watch(&suite, &file);
     let stop = AtomicBool::new(false);
-    let mut moments = Moments::new();
+    let mut moments = Moments::from_environment();
     let mut plugin = Plugin::connect(&suite);
-    let mut injector_moments = Moments(moments.below(u64::MAX));
+    let mut injector_moments = moments.fork();
     let history = std::thread::scope(|scope| {
         let injector = scope.spawn(|| inject(&mut plugin, &stop, &mut injector_moments));
         disturb(&mut suite, &mut moments, &mut watcher, &file);
@@ -182,10 +158,10 @@ fn killing_ccollectd_loses_no_fault_that_outlasts_it_and_nothing_it_had_journale
         .collect();
     let mut suite = Suite::running(&ports.concat(), "default_rules = false\n[judging]\nhost_down_after = \"60s\"\n");
     wait_for("all ports are up", || (suite.query(r#"{"query":"service-list"}"#)?.as_array()?.len() == 5).then_some(()));
-    let mut moments = Moments::new();
+    let mut moments = Moments::from_environment();
     let mut plugin = Plugin::connect(&suite);
     let stop = AtomicBool::new(false);
-    let mut injector_moments = Moments(moments.below(u64::MAX));
+    let mut injector_moments = moments.fork();
     let mut outages: BTreeMap<String, u32> = BTreeMap::new();
     let pushed = std::thread::scope(|scope| {
         let injector = scope.spawn(|| inject(&mut plugin, &stop, &mut injector_moments));

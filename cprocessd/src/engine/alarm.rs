@@ -8,7 +8,6 @@ use super::rule::{Condition, Rule};
 use super::{Engine, MISSED_INTERVALS, Saved};
 use common::address::{Address, CheckAddress, HostName, Name, Pattern, Unit, ValueAddress};
 use common::message::{Kind, Sample, State};
-use common::severity::Severity;
 use common::time::{UnixMillis, for_people};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -419,9 +418,4 @@ impl Engine {
 fn short(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// The severity of the worst of several incidents.
-pub(super) fn worst(severities: impl Iterator<Item = Severity>) -> Option<Severity> {
-    severities.max()
 }

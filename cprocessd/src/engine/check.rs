@@ -4,7 +4,7 @@ use super::alarm::AbsenceWatch;
 use super::incident::{CHECK, INITIAL, Key, SILENT, Seen};
 use super::settings::Tuning;
 use super::{Engine, MISSED_INTERVALS, Saved, SavedCheck, alarm};
-use common::address::{CheckAddress, HostName};
+use common::address::{CheckAddress, HostName, Name, Unit};
 use common::message::{Check, Kind, State};
 use common::severity::Severity;
 use common::time::{UnixMillis, for_people};
@@ -17,6 +17,8 @@ pub(super) struct CheckEntry {
     up: bool,
     /// Since when nobody reports it, so that nobody knows.
     unknown: Option<UnixMillis>,
+    /// It is unknown because it alone is not reported.
+    silent: bool,
     /// Since when it is up or down.
     since: UnixMillis,
     interval_ms: u64,
@@ -37,6 +39,7 @@ impl CheckEntry {
         Self {
             up: saved.up,
             unknown: None,
+            silent: false,
             since: saved.since,
             interval_ms: saved.interval_ms,
             text: saved.text,
@@ -85,6 +88,13 @@ fn key(address: &CheckAddress, rule: &str) -> Key {
     Key { address: address.clone().into(), rule: rule.to_owned() }
 }
 
+/// Where the checks of a host begin, in the order of addresses.
+pub(super) fn first_of(host: &HostName) -> CheckAddress {
+    // The least of the characters that a name may hold.
+    let service = Name::try_from("-").expect("a name");
+    CheckAddress { host: host.clone(), service, unit: Unit::default() }
+}
+
 /// What one observation means for an entry.
 enum Meaning {
     Initial,
@@ -112,12 +122,13 @@ impl Engine {
         }
         let attention = self.attention;
         let Some(entry) = self.checks.get_mut(&address) else { return };
-        let was_unknown = entry.unknown.take().is_some();
+        entry.unknown = None;
+        let was_silent = std::mem::take(&mut entry.silent);
         entry.heard_at = attention;
         entry.interval_ms = check.interval_ms;
         let text_before = std::mem::replace(&mut entry.text, check.text.clone());
         let seen = Seen { time: check.time, text: check.text.clone(), value: None, state: entry.state() };
-        if was_unknown {
+        if was_silent {
             self.heard_again(&address, &seen);
         }
         self.end_absence(&address, &seen);
@@ -143,6 +154,7 @@ impl Engine {
         let entry = CheckEntry {
             up: check.up,
             unknown: None,
+            silent: false,
             since: check.changed,
             interval_ms: check.interval_ms,
             text: check.text.clone(),
@@ -221,8 +233,16 @@ impl Engine {
     /// The host can no longer be heard: its checks are unknown, without an event for each.
     pub(super) fn blind_checks(&mut self, host: &HostName) {
         let wall = self.wall;
-        for (_, entry) in self.checks.iter_mut().filter(|(address, _)| address.host == *host) {
+        for (_, entry) in self.checks.range_mut(first_of(host)..).take_while(|(address, _)| address.host == *host) {
             entry.unknown.get_or_insert(wall);
+        }
+    }
+
+    /// The host is heard again: its checks have as long as ever to be reported.
+    pub(super) fn expect_checks(&mut self, host: &HostName) {
+        let attention = self.attention;
+        for (_, entry) in self.checks.range_mut(first_of(host)..).take_while(|(address, _)| address.host == *host) {
+            entry.heard_at = attention;
         }
     }
 
@@ -236,11 +256,7 @@ impl Engine {
             let listed = self.hosts.get(&address.host).is_some_and(|host| host.inventory.contains(address));
             if !listed && silence > entry.tuning.forget_discovered_after {
                 forgotten.push((address.clone(), entry.tuning.forget_discovered_after));
-            } else if entry.unknown.is_none()
-                && entry.interval_ms > 0
-                && silence > allowed
-                && self.can_be_heard(&address.host)
-            {
+            } else if !entry.silent && entry.interval_ms > 0 && silence > allowed && self.can_be_heard(&address.host) {
                 silent.push((address.clone(), listed, allowed));
             }
         }
@@ -257,7 +273,8 @@ impl Engine {
         let wall = self.wall;
         let Some(entry) = self.checks.get_mut(address) else { return };
         let since = wall.minus(allowed);
-        entry.unknown = Some(since);
+        entry.silent = true;
+        entry.unknown.get_or_insert(since);
         if listed {
             let text = format!("not reported for {} although configured", for_people(allowed));
             let seen = Seen { time: wall, text, value: None, state: State::Unknown };

@@ -156,6 +156,9 @@ impl Engine {
         if returned || was != State::Up || news {
             self.save_host(name);
         }
+        if was != State::Up {
+            self.expect_checks(name);
+        }
         let key = alive_key(name);
         let seen = |text: &str| Seen { time, text: text.to_owned(), value: None, state: State::Up };
         if self.incidents.get(&key).is_some() {

@@ -84,6 +84,12 @@ impl Incidents {
         self.0.iter()
     }
 
+    /// Those of one address, under whichever rule.
+    pub(crate) fn at(&self, address: &Address) -> impl Iterator<Item = (&Key, &Incident)> {
+        let first = Key { address: address.clone(), rule: String::new() };
+        self.0.range(first..).take_while(move |(key, _)| key.address == *address)
+    }
+
     /// Opens an incident. One that is open under this key stays as it is, and there is nothing to say.
     pub(crate) fn open(
         &mut self,

@@ -413,8 +413,7 @@ impl Engine {
 
     /// Closes whatever is open at an address that is no longer watched.
     fn retire_incidents_at(&mut self, address: &Address, why: &str) {
-        let keys: Vec<_> =
-            self.incidents.iter().filter(|(key, _)| key.address == *address).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<_> = self.incidents.at(address).map(|(key, _)| key.clone()).collect();
         for key in keys {
             self.retire(&key, why);
         }

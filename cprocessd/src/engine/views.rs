@@ -1,30 +1,37 @@
 //! What the engine knows, as rows for those who ask.
 
 use super::Engine;
-use super::alarm::{Phase, worst};
+use super::alarm::Phase;
+use super::check::{CheckEntry, first_of};
+use super::host::Host;
 use super::incident::{Incident, Key};
 use super::rule::Condition;
-use common::address::{Address, HostName, Pattern};
+use common::address::{Address, CheckAddress, HostName, Pattern};
 use common::message::{AlarmRow, AlarmState, DownRow, ServerRow, ServerStatus, ServiceRow, ValueRow};
+use common::severity::Severity;
+use std::collections::HashMap;
 
 impl Engine {
     /// `server-list`.
     pub(crate) fn server_list(&self) -> Vec<ServerRow> {
-        self.hosts.keys().filter_map(|host| self.server(host)).collect()
+        let mut open: HashMap<&HostName, (u64, Severity)> = HashMap::new();
+        for (key, incident) in self.incidents.iter() {
+            let (count, worst) = open.entry(key.address.host()).or_insert((0, incident.top_severity));
+            *count += 1;
+            *worst = incident.top_severity.max(*worst);
+        }
+        let mut checks: HashMap<&HostName, u64> = HashMap::new();
+        for address in self.checks.keys() {
+            *checks.entry(&address.host).or_default() += 1;
+        }
+        let rows = self.hosts.iter().map(|(name, host)| {
+            server_row(name, host, checks.get(name).copied().unwrap_or(0), open.get(name).copied())
+        });
+        rows.collect()
     }
 
-    fn server(&self, name: &HostName) -> Option<ServerRow> {
-        let host = self.hosts.get(name)?;
-        let open: Vec<_> = self.open_at(name).map(|(_, incident)| incident.top_severity).collect();
-        Some(ServerRow {
-            host: name.clone(),
-            state: host.state,
-            since: host.since,
-            last_seen: host.last_seen,
-            severity: worst(open.iter().copied()),
-            checks: self.checks.keys().filter(|address| address.host == *name).count() as u64,
-            open: open.len() as u64,
-        })
+    fn checks_of<'a>(&'a self, name: &'a HostName) -> impl Iterator<Item = (&'a CheckAddress, &'a CheckEntry)> {
+        self.checks.range(first_of(name)..).take_while(move |(address, _)| address.host == *name)
     }
 
     fn open_at<'a>(&'a self, name: &'a HostName) -> impl Iterator<Item = (&'a Key, &'a Incident)> {
@@ -33,28 +40,24 @@ impl Engine {
 
     /// `server-status`, unless the host is unknown.
     pub(crate) fn server_status(&self, name: &HostName) -> Option<ServerStatus> {
+        let host = self.hosts.get(name)?;
+        let incidents: Vec<_> = self.open_at(name).map(down_row).collect();
+        let services: Vec<_> = self.checks_of(name).map(service_row).collect();
+        let worst = incidents.iter().map(|row| row.severity).max();
         Some(ServerStatus {
-            server: self.server(name)?,
-            services: self.service_list(Some(name)),
-            incidents: self.open_at(name).map(down_row).collect(),
+            server: server_row(name, host, services.len() as u64, worst.map(|worst| (incidents.len() as u64, worst))),
+            services,
+            incidents,
             values: self.values(|host| host == name, |_| true),
         })
     }
 
     /// `service-list`, of one host or of all.
     pub(crate) fn service_list(&self, name: Option<&HostName>) -> Vec<ServiceRow> {
-        self.checks
-            .iter()
-            .filter(|(address, _)| name.is_none_or(|name| address.host == *name))
-            .map(|(address, check)| ServiceRow {
-                host: address.host.clone(),
-                service: address.service.clone(),
-                unit: address.unit.clone(),
-                state: check.state(),
-                since: check.state_since(),
-                text: check.text.clone(),
-            })
-            .collect()
+        match name {
+            Some(name) => self.checks_of(name).map(service_row).collect(),
+            None => self.checks.iter().map(service_row).collect(),
+        }
     }
 
     /// `down-list`: the open incidents, worst first, then oldest first.
@@ -126,6 +129,30 @@ impl Engine {
             row.active.sort_by(|a, b| a.address.cmp(&b.address));
         }
         rows
+    }
+}
+
+/// `open` is how many incidents there are, and the worst.
+fn server_row(name: &HostName, host: &Host, checks: u64, open: Option<(u64, Severity)>) -> ServerRow {
+    ServerRow {
+        host: name.clone(),
+        state: host.state,
+        since: host.since,
+        last_seen: host.last_seen,
+        severity: open.map(|(_, worst)| worst),
+        checks,
+        open: open.map_or(0, |(count, _)| count),
+    }
+}
+
+fn service_row((address, check): (&CheckAddress, &CheckEntry)) -> ServiceRow {
+    ServiceRow {
+        host: address.host.clone(),
+        service: address.service.clone(),
+        unit: address.unit.clone(),
+        state: check.state(),
+        since: check.state_since(),
+        text: check.text.clone(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use tests::{PATIENCE, Suite, Target, wait_for};
+use tests::{Moments, PATIENCE, Suite, Target, wait_for};
 
 const FAULTS: usize = 20;
 
@@ -52,10 +52,10 @@ fn main() {
 
     let before = cpu(&mut suite);
     let began = Instant::now();
+    let mut moments = Moments::from_environment();
     let mut killed = BTreeMap::new();
     for (i, mut target) in targets.into_iter().enumerate() {
-        // Spread over the second of the probes, by a step that is no fraction of it.
-        std::thread::sleep(Duration::from_millis(500 + (i as u64 * 377 + u64::from(std::process::id())) % 1000));
+        std::thread::sleep(Duration::from_millis(200 + moments.below(1000)));
         killed.insert(format!("t{i}"), target.down());
     }
     let mut from_fault = Vec::new();

@@ -1,4 +1,7 @@
-//! How full the file systems are, from `/proc/self/mountinfo` and statvfs(3).
+//! How full the file systems are, from `/proc/1/mountinfo` (proc_pid_mountinfo(5)) and statvfs(3).
+//!
+//! That of process 1 and not our own: our unit puts us in a mount namespace, where every file system is read-only and
+//! each writable folder is a mount of its own.
 //!
 //! Asking a network file system whose server is dead blocks, for hours if it is mounted that way,
 //! and nothing cancels the call. So only what is on this machine is asked: file systems on a device
@@ -65,7 +68,7 @@ impl Disks {
     pub(crate) fn read_disks(&mut self) -> Vec<Reading> {
         let mut readings = Vec::new();
         let mut faults = Vec::new();
-        match fs::read("/proc/self/mountinfo") {
+        match fs::read("/proc/1/mountinfo").or_else(|_| fs::read("/proc/self/mountinfo")) {
             Ok(text) => {
                 for mount_point in select(&text) {
                     match statvfs(&mount_point) {
@@ -94,7 +97,7 @@ fn select(mountinfo: &[u8]) -> Vec<PathBuf> {
         .map(|mount| (mount.mount_point.clone(), mount))
         .collect();
 
-    let mut points = Vec::new();
+    let mut by_number: HashMap<&str, &Path> = HashMap::new();
     let mut by_device: HashMap<&str, &Path> = HashMap::new();
     for mount in visible.values().filter(|mount| is_local(mount)) {
         let point = mount.mount_point.as_path();
@@ -102,11 +105,12 @@ fn select(mountinfo: &[u8]) -> Vec<PathBuf> {
             let shortest = by_device.entry(device(mount)).or_insert(point);
             *shortest = shorter(shortest, point);
         } else {
-            // All tmpfs name the same device and are different ones.
-            points.push(point);
+            // All tmpfs name the same device and are different ones, unless they have one number (a bind mount).
+            let shortest = by_number.entry(mount.majmin.as_str()).or_insert(point);
+            *shortest = shorter(shortest, point);
         }
     }
-    points.extend(by_device.into_values());
+    let mut points: Vec<&Path> = by_device.into_values().chain(by_number.into_values()).collect();
     points.sort_unstable();
     points.into_iter().map(Path::to_owned).collect()
 }
@@ -243,13 +247,14 @@ mod tests {
 
     /// `/proc/self/mountinfo` for what `/proc/self/mounts` says, which is easier to read.
     fn mountinfo(mounts: &str) -> String {
-        let line_of = |line: &str| {
+        // Each file system has its own number.
+        let line_of = |(number, line): (usize, &str)| {
             let mut fields = line.split(' ');
             let mut next = || fields.next().expect("each line has six fields");
             let (device, point, kind, options) = (next(), next(), next(), next());
-            format!("27 1 254:0 / {point} rw shared:1 - {kind} {device} {options}\n")
+            format!("27 1 254:{number} / {point} rw shared:1 - {kind} {device} {options}\n")
         };
-        mounts.lines().map(line_of).collect()
+        mounts.lines().enumerate().map(line_of).collect()
     }
 
     #[track_caller]
@@ -284,6 +289,12 @@ mod tests {
     fn a_device_that_is_mounted_twice_is_asked_where_the_path_is_shortest() {
         let mounts = "/dev/sda1 /srv/chroot/var ext4 rw 0 0\n/dev/sda1 /var ext4 rw 0 0\n/dev/sda1 /opt ext4 rw 0 0\n";
         expect_selected(mounts, &["/opt"]);
+    }
+
+    #[test]
+    fn a_part_of_a_tmpfs_mounted_elsewhere_is_the_same_tmpfs() {
+        let mounts = b"27 1 0:24 / /run rw - tmpfs tmpfs rw\n28 1 0:24 /cairn /run/cairn rw - tmpfs tmpfs rw\n";
+        assert_eq!(select(mounts), [PathBuf::from("/run")]);
     }
 
     #[test]

@@ -1,0 +1,152 @@
+//! Numbers and the rules that look at them.
+
+use super::*;
+
+fn disk_rule(text: &str) -> Timeline {
+    Timeline::with(settings(&[("disk", text)])).live("web1").expect(["0s DEBUG up web1!alive: [initial]"])
+}
+
+#[test]
+fn an_alarm_opens_at_its_limit_and_is_solved_at_its_clear() {
+    disk_rule("*!machine.disk:*.used_percentage > 90 clear 80 ERR")
+        .value(DISK, 90.0)
+        .at(1)
+        .value(DISK, 91.0)
+        .at(2)
+        .value(DISK, 89.0)
+        .at(3)
+        .value(DISK, 92.0)
+        .at(4)
+        .value(DISK, 80.0)
+        .expect([
+            "1s ERR alarm web1!machine.disk:/.used_percentage [disk]",
+            "4s INFO solved web1!machine.disk:/.used_percentage [disk] after 3s",
+        ]);
+}
+
+#[test]
+fn an_alarm_with_for_waits_in_the_observers_time() {
+    disk_rule("*!machine.disk:*.used_percentage > 90 for 10s ERR")
+        .value(DISK, 95.0)
+        .at(9)
+        .value(DISK, 95.0)
+        .expect([])
+        .at(10)
+        .value(DISK, 95.0)
+        .expect(["10s ERR alarm web1!machine.disk:/.used_percentage [disk]"])
+        .at(11)
+        .value(DISK, 5.0)
+        .expect(["11s INFO solved web1!machine.disk:/.used_percentage [disk] after 11s"]);
+}
+
+#[test]
+fn a_number_that_recovers_in_time_raises_nothing() {
+    disk_rule("*!machine.disk:*.used_percentage > 90 for 10s ERR")
+        .value(DISK, 95.0)
+        .at(9)
+        .value(DISK, 5.0)
+        .at(10)
+        .value(DISK, 95.0)
+        .at(19)
+        .value(DISK, 95.0)
+        .expect([]);
+}
+
+#[test]
+fn an_alarm_keeps_its_first_date_across_a_restart_pending_or_open() {
+    disk_rule("*!machine.disk:*.used_percentage > 90 for 10s ERR")
+        .value(DISK, 95.0)
+        .at(5)
+        .restart()
+        .at(10)
+        .value(DISK, 95.0)
+        .expect(["10s ERR alarm web1!machine.disk:/.used_percentage [disk]"])
+        .restart()
+        .value(DISK, 95.0)
+        .at(20)
+        .value(DISK, 1.0)
+        .expect(["20s INFO solved web1!machine.disk:/.used_percentage [disk] after 20s"]);
+}
+
+#[test]
+fn an_alarm_whose_rule_is_gone_is_retired() {
+    let mut timeline = disk_rule("*!machine.disk:*.used_percentage > 90 ERR").value(DISK, 95.0);
+    let now = Now { monotonic: Duration::ZERO, wall: wall(0) };
+    let outputs = timeline.engine.reconfigure(now, settings(&[]));
+    timeline.take(outputs);
+    timeline.value(DISK, 99.0).expect([
+        "0s ERR alarm web1!machine.disk:/.used_percentage [disk]",
+        "0s INFO retired web1!machine.disk:/.used_percentage [disk] after 0s",
+    ]);
+}
+
+#[test]
+fn numbers_that_are_none_are_refused_and_the_last_value_stays() {
+    let timeline = disk_rule("*!machine.disk:*.used_percentage > 90 ERR")
+        .value(DISK, 5.0)
+        .value(DISK, f64::NAN)
+        .value(DISK, f64::INFINITY);
+    assert_eq!(timeline.refused, ["not_finite", "not_finite"]);
+    let rows = timeline.engine.last_value(&"*!machine.disk".parse().expect("pattern"));
+    assert_eq!(rows.iter().map(|row| row.value).collect::<Vec<_>>(), [5.0]);
+}
+
+#[test]
+fn a_value_is_stale_after_three_intervals() {
+    let stale = |t: &Timeline| t.engine.last_value(&"*".parse().expect("pattern"))[0].stale;
+    let timeline = Timeline::new().live("web1").value(DISK, 1.0).at(3);
+    assert!(!stale(&timeline));
+    assert!(stale(&timeline.at(4)));
+}
+
+#[test]
+fn absence_of_a_number_or_a_check_is_an_alarm_of_its_own() {
+    Timeline::with(settings(&[
+        ("no backup", "*!backup absent for 1h ERR"),
+        ("no disk", "*!machine.disk absent for 60s WARN"),
+    ]))
+    .live("web1")
+    .expect(["0s DEBUG up web1!alive: [initial]"])
+    .up("web1!backup:db")
+    .expect(["0s DEBUG up web1!backup:db [initial]"])
+    .value(DISK, 5.0)
+    .unreported("web1!backup:db")
+    .at(4000)
+    .expect([
+        "60500ms WARN absent web1!machine.disk:/.used_percentage [no disk]",
+        "3600500ms ERR absent web1!backup:db [no backup]",
+    ])
+    .value(DISK, 5.0)
+    .up("web1!backup:db")
+    .expect([
+        "4000s INFO solved web1!machine.disk:/.used_percentage [no disk] after 3999s",
+        "4000s INFO solved web1!backup:db [no backup] after 3999s",
+    ]);
+}
+
+#[test]
+fn what_a_rule_expects_by_name_may_be_absent_from_the_start() {
+    Timeline::with(settings(&[("no backup", "web1!backup:db absent for 1h ERR")]))
+        .live("web1")
+        .expect(["0s DEBUG up web1!alive: [initial]"])
+        .at(4000)
+        .expect(["3602500ms ERR absent web1!backup:db [no backup]"])
+        .up("web1!backup:db")
+        .expect([
+            "4000s INFO solved web1!backup:db [no backup] after 3997s",
+            "4000s DEBUG up web1!backup:db [initial]",
+        ]);
+}
+
+#[test]
+fn one_host_cannot_fill_our_memory() {
+    let mut timeline = Timeline::new().live("web1");
+    for i in 0..150 {
+        timeline = timeline.value(&format!("web1!app.queue:q{i}.length"), 1.0).up(&format!("web1!app:q{i}"));
+    }
+    assert!(timeline.refused.iter().all(|reason| *reason == "too_many_addresses"));
+    assert_eq!(timeline.refused.len(), 200);
+    let rows =
+        timeline.engine.last_value(&"*".parse().expect("pattern")).len() + timeline.engine.service_list(None).len();
+    assert_eq!(rows, 100);
+}

@@ -1,0 +1,105 @@
+//! Signs of life, goodbyes, and our own blindness.
+
+use super::*;
+
+#[test]
+fn a_host_without_a_sign_of_life_is_down_with_one_event_and_its_checks_are_unknown() {
+    let timeline = up_and_running()
+        .up("web1!port:ssh")
+        .expect(["0s DEBUG up web1!port:ssh [initial]"])
+        .at(10)
+        .silent("web1")
+        .at(60);
+    assert_eq!(timeline.state_of("web1"), State::Down);
+    assert_eq!(timeline.check_state("web1!port:www"), State::Unknown);
+    timeline
+        .expect(["20500ms CRIT down web1!alive:"])
+        .live("web1")
+        .at(70)
+        .expect(["60s INFO up web1!alive: after 50s"]);
+}
+
+#[test]
+fn a_check_that_was_down_before_its_host_went_is_told_up_once_when_it_is() {
+    up_and_running()
+        .at(5)
+        .down("web1!port:www")
+        .at(10)
+        .silent("web1")
+        .at(60)
+        .live("web1")
+        .up("web1!port:www")
+        .at(120)
+        .expect([
+            "5s ERR down web1!port:www",
+            "20500ms CRIT down web1!alive:",
+            "60s INFO up web1!alive: after 50s",
+            "60s INFO up web1!port:www after 55s",
+        ]);
+}
+
+#[test]
+fn a_silent_feed_is_the_trouble_of_its_own_host_and_those_behind_it_are_unknown() {
+    let timeline = up_and_running().live("db1").expect(["0s DEBUG up db1!alive: [initial]"]);
+    let timeline = timeline.at(10).beats_stop().silent("web1").silent("db1").at(60);
+    assert_eq!(timeline.state_of("db1"), State::Unknown);
+    let mut timeline = timeline.expect(["20500ms CRIT down web1!alive:"]);
+    timeline.beating = true;
+    timeline.live("web1").live("db1").at(90).expect(["60s INFO up web1!alive: after 50s"]);
+}
+
+#[test]
+fn a_host_behind_a_beating_feed_is_down_by_itself() {
+    up_and_running()
+        .live("db1")
+        .expect(["0s DEBUG up db1!alive: [initial]"])
+        .at(10)
+        .silent("db1")
+        .at(60)
+        .expect(["20500ms CRIT down db1!alive:"]);
+}
+
+#[test]
+fn a_goodbye_buys_five_minutes() {
+    up_and_running()
+        .at(10)
+        .goodbye("web1")
+        .at(200)
+        .expect(["10s INFO stopped web1!alive:"])
+        .live("web1")
+        .expect(["200s INFO started web1!alive:"])
+        .at(400)
+        .expect([]);
+}
+
+#[test]
+fn a_host_that_does_not_come_back_is_down_since_its_goodbye() {
+    let timeline = up_and_running().at(10).goodbye("web1").at(1000);
+    assert_eq!(timeline.drafts.last().expect("event").since, wall(10_000));
+    timeline.expect(["10s INFO stopped web1!alive:", "310500ms CRIT down web1!alive:"]);
+}
+
+#[test]
+fn nobody_is_blamed_for_our_pause() {
+    let timeline = up_and_running().at(10).paused_until(70);
+    timeline.at(71).expect([]).at(200).expect([]);
+}
+
+#[test]
+fn nobody_is_blamed_for_our_restart() {
+    up_and_running().at(10).paused_until(3600).restart().at(3700).expect([]);
+}
+
+#[test]
+fn after_our_pause_a_host_that_stays_silent_is_still_found() {
+    up_and_running().at(10).silent("web1").at(15).paused_until(75).at(90).expect(["81s CRIT down web1!alive:"]);
+}
+
+#[test]
+fn a_host_that_a_snapshot_names_is_up_with_its_first_sign_of_life() {
+    let mut timeline = Timeline::new();
+    let row = FeedSnapshotHost { host: host("web1"), via: Vec::new(), inventory: Vec::new(), hash: String::new() };
+    let snapshot = FeedSnapshot { epoch: epoch(), seq: 0, hosts: vec![row], checks: Vec::new() };
+    timeline.apply(Input::Snapshot { feed: FEED.into(), snapshot });
+    timeline.expect([]).live("web1").at(5).expect(["0s DEBUG up web1!alive: [initial]"]);
+}

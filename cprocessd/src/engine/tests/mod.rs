@@ -1,0 +1,304 @@
+//! What the engine promises, as timelines: what happened, and what came of it.
+//!
+//! Between two happenings the time passes in half seconds: the live hosts give their sign of life and repeat their checks,
+//! the engine is told when nothing waits. Weeks pass in milliseconds.
+
+use super::settings::{Class, PartialTuning, Tuning};
+use super::*;
+use common::message::{Epoch, FeedSnapshotHost, Values};
+use proptest::prelude::*;
+use rule::Rule;
+use std::collections::BTreeSet;
+
+mod alarms;
+mod checks;
+mod hosts;
+mod people;
+mod promises;
+mod restarts;
+
+/// Second 0 of a timeline, so that dates are recognisable.
+const ORIGIN: i64 = 1_000_000_000_000;
+const FEED: &str = "/run/feed";
+/// A number that many tests use.
+const DISK: &str = "web1!machine.disk:/.used_percentage";
+
+struct Timeline {
+    engine: Engine,
+    settings: Settings,
+    now_ms: u64,
+    live: BTreeSet<String>,
+    beating: bool,
+    /// The checks that their hosts repeat: address, up, changed.
+    repeated: BTreeMap<String, (bool, i64)>,
+    saved: Vec<Saved>,
+    told: Vec<String>,
+    drafts: Vec<Draft>,
+    refused: Vec<&'static str>,
+    seq: u64,
+}
+
+fn settings(rules: &[(&str, &str)]) -> Settings {
+    Settings {
+        own: "monitor!cprocessd:".parse().expect("address"),
+        rules: rules
+            .iter()
+            .map(|(name, text)| Rule { name: (*name).into(), ..Rule::parse("", text).expect("rule") })
+            .collect(),
+        defaults: Tuning::default(),
+        tunings: Vec::new(),
+        classes: Vec::new(),
+        max_addresses_per_host: 100,
+    }
+}
+
+fn host(name: &str) -> HostName {
+    name.parse().expect("host")
+}
+
+fn wall(ms: u64) -> UnixMillis {
+    UnixMillis(ORIGIN + i64::try_from(ms).expect("small"))
+}
+
+impl Timeline {
+    fn new() -> Self {
+        Self::with(settings(&[]))
+    }
+
+    fn with(settings: Settings) -> Self {
+        let engine = Engine::new(settings.clone(), &[FEED.to_owned()], Vec::new());
+        Self {
+            engine,
+            settings,
+            now_ms: 0,
+            live: BTreeSet::new(),
+            beating: true,
+            repeated: BTreeMap::new(),
+            saved: Vec::new(),
+            told: Vec::new(),
+            drafts: Vec::new(),
+            refused: Vec::new(),
+            seq: 0,
+        }
+    }
+
+    fn apply(&mut self, input: Input) {
+        let now = Now { monotonic: Duration::from_millis(self.now_ms), wall: wall(self.now_ms) };
+        let outputs = self.engine.apply(now, input);
+        self.take(outputs);
+    }
+
+    fn take(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Event(draft) => {
+                    let at = draft.time.0 - ORIGIN;
+                    let at = if at % 1000 == 0 { format!("{}s", at / 1000) } else { format!("{at}ms") };
+                    let after = draft.duration_ms.map_or(String::new(), |ms| format!(" after {}s", ms / 1000));
+                    let rule = if draft.rule == "check" { String::new() } else { format!(" [{}]", draft.rule) };
+                    self.told.push(format!("{at} {} {} {}{rule}{after}", draft.severity, draft.kind, draft.address));
+                    self.drafts.push(draft);
+                }
+                Output::Save(saved) => {
+                    self.saved.retain(|other| other.identity() != saved.identity());
+                    self.saved.push(saved);
+                }
+                Output::Refused(reason) => self.refused.push(reason),
+                Output::Forgotten(addresses) => self.told.push(format!("forgotten {}", addresses.join(" "))),
+            }
+        }
+    }
+
+    /// Lets the time pass, with signs of life.
+    fn at(mut self, secs: u64) -> Self {
+        while self.now_ms < secs * 1000 {
+            self.now_ms += 500;
+            if self.now_ms.is_multiple_of(1000) {
+                self.signs_of_life();
+            }
+            self.apply(Input::Idle);
+        }
+        self
+    }
+
+    fn signs_of_life(&mut self) {
+        if self.beating {
+            let beat =
+                Beat { time: wall(self.now_ms), epoch: epoch(), head_seq: 0, host: Some(host("web1")), nth: None };
+            self.apply(Input::Beat { feed: FEED.into(), beat });
+        }
+        for name in self.live.clone() {
+            self.apply(Input::Alive { feed: FEED.into(), alive: self.alive_message(&name) });
+        }
+        for (address, (up, changed)) in self.repeated.clone() {
+            let address: CheckAddress = address.parse().expect("address");
+            if self.live.contains(address.host.as_str()) {
+                self.apply(Input::Check(self.check_message(&address, up, changed, 0)));
+            }
+        }
+    }
+
+    fn alive_message(&self, name: &str) -> Alive {
+        Alive {
+            host: host(name),
+            time: wall(self.now_ms),
+            via: if name == "web1" { Vec::new() } else { vec![host("web1")] },
+            inventory: String::new(),
+            addresses: None,
+            goodbye: false,
+            epoch: None,
+            seq: None,
+            origin: None,
+        }
+    }
+
+    fn check_message(&self, address: &CheckAddress, up: bool, changed: i64, retries: u32) -> Check {
+        Check {
+            host: address.host.clone(),
+            from: address.host.clone(),
+            service: address.service.clone(),
+            unit: address.unit.clone(),
+            time: wall(self.now_ms),
+            interval_ms: 1000,
+            up,
+            retries,
+            text: if up { "fine".into() } else { "refused".into() },
+            changed: UnixMillis(changed),
+            backfill: false,
+            head_seq: None,
+            epoch: None,
+            seq: None,
+            origin: None,
+        }
+    }
+
+    /// The host gives signs of life from now on.
+    fn live(mut self, name: &str) -> Self {
+        self.live.insert(name.into());
+        self.apply(Input::Alive { feed: FEED.into(), alive: self.alive_message(name) });
+        self
+    }
+
+    /// And no longer.
+    fn silent(mut self, name: &str) -> Self {
+        self.live.remove(name);
+        self
+    }
+
+    fn beats_stop(mut self) -> Self {
+        self.beating = false;
+        self
+    }
+
+    fn journaled(&mut self) -> Origin {
+        self.seq += 1;
+        Origin { host: host("web1"), epoch: epoch(), seq: self.seq }
+    }
+
+    fn watches(mut self, name: &str, addresses: &[&str]) -> Self {
+        let origin = Some(self.journaled());
+        let addresses = addresses.iter().map(|text| text.parse().expect("address")).collect();
+        let alive = Alive { addresses: Some(addresses), seq: Some(self.seq), origin, ..self.alive_message(name) };
+        self.apply(Input::Alive { feed: FEED.into(), alive });
+        self
+    }
+
+    fn goodbye(mut self, name: &str) -> Self {
+        let origin = Some(self.journaled());
+        let alive = Alive { goodbye: true, seq: Some(self.seq), origin, ..self.alive_message(name) };
+        self.apply(Input::Alive { feed: FEED.into(), alive });
+        self.silent(name)
+    }
+
+    fn check(mut self, address: &str, up: bool, retries: u32) -> Self {
+        let changed = match self.repeated.get(address) {
+            Some((was, changed)) if *was == up => *changed,
+            _ => wall(self.now_ms).0,
+        };
+        self.repeated.insert(address.into(), (up, changed));
+        let origin = Some(self.journaled());
+        let message = self.check_message(&address.parse().expect("address"), up, changed, retries);
+        self.apply(Input::Check(Check { origin, ..message }));
+        self
+    }
+
+    fn up(self, address: &str) -> Self {
+        self.check(address, true, 0)
+    }
+
+    fn down(self, address: &str) -> Self {
+        self.check(address, false, 0)
+    }
+
+    fn retried(self, address: &str) -> Self {
+        self.check(address, true, 2)
+    }
+
+    /// Its host no longer reports it.
+    fn unreported(mut self, address: &str) -> Self {
+        self.repeated.remove(address);
+        self
+    }
+
+    fn value(mut self, address: &str, value: f64) -> Self {
+        let Address::Value(a) = address.parse().expect("address") else { panic!("{address} is no value") };
+        let sample = Sample {
+            host: a.host.clone(),
+            from: a.host,
+            service: a.service,
+            time: wall(self.now_ms),
+            interval_ms: 1000,
+            resource: a.resource,
+            unit: a.unit,
+            values: Values(vec![(a.attribute, value)]),
+            backfill: false,
+        };
+        self.apply(Input::Sample(sample));
+        self
+    }
+
+    fn forget(mut self, pattern: &str, id: &str) -> Self {
+        self.apply(Input::Forget { pattern: pattern.parse().expect("pattern"), id: id.into(), author: "ann".into() });
+        self
+    }
+
+    /// The process dies and starts again at once with what was saved.
+    fn restart(mut self) -> Self {
+        self.engine = Engine::new(self.settings.clone(), &[FEED.to_owned()], self.saved.clone());
+        self
+    }
+
+    /// Nobody calls the engine, while the world goes on.
+    fn paused_until(mut self, secs: u64) -> Self {
+        self.now_ms = secs * 1000;
+        self
+    }
+
+    #[track_caller]
+    fn expect<const N: usize>(self, told: [&str; N]) -> Self {
+        assert_eq!(self.told, told);
+        Self { told: Vec::new(), ..self }
+    }
+
+    #[track_caller]
+    fn state_of(&self, name: &str) -> State {
+        self.engine.server_list().into_iter().find(|row| row.host == host(name)).expect("host").state
+    }
+
+    fn check_state(&self, address: &str) -> State {
+        let address: CheckAddress = address.parse().expect("address");
+        self.engine.checks.get(&address).expect("check").state()
+    }
+}
+
+fn epoch() -> Epoch {
+    Epoch::try_from("e1".to_owned()).expect("epoch")
+}
+
+fn up_and_running() -> Timeline {
+    Timeline::new()
+        .live("web1")
+        .expect(["0s DEBUG up web1!alive: [initial]"])
+        .up("web1!port:www")
+        .expect(["0s DEBUG up web1!port:www [initial]"])
+}
