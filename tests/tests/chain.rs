@@ -552,25 +552,26 @@ fn success_after_retries_is_a_blip() {
 struct Tmpfs(PathBuf);
 
 impl Tmpfs {
-    /// None, and said why, where it cannot be had.
-    fn mount(on: &Path) -> Option<Self> {
+    /// Or why it cannot be had.
+    fn mount(on: &Path) -> Result<Self, String> {
         if !is_root() {
-            say_skipped("the alarm on a filling disk", "only root can mount a tmpfs");
-            return None;
+            return Err("only root can mount a tmpfs".to_owned());
         }
         fs::create_dir(on).expect("a folder");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "cairn-test"]).arg(on).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(on.to_owned())),
-            Ok(output) => {
-                say_skipped("the alarm on a filling disk", text(&output.stderr).trim());
-                None
-            }
-            Err(error) => {
-                say_skipped("the alarm on a filling disk", &format!("mount: {error}"));
-                None
-            }
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", "size=4m", "cairn-test"]).arg(on);
+        let mounted = command.output().map_err(|error| format!("mount: {error}"))?;
+        if !mounted.status.success() {
+            return Err(text(&mounted.stderr).trim().to_owned());
         }
+        let disk = Self(on.to_owned());
+        // Which is where ccollectd looks.
+        let name = on.display().to_string().replace(' ', "\\040");
+        let mounts = fs::read_to_string("/proc/1/mountinfo");
+        if mounts.is_ok_and(|mounts| !mounts.contains(&name)) {
+            return Err("process 1 does not see our mounts: it has a namespace of its own".to_owned());
+        }
+        Ok(disk)
     }
 
     fn fill(&self, mebibytes: usize) {
@@ -588,7 +589,10 @@ impl Drop for Tmpfs {
 fn an_alarm_on_a_filling_disk_is_solved_below_its_clear() {
     let mut suite = Suite::new("machine.interval = \"200ms\"\n", QUIET);
     let on = suite.path("small disk");
-    let Some(disk) = Tmpfs::mount(&on) else { return };
+    let disk = match Tmpfs::mount(&on) {
+        Ok(disk) => disk,
+        Err(why) => return say_skipped("the alarm on a filling disk", &why),
+    };
     let address = format!("machine.disk:{}.used_percentage", on.display());
     suite.configure(
         "cprocessd",
