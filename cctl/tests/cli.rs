@@ -394,15 +394,18 @@ async fn a_file_has_every_event_once_although_cctl_and_cprocessd_are_killed() {
 }
 
 /// A cctl beside daemons that are these shell scripts.
+///
+/// Other programs write the files: one that we had open for writing could not be executed while a process that another
+/// test forks just then still has it, too.
 fn with_daemons(dir: &Path, ccollectd: &str, cprocessd: &str) -> PathBuf {
     let bin = dir.join("bin");
     std::fs::create_dir(&bin).expect("a folder");
     let own = bin.join("cctl");
-    std::fs::copy(env!("CARGO_BIN_EXE_cctl"), &own).expect("copied");
+    let done = |command: &mut std::process::Command| assert!(command.status().expect("it runs").success());
+    done(std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_cctl")).arg(&own));
     for (name, script) in [("ccollectd", ccollectd), ("cprocessd", cprocessd)] {
-        let path = bin.join(name);
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("executable");
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" >\"$0\" && chmod 755 \"$0\"";
+        done(std::process::Command::new("sh").arg("-c").arg(write).arg(bin.join(name)).arg(script));
     }
     own
 }
