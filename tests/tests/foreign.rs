@@ -444,8 +444,7 @@ fn the_protocol_names_every_question_and_every_field_of_real_answers() {
         fields(&answer, &mut names);
     }
     assert!(names.len() > 50, "{names:?}");
-    let missing: Vec<&String> =
-        names.iter().filter(|name| !text.contains(&format!("`{name}`"))).collect();
+    let missing: Vec<&String> = names.iter().filter(|name| !text.contains(&format!("`{name}`"))).collect();
     assert!(missing.is_empty(), "PROTOCOL.md does not name {missing:?}");
 
     // What an unknown question is told is the list of those there are.
@@ -456,7 +455,8 @@ fn the_protocol_names_every_question_and_every_field_of_real_answers() {
     });
     let Err(common::query::AskError::Refused(refusal)) = refusal else { panic!("{refusal:?}") };
     let (_, questions) = refusal.message.split_once("only ").expect("the list");
-    let known: BTreeSet<&str> = asked.iter().filter(|(socket, ..)| *socket == "query").map(|(_, name, _)| *name).collect();
+    let known: BTreeSet<&str> =
+        asked.iter().filter(|(socket, ..)| *socket == "query").map(|(_, name, _)| *name).collect();
     assert_eq!(questions.split(", ").collect::<BTreeSet<_>>(), known);
 }
 

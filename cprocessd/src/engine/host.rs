@@ -132,7 +132,12 @@ impl Engine {
         let Some(host) = self.hosts.get_mut(name) else { return };
         host.goodbye = Some((time, attention));
         host.last_alive = time;
+        // Nobody looks at it any more, which is neither up nor down.
+        if host.state == State::Up {
+            (host.state, host.since) = (State::Unknown, time);
+        }
         self.save_host(name);
+        self.blind_checks(name);
         let seen = Seen { time, text: "ccollectd was asked to stop".into(), value: None, state: State::Unknown };
         self.say(&alive_key(name), Kind::Stopped, Severity::Info, seen);
     }
@@ -144,10 +149,11 @@ impl Engine {
         host.last_seen = wall;
         host.last_alive = time;
         // A message from before the goodbye may arrive after it, since goodbyes take the way of the journal.
-        let returned = host.goodbye.is_some_and(|(goodbye, _)| time > goodbye);
-        if returned {
-            host.goodbye = None;
-        }
+        let returned = match host.goodbye {
+            Some((goodbye, _)) if time <= goodbye => return,
+            goodbye => goodbye.is_some(),
+        };
+        host.goodbye = None;
         let first = !std::mem::replace(&mut host.heard, true);
         let was = host.state;
         if was != State::Up {

@@ -73,6 +73,14 @@ fn a_goodbye_buys_five_minutes() {
 }
 
 #[test]
+fn while_its_ccollectd_is_stopped_a_host_and_its_checks_are_unknown() {
+    let timeline = up_and_running().at(10).goodbye("web1").at(60);
+    assert_eq!((timeline.state_of("web1"), timeline.check_state("web1!port:www")), (State::Unknown, State::Unknown));
+    let timeline = timeline.live("web1").at(70);
+    assert_eq!((timeline.state_of("web1"), timeline.check_state("web1!port:www")), (State::Up, State::Up));
+}
+
+#[test]
 fn a_host_that_does_not_come_back_is_down_since_its_goodbye() {
     let timeline = up_and_running().at(10).goodbye("web1").at(1000);
     assert_eq!(timeline.drafts.last().expect("event").since, wall(10_000));
