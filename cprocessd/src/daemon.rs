@@ -143,6 +143,8 @@ impl Daemon {
         tracing::info!("judging {}, journal {} at {}", feeds.join(", "), journal.epoch(), journal.head());
 
         let run = &config.run_dir;
+        std::fs::create_dir_all(run)
+            .map_err(|error| Fatal::Other(format!("cannot make folder {}: {error}", run.display())))?;
         let publisher = JournaledPublisher::bind(&run.join("stream"), journal, &counters).await?;
         let query = Questions::bind(&run.join("query"), &counters).await?;
         let control = Questions::bind(&run.join("control"), &counters).await?;
