@@ -40,7 +40,8 @@ while len(times["stream"]) < 17:
         had.append(receive(peers[name][0])[1][0]["time"])
 for name, had in times.items():
     gaps = [b - a for a, b in zip(had, had[1:])]
-    assert all(500 < gap < 3000 for gap in gaps), (name, gaps)
+    # None is missing, even if this machine is busy.
+    assert all(0 < gap < 5000 for gap in gaps), (name, gaps)
 # The others were idle all the while, and still work on the same connection.
 peers["query"][0].send(b'{"query": "health"}')
 assert peers["query"][0].recv_json()["ok"]

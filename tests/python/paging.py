@@ -24,6 +24,9 @@ for form in FORMATS:
         assert len(pages) == 2 and len({(page["epoch"], page["seq"]) for page in pages}) == 1
         snapshot = Asker(socket_name, form).ask("snapshot")
         assert len(snapshot["checks"]) == CHECKS and len(snapshot["hosts"]) == 1
+    # Not paged, and larger than any question may be.
+    status = asker.reply(query="server-status", host="testhost")
+    assert "next" not in status and len(status["data"]["values"]) == VALUES and len(status["data"]["services"]) == CHECKS
     # A page asked for twice is the same page: an answer that was lost can be had again.
     first = asker.reply(query="service-list")
     assert asker.reply(page=first["next"]) == asker.reply(page=first["next"])
