@@ -8,7 +8,7 @@ use crate::questions::{self, Ask};
 use crate::scheduler::{Observation, Scheduler};
 use common::counters::Counters;
 use common::message::{Alive, ErrorBody, FeedSnapshot, Forgotten};
-use common::query::{self, Answer, Pager, to_value};
+use common::query::{self, Answer, Pager, Rows};
 use common::startup::{self, Fatal};
 use common::traffic::Traffic;
 use std::path::PathBuf;
@@ -185,10 +185,7 @@ impl Daemon {
         };
         Answer::Lists {
             plain: vec![("epoch", epoch.as_str().into()), ("seq", seq.into())],
-            lists: vec![
-                ("hosts", hosts.iter().map(to_value).collect()),
-                ("checks", checks.iter().map(to_value).collect()),
-            ],
+            lists: vec![("hosts", Rows::of(&hosts)), ("checks", Rows::of(&checks))],
         }
     }
 

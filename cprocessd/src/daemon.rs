@@ -9,10 +9,10 @@ use common::address::HostName;
 use common::counters::Counters;
 use common::journal::{Journal, Retention};
 use common::message::{
-    Beat, Epoch, ErrorBody, ErrorCode, Event, Forgotten, Reply, Request, decode_batch, encode, event_topic,
+    Beat, Epoch, ErrorBody, ErrorCode, Event, Forgotten, Request, decode_batch, encode, event_topic,
 };
 use common::publisher::JournaledPublisher;
-use common::query::{self, Answer, Format, Pager};
+use common::query::{self, Answer, Format, Pager, Ready};
 use common::severity::Severity;
 use common::socket::{Requester, Responder, Route, SocketError, name_of};
 use common::startup::{self, Asked, Fatal, Signals};
@@ -103,7 +103,7 @@ impl Questions {
         self.send(format, route, &reply).await;
     }
 
-    async fn send(&self, format: Format, route: Route, reply: &Reply) {
+    async fn send(&self, format: Format, route: Route, reply: &Ready) {
         self.socket.reply(route, query::write(format, reply)).await;
     }
 }
