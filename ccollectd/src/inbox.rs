@@ -2,7 +2,7 @@
 
 use crate::config::Fixed;
 use crate::scheduler::Observation;
-use crate::sources::plugins::{self, Report};
+use crate::sources::plugins::{self, Room, Waiting};
 use bytes::Bytes;
 use common::counters::Counters;
 use common::socket::{Puller, Responder, Route};
@@ -39,14 +39,9 @@ pub(crate) struct Batch {
     /// From our own sources.
     pub(crate) observations: Vec<Observation>,
     /// From local programs.
-    pub(crate) reports: Vec<Report>,
-}
-
-impl Batch {
-    /// More may be waiting than it could hold.
-    pub(crate) fn is_full(&self) -> bool {
-        self.reports.len() >= MAX_WAITING
-    }
+    pub(crate) reports: Vec<Waiting>,
+    /// More reports may be waiting than it could hold.
+    pub(crate) is_full: bool,
 }
 
 /// Where a question came in.
@@ -83,9 +78,10 @@ pub(crate) struct Question {
 pub(crate) struct Inbox {
     observer: mpsc::Sender<Observation>,
     observations: mpsc::Receiver<Observation>,
-    reports: mpsc::Receiver<Report>,
+    reports: mpsc::Receiver<Waiting>,
+    room: Room,
     /// Takes in reports; without plugins, what keeps `reports` open.
-    receiver: Result<JoinHandle<()>, mpsc::Sender<Report>>,
+    receiver: Result<JoinHandle<()>, mpsc::Sender<Waiting>>,
     feed_questions: Responder,
     own_questions: Responder,
     tick: Interval,
@@ -103,9 +99,10 @@ impl Inbox {
         let own_questions = Responder::bind(&run_dir.join(Door::Own.socket()), counters).await?;
         let (observer, observations) = mpsc::channel(MAX_WAITING);
         let (reporter, reports) = mpsc::channel(MAX_WAITING);
+        let room = Room::default();
         let receiver = if fixed.takes_plugins {
             let socket = Puller::bind(&run_dir.join(plugins::SOCKET), counters).await?;
-            Ok(tokio::spawn(plugins::receive(socket, counters.clone(), reporter)))
+            Ok(tokio::spawn(plugins::receive(socket, counters.clone(), room.clone(), reporter)))
         } else {
             Err(reporter)
         };
@@ -118,6 +115,7 @@ impl Inbox {
             observer,
             observations,
             reports,
+            room,
             receiver,
             feed_questions,
             own_questions,
@@ -176,7 +174,7 @@ impl Inbox {
 
     /// What can be had without waiting.
     fn waiting(&mut self) -> Batch {
-        let mut batch = Batch::default();
+        let mut batch = Batch { is_full: self.room.is_scarce(), ..Batch::default() };
         while batch.observations.len() < MAX_WAITING
             && let Ok(observation) = self.observations.try_recv()
         {
@@ -187,6 +185,7 @@ impl Inbox {
         {
             batch.reports.push(report);
         }
+        batch.is_full |= batch.reports.len() >= MAX_WAITING;
         batch
     }
 }
