@@ -11,7 +11,9 @@
 
 use crate::counters::Counters;
 use bytes::Bytes;
-use omq_tokio::{DisconnectReason, Endpoint, IpcPath, Message, MonitorEvent, Options, Socket, SocketType};
+use omq_tokio::{
+    DisconnectReason, Endpoint, IpcPath, Message, MonitorEvent, MonitorStream, Options, Socket, SocketType,
+};
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -25,8 +27,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many peers may be in a handshake before the oldest of them makes way. A handshake takes a millisecond, so who has
 /// been overtaken by this many has nothing to say.
 const MAX_PENDING_HANDSHAKES: usize = 32;
-/// Here the library refuses newcomers, which must not come to pass while we make room.
-const MAX_PENDING_AT_ALL: usize = 512;
+/// Here the library refuses newcomers, who have to try again. It bounds what a burst takes before room is made.
+const MAX_PENDING_AT_ALL: usize = 128;
 /// How many subscriptions a peer may have, and how long each may be: a topic is at most 270 bytes.
 const MAX_SUBSCRIPTIONS: usize = 1000;
 const MAX_PREFIX_BYTES: usize = 300;
@@ -42,6 +44,8 @@ const MONITOR_CAPACITY: usize = 1024;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long a closing socket tries to get rid of what is queued.
 const LINGER: Duration = Duration::from_secs(2);
+/// Between two attempts to ask somebody who closes the connection.
+const REDIAL_PAUSE: Duration = Duration::from_millis(50);
 /// Sockets of people and programs in the group `cairn`.
 const MODE: u32 = 0o660;
 
@@ -524,30 +528,67 @@ impl Requester {
         &self.path
     }
 
-    /// Asks, and waits for the answer for at most `timeout`. If cancelled, the question counts as unanswered.
+    /// Asks, and waits for the answer for at most `timeout`. If cancelled, the question counts as unanswered. Where the
+    /// other side closes the connection it is asked again, since it may have been too busy to take us in: hence a
+    /// question may arrive twice.
     pub async fn ask(&mut self, question: Vec<u8>, timeout: Duration) -> Result<Bytes, SocketError> {
-        let failed = |error: omq_tokio::Error| SocketError::Failed(self.path.clone(), error.to_string());
-        let socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => {
-                let socket = Socket::new(SocketType::Dealer, options(Limits::ANSWERS));
-                socket.connect(endpoint(&self.path)?).await.map_err(failed)?;
-                socket
-            }
-        };
+        let question = Bytes::from(question);
+        let path = self.path.clone();
         let exchange = async {
-            socket.send(Message::multipart([Bytes::new(), Bytes::from(question)])).await.map_err(failed)?;
-            let answer = socket.recv().await.map_err(failed)?;
-            Ok(answer.part_bytes(answer.len().saturating_sub(1)).unwrap_or_default())
-        };
-        match tokio::time::timeout(timeout, exchange).await {
-            Ok(Ok(answer)) => {
-                self.socket = Some(socket);
-                Ok(answer)
+            loop {
+                let (socket, events) = match self.socket.take() {
+                    Some(socket) => {
+                        let events = socket.monitor();
+                        (socket, events)
+                    }
+                    None => self.dial().await?,
+                };
+                if let Some(answer) = self.exchange(&socket, events, question.clone()).await? {
+                    self.socket = Some(socket);
+                    return Ok(answer);
+                }
+                tokio::time::sleep(REDIAL_PAUSE).await;
             }
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(SocketError::Timeout { path: self.path.clone(), timeout }),
+        };
+        tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(SocketError::Timeout { path, timeout }))
+    }
+
+    /// A socket, and all that will happen to its connection.
+    async fn dial(&self) -> Result<(Socket, MonitorStream), SocketError> {
+        let socket = Socket::new(SocketType::Dealer, options(Limits::ANSWERS));
+        let events = socket.monitor();
+        socket.connect(endpoint(&self.path)?).await.map_err(|error| self.failed(&error))?;
+        Ok((socket, events))
+    }
+
+    /// The answer, or nothing if the connection that the question went by is gone.
+    async fn exchange(
+        &self,
+        socket: &Socket,
+        mut events: MonitorStream,
+        question: Bytes,
+    ) -> Result<Option<Bytes>, SocketError> {
+        socket.send(Message::multipart([Bytes::new(), question])).await.map_err(|error| self.failed(&error))?;
+        let mut connections = 0;
+        loop {
+            tokio::select! {
+                answer = socket.recv() => {
+                    let answer = answer.map_err(|error| self.failed(&error))?;
+                    return Ok(Some(answer.part_bytes(answer.len().saturating_sub(1)).unwrap_or_default()));
+                }
+                event = events.recv() => match event {
+                    Ok(MonitorEvent::Disconnected { .. }) | Err(omq_tokio::MonitorRecvError::Closed) => return Ok(None),
+                    // A second connection: the first has ended in its handshake, and the question with it.
+                    Ok(MonitorEvent::Connected { .. }) if connections > 0 => return Ok(None),
+                    Ok(MonitorEvent::Connected { .. }) => connections += 1,
+                    Ok(_) | Err(_) => {}
+                },
+            }
         }
+    }
+
+    fn failed(&self, error: &omq_tokio::Error) -> SocketError {
+        SocketError::Failed(self.path.clone(), error.to_string())
     }
 }
 

@@ -29,8 +29,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 /// lossy.
 const WAITING_DELIVERIES: usize = 4096;
 const WAITING_BYTES: usize = 4 << 20;
-/// Deliveries that share one commit.
+/// Deliveries that share one commit, and about their bytes: until then each is there several times over.
 const BATCH: usize = 1024;
+const BATCH_BYTES: u32 = 1 << 20;
 /// And how long taking them may keep a question waiting.
 const BATCH_TIME: Duration = Duration::from_millis(50);
 /// Of a text, this much is logged.
@@ -260,13 +261,19 @@ impl Daemon {
     /// One delivery and what waits behind it, so that all of it shares one commit.
     fn take_batch(&mut self, first: Waiting) {
         let began = Instant::now();
-        self.take(&first.feed, first.delivery);
+        let mut bytes = 0;
+        let mut next = Some(first);
         for _ in 0..BATCH {
-            match self.inbox.deliveries.try_recv() {
-                Ok(waiting) if began.elapsed() < BATCH_TIME => self.take(&waiting.feed, waiting.delivery),
-                Ok(last) => return self.take(&last.feed, last.delivery),
-                Err(_) => return,
+            let Some(Waiting { feed, delivery, .. }) = next else { return };
+            bytes += weight(&delivery);
+            self.take(&feed, delivery);
+            if bytes >= BATCH_BYTES || began.elapsed() >= BATCH_TIME {
+                return;
             }
+            next = self.inbox.deliveries.try_recv().ok();
+        }
+        if let Some(Waiting { feed, delivery, .. }) = next {
+            self.take(&feed, delivery);
         }
     }
 

@@ -27,7 +27,7 @@ const MAX_DATA_BYTES: usize = 64 << 10;
 /// What a value takes beside its text.
 const NODE_BYTES: usize = 40;
 /// What reports that wait to be handled may weigh all together. Beyond it messages wait in the socket.
-const MAX_WAITING_BYTES: usize = 4 << 20;
+const MAX_WAITING_BYTES: usize = 2 << 20;
 /// More than any report weighs.
 const MAX_REPORT_BYTES: usize = 256 << 10;
 /// A `time` further off than this is no time but a mistake.
