@@ -8,7 +8,7 @@ use crate::questions::{self, Ask};
 use crate::scheduler::{Observation, Scheduler};
 use common::counters::Counters;
 use common::message::{Alive, ErrorBody, FeedSnapshot, Forgotten};
-use common::query::{self, Answer, Pager, to_value};
+use common::query::{self, Answer, Pager, Rows};
 use common::startup::{self, Fatal};
 use common::traffic::Traffic;
 use std::path::PathBuf;
@@ -70,8 +70,8 @@ impl Daemon {
                 Observation::State(observed) => outputs.extend(self.keeper.apply(now, Input::Observed(observed))),
             }
         }
-        for report in batch.reports {
-            outputs.extend(self.keeper.apply(now, Input::Reported(report)));
+        for waiting in batch.reports {
+            outputs.extend(self.keeper.apply(now, Input::Reported(waiting.report)));
         }
         self.feed.carry_out(now.monotonic, outputs);
         for numbers in samples {
@@ -81,7 +81,7 @@ impl Daemon {
 
     /// Handles what was waiting, and then what follows from the silence of the rest.
     pub(crate) fn tick(&mut self, batch: Batch) {
-        let is_full = batch.is_full();
+        let is_full = batch.is_full;
         self.take_in(batch);
         // While more is waiting than fits, nobody can be said to be silent.
         if !is_full {
@@ -185,10 +185,7 @@ impl Daemon {
         };
         Answer::Lists {
             plain: vec![("epoch", epoch.as_str().into()), ("seq", seq.into())],
-            lists: vec![
-                ("hosts", hosts.iter().map(to_value).collect()),
-                ("checks", checks.iter().map(to_value).collect()),
-            ],
+            lists: vec![("hosts", Rows::of(&hosts)), ("checks", Rows::of(&checks))],
         }
     }
 

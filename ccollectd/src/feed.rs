@@ -24,10 +24,13 @@ use std::time::{Duration, Instant};
 const MAX_WAITING: usize = 10_000;
 /// The same in bytes of memory, since an event may carry a large attachment.
 const MAX_WAITING_BYTES: usize = 32 << 20;
+/// Of a text, this much is logged.
+const LOGGED_CHARS: usize = 200;
 /// Between two attempts to write to a disk that failed.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
-/// A batch is cut here: far below the largest message (4 MiB), also if it holds the largest sample (256 KiB).
-const MAX_BATCH_BYTES: usize = 512 << 10;
+/// A batch is cut here. Subscribers keep messages in queues that count them, so none is much larger than the largest sample
+/// (1000 numbers, 80 KiB).
+const MAX_BATCH_BYTES: usize = 64 << 10;
 
 /// The feed: its socket, its journal, and the state beside it.
 pub(crate) struct Feed {
@@ -334,7 +337,8 @@ impl Entry {
 }
 
 fn say_changed(check: &Check) {
-    let (address, text) = (check.address(), check.text.escape_debug());
+    let text: String = check.text.chars().take(LOGGED_CHARS).flat_map(char::escape_debug).collect();
+    let address = check.address();
     match (check.up, check.retries) {
         (true, 0) => tracing::info!("{address} is up: {text}"),
         (true, retries) => tracing::info!("{address} is up after {retries} failed: {text}"),

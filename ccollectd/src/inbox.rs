@@ -2,7 +2,7 @@
 
 use crate::config::Fixed;
 use crate::scheduler::Observation;
-use crate::sources::plugins::{self, Received, Report};
+use crate::sources::plugins::{self, Room, Waiting};
 use bytes::Bytes;
 use common::counters::Counters;
 use common::socket::{Puller, Responder, Route};
@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// Observations and reports each wait here while the disk is waited for. Beyond it sources and, through their sockets,
-/// local programs wait: nothing is dropped. Reports have a bound in bytes too.
+/// local programs wait: nothing is dropped.
 const MAX_WAITING: usize = 1000;
 /// How late a silence may be noticed.
 const TICK: Duration = Duration::from_millis(200);
@@ -39,14 +39,9 @@ pub(crate) struct Batch {
     /// From our own sources.
     pub(crate) observations: Vec<Observation>,
     /// From local programs.
-    pub(crate) reports: Vec<Report>,
-}
-
-impl Batch {
-    /// More may be waiting than it could hold.
-    pub(crate) fn is_full(&self) -> bool {
-        self.reports.len() >= MAX_WAITING
-    }
+    pub(crate) reports: Vec<Waiting>,
+    /// More reports may be waiting than it could hold.
+    pub(crate) is_full: bool,
 }
 
 /// Where a question came in.
@@ -83,9 +78,10 @@ pub(crate) struct Question {
 pub(crate) struct Inbox {
     observer: mpsc::Sender<Observation>,
     observations: mpsc::Receiver<Observation>,
-    reports: mpsc::Receiver<Received>,
+    reports: mpsc::Receiver<Waiting>,
+    room: Room,
     /// Takes in reports; without plugins, what keeps `reports` open.
-    receiver: Result<JoinHandle<()>, mpsc::Sender<Received>>,
+    receiver: Result<JoinHandle<()>, mpsc::Sender<Waiting>>,
     feed_questions: Responder,
     own_questions: Responder,
     tick: Interval,
@@ -103,9 +99,10 @@ impl Inbox {
         let own_questions = Responder::bind(&run_dir.join(Door::Own.socket()), counters).await?;
         let (observer, observations) = mpsc::channel(MAX_WAITING);
         let (reporter, reports) = mpsc::channel(MAX_WAITING);
+        let room = Room::default();
         let receiver = if fixed.takes_plugins {
             let socket = Puller::bind(&run_dir.join(plugins::SOCKET), counters).await?;
-            Ok(tokio::spawn(plugins::receive(socket, counters.clone(), reporter)))
+            Ok(tokio::spawn(plugins::receive(socket, counters.clone(), room.clone(), reporter)))
         } else {
             Err(reporter)
         };
@@ -118,6 +115,7 @@ impl Inbox {
             observer,
             observations,
             reports,
+            room,
             receiver,
             feed_questions,
             own_questions,
@@ -134,17 +132,12 @@ impl Inbox {
 
     /// Waits for the next thing. Nothing is preferred, so that no flood of one kind starves the others.
     pub(crate) async fn next(&mut self) -> Result<Wake, Fatal> {
-        let (mut observations, mut received) = (Vec::new(), Vec::new());
+        let mut batch = Batch::default();
         tokio::select! {
-            _ = self.observations.recv_many(&mut observations, MAX_WAITING) => {
-                Ok(Wake::Input(Batch { observations, reports: Vec::new() }))
-            }
-            n = self.reports.recv_many(&mut received, MAX_WAITING) => match n {
+            _ = self.observations.recv_many(&mut batch.observations, MAX_WAITING) => Ok(Wake::Input(batch)),
+            n = self.reports.recv_many(&mut batch.reports, MAX_WAITING) => match n {
                 0 => Err(Fatal::Other(format!("socket {} is lost", plugins::SOCKET))),
-                _ => {
-                    let reports = received.into_iter().map(Received::take).collect();
-                    Ok(Wake::Input(Batch { observations: Vec::new(), reports }))
-                }
+                _ => Ok(Wake::Input(batch)),
             },
             question = self.feed_questions.recv() => {
                 let (route, frame) = question?;
@@ -181,17 +174,18 @@ impl Inbox {
 
     /// What can be had without waiting.
     fn waiting(&mut self) -> Batch {
-        let mut batch = Batch::default();
+        let mut batch = Batch { is_full: self.room.is_scarce(), ..Batch::default() };
         while batch.observations.len() < MAX_WAITING
             && let Ok(observation) = self.observations.try_recv()
         {
             batch.observations.push(observation);
         }
         while batch.reports.len() < MAX_WAITING
-            && let Ok(received) = self.reports.try_recv()
+            && let Ok(report) = self.reports.try_recv()
         {
-            batch.reports.push(received.take());
+            batch.reports.push(report);
         }
+        batch.is_full |= batch.reports.len() >= MAX_WAITING;
         batch
     }
 }

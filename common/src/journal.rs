@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 const SCHEMA: [&str; 1] =
     ["CREATE TABLE journal (seq INTEGER PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL) STRICT;
     CREATE TABLE epoch (epoch TEXT NOT NULL, head INTEGER NOT NULL) STRICT;"];
-/// An answer stops at this many bytes of payload, so that it fits the asker's largest message.
-const MAX_ANSWER_BYTES: usize = 1 << 20;
+/// An answer stops at this many bytes of payload: on its way it is a tree of values, which takes many times as much.
+const MAX_ANSWER_BYTES: usize = 256 << 10;
 
 /// And at this many entries.
 const MAX_ANSWER_ENTRIES: u64 = 10_000;
@@ -200,7 +200,7 @@ impl Journal {
         commit_all().map_err(|source| JournalError::Sqlite { path: path.clone(), source })
     }
 
-    /// The entries after `seq` of `epoch`, at most `limit` and at most 1 MiB of payload, but at least one if there is one.
+    /// The entries after `seq` of `epoch`, at most `limit` and at most 256 KiB of payload, but at least one if there is one.
     pub fn after(&self, epoch: Option<&str>, seq: u64, limit: u64) -> Result<After, JournalError> {
         if epoch.is_some_and(|epoch| epoch != self.epoch.as_str()) || seq > self.head || seq + 1 < self.first {
             return Ok(After::Gone { first_seq: self.first });

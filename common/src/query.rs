@@ -10,10 +10,14 @@ use std::time::{Duration, Instant};
 
 /// Items on one page of a long answer.
 pub const PAGE_ITEMS: usize = 1000;
+/// And bytes, unless a single item has more: a client that never reads keeps a page in our memory.
+const PAGE_BYTES: usize = 256 << 10;
 /// How long the pages of an answer stay the same.
 const PINNED_FOR: Duration = Duration::from_secs(30);
 /// Long answers pinned at once; the oldest makes way.
 const MAX_PINNED: usize = 16;
+/// And their bytes; the newest stays whatever it weighs.
+const MAX_PINNED_BYTES: usize = 4 << 20;
 
 /// How a client writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,19 +28,47 @@ pub enum Format {
     Json,
 }
 
+/// Rows as they will be sent: as values they would take ten times the memory while they wait to be asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    bytes: Vec<u8>,
+    /// Where each row ends.
+    ends: Vec<usize>,
+}
+
+impl Rows {
+    /// Encodes them all.
+    pub fn of<T: serde::Serialize>(rows: &[T]) -> Self {
+        let mut all = Self::default();
+        for row in rows {
+            all.bytes.extend(encode(row));
+            all.ends.push(all.bytes.len());
+        }
+        all
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn start(&self, row: usize) -> usize {
+        row.checked_sub(1).map_or(0, |before| self.ends[before])
+    }
+}
+
 /// What a daemon answers, before it is cut into pages.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// Short enough for one page.
     Whole(Value),
     /// Rows.
-    List(Vec<Value>),
+    List(Rows),
     /// A map with a few plain fields and several long lists, of which each page holds a part.
     Lists {
         /// On every page.
         plain: Vec<(&'static str, Value)>,
         /// Cut into pages, one after the other.
-        lists: Vec<(&'static str, Vec<Value>)>,
+        lists: Vec<(&'static str, Rows)>,
     },
 }
 
@@ -48,8 +80,31 @@ impl Answer {
 
     /// Messages as rows.
     pub fn list<T: serde::Serialize>(rows: &[T]) -> Self {
-        Self::List(rows.iter().map(to_value).collect())
+        Self::List(Rows::of(rows))
     }
+
+    /// What its rows weigh.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Whole(_) => 0,
+            Self::List(rows) => rows.bytes.len(),
+            Self::Lists { lists, .. } => lists.iter().map(|(_, rows)| rows.bytes.len()).sum(),
+        }
+    }
+}
+
+/// A reply that lacks only the client's format.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ready {
+    /// An answer, or one page of it.
+    Page {
+        /// In MessagePack.
+        data: Vec<u8>,
+        /// What to ask for the next page with, if there is one.
+        next: Option<String>,
+    },
+    /// There is none.
+    Refused(ErrorBody),
 }
 
 /// A message as a value with named fields.
@@ -100,15 +155,15 @@ struct Pinned {
 
 impl Pager {
     /// The reply to a request that was just answered: its first page.
-    pub fn first(&mut self, now: Instant, result: Result<Answer, ErrorBody>) -> Reply {
+    pub fn first(&mut self, now: Instant, result: Result<Answer, ErrorBody>) -> Ready {
         match result {
-            Ok(answer) => self.page(now, answer, 0),
-            Err(error) => refusal(error),
+            Ok(answer) => self.page(now, answer),
+            Err(error) => Ready::Refused(error),
         }
     }
 
     /// The reply to a request for the page `token`.
-    pub fn next(&mut self, now: Instant, token: &str) -> Reply {
+    pub fn next(&mut self, now: Instant, token: &str) -> Ready {
         self.pinned.retain(|pinned| pinned.until > now);
         let wanted =
             token.split_once('.').and_then(|(token, offset)| Some((token.parse().ok()?, offset.parse().ok()?)));
@@ -117,58 +172,123 @@ impl Pager {
             Some(cut(&pinned.answer, token, offset))
         });
         found.unwrap_or_else(|| {
-            refusal(ErrorBody::new(ErrorCode::PageExpired, "this page has expired, ask from the start"))
+            Ready::Refused(ErrorBody::new(ErrorCode::PageExpired, "this page has expired, ask from the start"))
         })
     }
 
-    fn page(&mut self, now: Instant, answer: Answer, offset: usize) -> Reply {
+    fn page(&mut self, now: Instant, answer: Answer) -> Ready {
         self.issued += 1;
-        let reply = cut(&answer, self.issued, offset);
-        if reply.next.is_some() {
+        let reply = cut(&answer, self.issued, 0);
+        if matches!(&reply, Ready::Page { next: Some(_), .. }) {
             self.pinned.retain(|pinned| pinned.until > now);
             self.pinned.truncate(MAX_PINNED - 1);
             self.pinned.push_front(Pinned { token: self.issued, until: now + PINNED_FOR, answer });
+            while self.pinned.len() > 1
+                && self.pinned.iter().map(|pinned| pinned.answer.bytes()).sum::<usize>() > MAX_PINNED_BYTES
+            {
+                self.pinned.pop_back();
+            }
         }
         reply
     }
 }
 
-fn refusal(error: ErrorBody) -> Reply {
-    Reply { ok: false, data: None, next: None, error: Some(error) }
-}
-
 /// The page of `answer` that begins with its item number `offset`, counted through all its lists.
-fn cut(answer: &Answer, token: u64, offset: usize) -> Reply {
-    let end = offset.saturating_add(PAGE_ITEMS);
-    let part = |list: &[Value], before: usize| -> Value {
-        let from = offset.saturating_sub(before).min(list.len());
-        let to = end.saturating_sub(before).min(list.len());
-        Value::Array(list[from..to].to_vec())
-    };
-    let (data, items) = match answer {
-        Answer::Whole(value) => (value.clone(), 0),
-        Answer::List(rows) => (part(rows, 0), rows.len()),
+fn cut(answer: &Answer, token: u64, offset: usize) -> Ready {
+    let mut data = Vec::new();
+    let mut room = Room { skip: offset, taken: 0, bytes: PAGE_BYTES, is_full: false };
+    let items = match answer {
+        Answer::Whole(value) => {
+            put(&mut data, value);
+            0
+        }
+        Answer::List(rows) => {
+            room.fill(&mut data, rows);
+            rows.len()
+        }
         Answer::Lists { plain, lists } => {
-            let mut fields: Vec<(Value, Value)> =
-                plain.iter().map(|(name, value)| ((*name).into(), value.clone())).collect();
-            let mut before = 0;
-            for (name, list) in lists {
-                fields.push(((*name).into(), part(list, before)));
-                before += list.len();
+            put_length(&mut data, 0xdf, plain.len() + lists.len());
+            for (name, value) in plain {
+                put(&mut data, &(*name).into());
+                put(&mut data, value);
             }
-            (Value::Map(fields), before)
+            for (name, rows) in lists {
+                put(&mut data, &(*name).into());
+                room.fill(&mut data, rows);
+            }
+            lists.iter().map(|(_, rows)| rows.len()).sum()
         }
     };
+    let end = offset.saturating_add(room.taken);
     let next = (end < items).then(|| format!("{token}.{end}"));
-    Reply { ok: true, data: Some(data), next, error: None }
+    Ready::Page { data, next }
+}
+
+/// What still fits into a page.
+struct Room {
+    /// Rows that were on the pages before.
+    skip: usize,
+    /// Rows on this page.
+    taken: usize,
+    bytes: usize,
+    is_full: bool,
+}
+
+impl Room {
+    /// Writes a list of as many of the rows as fit. The first row of a page always fits.
+    fn fill(&mut self, data: &mut Vec<u8>, rows: &Rows) {
+        let from = self.skip.min(rows.len());
+        self.skip -= from;
+        let mut to = from;
+        while to < rows.len() {
+            let bytes = rows.ends[to] - rows.start(to);
+            if bytes > self.bytes && self.taken > 0 {
+                // No smaller one of a later list may overtake it.
+                self.is_full = true;
+            }
+            if self.is_full || self.taken == PAGE_ITEMS {
+                break;
+            }
+            self.bytes = self.bytes.saturating_sub(bytes);
+            self.taken += 1;
+            to += 1;
+        }
+        put_length(data, 0xdd, to - from);
+        data.extend(&rows.bytes[rows.start(from)..rows.start(to)]);
+    }
+}
+
+/// The head of a map (`0xdf`) or an array (`0xdd`) with a length of 32 bits.
+fn put_length(data: &mut Vec<u8>, kind: u8, length: usize) {
+    data.push(kind);
+    data.extend(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+}
+
+fn put(data: &mut Vec<u8>, value: &Value) {
+    rmpv::encode::write_value(data, value).expect("a value is written into memory");
 }
 
 /// A reply in the client's own format.
-pub fn write(format: Format, reply: &Reply) -> Vec<u8> {
+pub fn write(format: Format, reply: &Ready) -> Vec<u8> {
+    let bytes = match reply {
+        // As `Reply` would be, without reading what is written already.
+        Ready::Page { data, next } => {
+            let mut bytes = vec![if next.is_some() { 0x83 } else { 0x82 }];
+            bytes.extend(b"\xa2ok\xc3\xa4data");
+            bytes.extend(data);
+            if let Some(next) = next {
+                bytes.extend(b"\xa4next");
+                put(&mut bytes, &next.as_str().into());
+            }
+            bytes
+        }
+        Ready::Refused(error) => encode(&Reply { ok: false, data: None, next: None, error: Some(error.clone()) }),
+    };
     match format {
-        Format::MessagePack => encode(reply),
+        Format::MessagePack => bytes,
         Format::Json => {
-            let mut text = to_json(to_value(reply)).to_string().into_bytes();
+            let value = rmpv::decode::read_value(&mut bytes.as_slice()).expect("what we encode is MessagePack");
+            let mut text = to_json(value).to_string().into_bytes();
             text.push(b'\n');
             text
         }
@@ -279,19 +399,28 @@ fn joined(before: Value, page: Value) -> Value {
 mod tests {
     use super::*;
 
-    fn rows(n: usize) -> Vec<Value> {
+    fn values(n: usize) -> Vec<Value> {
         (0..n).map(Value::from).collect()
+    }
+
+    fn rows(n: usize) -> Rows {
+        Rows::of(&(0..n).collect::<Vec<_>>())
+    }
+
+    /// As a client reads it.
+    fn read(ready: &Ready) -> Reply {
+        decode(&write(Format::MessagePack, ready)).expect("a reply")
     }
 
     fn pages(answer: Answer) -> Vec<Value> {
         let now = Instant::now();
         let mut pager = Pager::default();
-        let mut reply = pager.first(now, Ok(answer));
+        let mut reply = read(&pager.first(now, Ok(answer)));
         let mut all = Vec::new();
         loop {
             all.push(reply.data.expect("data"));
             match reply.next {
-                Some(token) => reply = pager.next(now, &token),
+                Some(token) => reply = read(&pager.next(now, &token)),
                 None => return all,
             }
         }
@@ -300,7 +429,7 @@ mod tests {
     #[test]
     fn pages_join_to_the_whole_answer() {
         let whole = pages(Answer::List(rows(2500))).into_iter().reduce(joined).expect("pages");
-        assert_eq!(whole, Value::Array(rows(2500)));
+        assert_eq!(whole, Value::Array(values(2500)));
         let lists = Answer::Lists {
             plain: vec![("seq", 7.into())],
             lists: vec![("a", rows(1500)), ("b", rows(10)), ("c", rows(1200))],
@@ -308,26 +437,26 @@ mod tests {
         let all = pages(lists);
         assert_eq!(all.len(), 3);
         let whole = all.into_iter().reduce(joined).expect("pages");
-        assert_eq!(whole["a"], Value::Array(rows(1500)));
-        assert_eq!(whole["b"], Value::Array(rows(10)));
-        assert_eq!(whole["c"], Value::Array(rows(1200)));
+        assert_eq!(whole["a"], Value::Array(values(1500)));
+        assert_eq!(whole["b"], Value::Array(values(10)));
+        assert_eq!(whole["c"], Value::Array(values(1200)));
         assert_eq!(whole["seq"], Value::from(7));
     }
 
     #[test]
     fn exactly_one_page_has_no_next() {
         assert_eq!(pages(Answer::List(rows(PAGE_ITEMS))).len(), 1);
-        assert_eq!(pages(Answer::List(Vec::new())).len(), 1);
+        assert_eq!(pages(Answer::List(Rows::default())).len(), 1);
     }
 
     #[test]
     fn a_page_expires_and_strange_tokens_are_refused() {
         let now = Instant::now();
         let mut pager = Pager::default();
-        let token = pager.first(now, Ok(Answer::List(rows(1001)))).next.expect("a second page");
-        assert!(pager.next(now + PINNED_FOR / 2, &token).ok);
+        let token = read(&pager.first(now, Ok(Answer::List(rows(1001))))).next.expect("a second page");
+        assert!(read(&pager.next(now + PINNED_FOR / 2, &token)).ok);
         for token in [token.as_str(), "", ".", "1", "9.0", "18446744073709551616.1", "x.y"] {
-            let reply = pager.next(now + PINNED_FOR, token);
+            let reply = read(&pager.next(now + PINNED_FOR, token));
             assert_eq!(reply.error.map(|error| error.code), Some(ErrorCode::PageExpired), "{token:?}");
         }
     }
@@ -340,6 +469,29 @@ mod tests {
             pager.first(now, Ok(Answer::List(rows(1001))));
         }
         assert_eq!(pager.pinned.len(), MAX_PINNED);
+        let large = Rows::of(&vec!["x".repeat(1000); 2000]);
+        for _ in 0..MAX_PINNED {
+            pager.first(now, Ok(Answer::List(large.clone())));
+        }
+        assert_eq!(pager.pinned.len(), MAX_PINNED_BYTES / large.bytes.len());
+        let larger_than_all = Rows::of(&vec!["x".repeat(1000); 10_000]);
+        assert!(read(&pager.first(now, Ok(Answer::List(larger_than_all)))).next.is_some());
+        assert_eq!(pager.pinned.len(), 1);
+    }
+
+    #[test]
+    fn a_page_is_bounded_in_bytes_too() {
+        let text = |kib: usize| Value::from("x".repeat(kib << 10));
+        let answer = Answer::Lists {
+            plain: vec![],
+            lists: vec![("a", Rows::of(&[text(200), text(100), text(1000)])), ("b", Rows::of(&[text(1)]))],
+        };
+        let lengths = pages(answer).into_iter().map(|page| {
+            let length = |name: &str| page[name].as_array().map_or(0, Vec::len);
+            (length("a"), length("b"))
+        });
+        // Each large row has a page of its own, and none overtakes another.
+        assert_eq!(lengths.collect::<Vec<_>>(), [(1, 0), (1, 0), (1, 0), (0, 1)]);
     }
 
     #[test]
@@ -363,11 +515,13 @@ mod tests {
 
     #[test]
     fn a_reply_has_these_bytes() {
-        let reply = Reply { ok: true, data: Some(Value::from(1)), next: None, error: None };
-        assert_eq!(encode(&reply), b"\x82\xa2ok\xc3\xa4data\x01");
+        let page = |next| Ready::Page { data: vec![1], next };
+        assert_eq!(write(Format::MessagePack, &page(None)), b"\x82\xa2ok\xc3\xa4data\x01");
+        let more = write(Format::MessagePack, &page(Some("1.2".to_owned())));
+        assert_eq!(more, b"\x83\xa2ok\xc3\xa4data\x01\xa4next\xa31.2");
         let gone = ErrorBody { first_seq: Some(4), ..ErrorBody::new(ErrorCode::Gone, "no") };
         assert_eq!(
-            encode(&refusal(gone)),
+            write(Format::MessagePack, &Ready::Refused(gone)),
             b"\x82\xa2ok\xc2\xa5error\x83\xa4code\xa4gone\xa7message\xa2no\xa9first_seq\x04"
         );
     }

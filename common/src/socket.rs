@@ -1,25 +1,51 @@
 //! ZeroMQ sockets as Cairn uses them. The only file that names the ZeroMQ crate.
 //!
-//! Every socket has the same armour, since anyone in the group can reach it: a largest message, a deadline and a cap for
-//! handshakes, heartbeats, high-water marks, and a linger so that the last words before an exit are not lost. A unix
-//! socket is locked against a second binder, because binding an `ipc` path silently takes it from whoever had it.
+//! Every socket has the same armour, since anyone in the group can reach it: a largest message, a deadline for handshakes,
+//! caps on peers and on those in a handshake, heartbeats, high-water marks, and a linger so that the last words before an
+//! exit are not lost. A unix socket is locked against a second binder, because binding an `ipc` path silently takes it
+//! from whoever had it.
+//!
+//! A connection costs the library up to 200 KiB, and its high-water marks count messages, whatever they weigh. So the
+//! caps are on both: where a cap on peers is reached, the oldest makes way, since a newcomer is more likely to have
+//! something to say than one who has sat there; answers that nobody reads are counted in bytes.
 
 use crate::counters::Counters;
 use bytes::Bytes;
-use omq_tokio::{DisconnectReason, Endpoint, IpcPath, Message, MonitorEvent, Options, Socket, SocketType};
+use omq_tokio::{
+    DisconnectReason, Endpoint, IpcPath, Message, MonitorEvent, MonitorStream, Options, Socket, SocketType,
+};
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 /// How long a peer may take from connecting to the end of its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How many peers may be in a handshake at once; more wait in the kernel's backlog.
-const MAX_PENDING_HANDSHAKES: usize = 1024;
+/// How many peers may be in a handshake before the oldest of them makes way. A handshake takes a millisecond, so who has
+/// been overtaken by this many has nothing to say.
+const MAX_PENDING_HANDSHAKES: usize = 32;
+/// Here the library refuses newcomers, who have to try again. It bounds what a burst takes before room is made.
+const MAX_PENDING_AT_ALL: usize = 128;
+/// How many subscriptions a peer may have, and how long each may be: a topic is at most 270 bytes.
+const MAX_SUBSCRIPTIONS: usize = 1000;
+const MAX_PREFIX_BYTES: usize = 300;
+/// Bytes that wait for one subscriber beside what the kernel takes. Beyond it messages to it are dropped.
+const MAX_UNSENT_BYTES: usize = 512 << 10;
+/// Bytes of answers that wait for one client. Beyond it its questions are dropped, unanswered.
+const MAX_UNREAD_BYTES: usize = 512 << 10;
+/// And for all clients of a socket. Beyond it the one with the most is disconnected.
+const MAX_UNREAD_BYTES_OF_ALL: usize = 8 << 20;
+/// Events of the library that may wait for us.
+const MONITOR_CAPACITY: usize = 1024;
 /// ZMTP PING (RFC 37) is sent this often, and a peer silent for three of them is dropped and redialled.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long a closing socket tries to get rid of what is queued.
 const LINGER: Duration = Duration::from_secs(2);
+/// Between two attempts to ask somebody who closes the connection.
+const REDIAL_PAUSE: Duration = Duration::from_millis(50);
 /// Sockets of people and programs in the group `cairn`.
 const MODE: u32 = 0o660;
 
@@ -28,19 +54,26 @@ const MODE: u32 = 0o660;
 pub struct Limits {
     /// The largest message in bytes; the peer that sends a larger one is disconnected.
     pub max_message_bytes: usize,
-    /// Messages kept per peer and direction. A PUB drops beyond it, a ROUTER too; a PULL makes its pushers wait.
-    pub high_water_mark: u32,
+    /// Messages on their way to each peer. A PUB drops beyond it, a ROUTER too.
+    pub send_hwm: u32,
+    /// Messages from each peer. Beyond it the peer waits.
+    pub recv_hwm: u32,
+    /// Peers of a socket that we bind. Beyond it the oldest makes way.
+    pub max_peers: usize,
 }
 
 impl Limits {
-    /// Feed and stream. A burst of 10,000 events fits; a subscriber that is slower heals from the journal.
-    pub const PUBLISHED: Limits = Limits { max_message_bytes: 4 << 20, high_water_mark: 10_000 };
+    /// Feed and stream. A burst of 10,000 events fits; a subscriber that is slower heals from the journal. What comes in
+    /// are subscriptions.
+    pub const PUBLISHED: Limits = Limits { max_message_bytes: 1 << 10, send_hwm: 10_000, recv_hwm: 8, max_peers: 32 };
+    /// Feed and stream, as their subscriber reads them.
+    pub const SUBSCRIBED: Limits = Limits { max_message_bytes: 4 << 20, send_hwm: 8, recv_hwm: 128, max_peers: 1 };
     /// Reports of local programs.
-    pub const REPORTS: Limits = Limits { max_message_bytes: 256 << 10, high_water_mark: 1000 };
+    pub const REPORTS: Limits = Limits { max_message_bytes: 64 << 10, send_hwm: 8, recv_hwm: 8, max_peers: 128 };
     /// Questions. They are small.
-    pub const QUESTIONS: Limits = Limits { max_message_bytes: 64 << 10, high_water_mark: 100 };
+    pub const QUESTIONS: Limits = Limits { max_message_bytes: 16 << 10, send_hwm: 100, recv_hwm: 4, max_peers: 64 };
     /// Answers, as their reader accepts them.
-    pub const ANSWERS: Limits = Limits { max_message_bytes: 16 << 20, high_water_mark: 100 };
+    pub const ANSWERS: Limits = Limits { max_message_bytes: 16 << 20, send_hwm: 100, recv_hwm: 100, max_peers: 1 };
 }
 
 /// Why a socket could not be had or used.
@@ -76,10 +109,13 @@ pub enum SocketError {
 fn options(limits: Limits) -> Options {
     Options::default()
         .max_message_size(limits.max_message_bytes)
-        .send_hwm(limits.high_water_mark)
-        .recv_hwm(limits.high_water_mark)
+        .send_hwm(limits.send_hwm)
+        .recv_hwm(limits.recv_hwm)
+        .transmit_slot_cap(MAX_UNSENT_BYTES)
         .handshake_timeout(HANDSHAKE_TIMEOUT)
-        .max_pending_handshakes(MAX_PENDING_HANDSHAKES)
+        .max_pending_handshakes(MAX_PENDING_AT_ALL)
+        .monitor_capacity(MONITOR_CAPACITY)
+        .subscription_admission(|asked| asked.prefix.len() <= MAX_PREFIX_BYTES)
         .heartbeat_interval(HEARTBEAT)
         .heartbeat_timeout(HEARTBEAT * 3)
         .heartbeat_ttl(HEARTBEAT * 3)
@@ -97,8 +133,10 @@ fn endpoint(path: &Path) -> Result<Endpoint, SocketError> {
 /// A bound socket, its lock and its name in the counters.
 #[derive(Debug)]
 struct Bound {
-    socket: Socket,
+    socket: Arc<Socket>,
     path: PathBuf,
+    counters: Counters,
+    watcher: JoinHandle<()>,
     _lock: File,
 }
 
@@ -107,15 +145,25 @@ impl Bound {
         let endpoint = endpoint(path)?;
         let bind_error = |source| SocketError::Bind { path: path.to_owned(), source };
         let lock = lock(path)?;
-        let socket = Socket::new(kind, options(limits));
-        count_failures(&socket, path, counters);
+        let socket = Arc::new(Socket::new(kind, options(limits)));
+        let watcher = watch_peers(&socket, path, limits, counters);
         socket.bind(endpoint).await.map_err(|error| bind_error(std::io::Error::other(error.to_string())))?;
         fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(bind_error)?;
-        Ok(Self { socket, path: path.to_owned(), _lock: lock })
+        Ok(Self { socket, path: path.to_owned(), counters: counters.clone(), watcher, _lock: lock })
     }
 
     async fn recv(&self) -> Result<Message, SocketError> {
         self.socket.recv().await.map_err(|error| SocketError::Failed(self.path.clone(), error.to_string()))
+    }
+
+    /// Sends what is queued, for at most the linger of 2 s.
+    async fn close(self) {
+        self.watcher.abort();
+        // It may be about to disconnect somebody.
+        let _ = self.watcher.await;
+        if let Some(socket) = Arc::into_inner(self.socket) {
+            let _ = socket.close().await;
+        }
     }
 }
 
@@ -143,29 +191,104 @@ pub fn name_of(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Counts what peers do wrong below the level of messages, and logs the first of each kind.
-fn count_failures(socket: &Socket, path: &Path, counters: &Counters) {
+/// Who is connected, in the order of their coming.
+#[derive(Debug, Default)]
+struct Peers {
+    /// In a handshake, or gone during it, which the library does not tell.
+    pending: VecDeque<u64>,
+    ready: VecDeque<u64>,
+    subscriptions: HashMap<u64, usize>,
+}
+
+impl Peers {
+    fn accepted(&mut self, peer: u64) -> Option<u64> {
+        self.pending.push_back(peer);
+        if self.pending.len() > MAX_PENDING_HANDSHAKES { self.pending.pop_front() } else { None }
+    }
+
+    fn made_ready(&mut self, peer: u64, max_peers: usize) -> Option<u64> {
+        self.pending.retain(|other| *other != peer);
+        self.ready.push_back(peer);
+        if self.ready.len() > max_peers { self.ready.pop_front() } else { None }
+    }
+
+    fn subscribed(&mut self, peer: u64) -> Option<u64> {
+        let count = self.subscriptions.entry(peer).or_default();
+        *count += 1;
+        (*count > MAX_SUBSCRIPTIONS).then_some(peer)
+    }
+
+    fn left(&mut self, peer: u64) {
+        self.pending.retain(|other| *other != peer);
+        self.ready.retain(|other| *other != peer);
+        self.subscriptions.remove(&peer);
+    }
+}
+
+/// Keeps a socket's peers within their caps, counts what they do wrong below the level of messages, and logs the first of
+/// each kind. Ends with the socket, which it does not keep.
+fn watch_peers(socket: &Arc<Socket>, path: &Path, limits: Limits, counters: &Counters) -> JoinHandle<()> {
     let mut events = socket.monitor();
-    let (name, counters) = (name_of(path), counters.clone());
+    let (socket, name, counters) = (Arc::downgrade(socket), name_of(path), counters.clone());
+    let mut peers = Peers::default();
     tokio::spawn(async move {
+        let say = |reason: &str, detail: &str| {
+            if counters.count(&name, reason) {
+                tracing::warn!("a peer of socket {name} was dropped: {detail}; more of this is only counted");
+            }
+        };
         loop {
-            let (reason, detail) = match events.recv().await {
-                Ok(MonitorEvent::HandshakeFailed { reason, .. }) => ("handshake_failed", reason),
-                Ok(MonitorEvent::Disconnected { reason: DisconnectReason::Error(detail), .. }) => {
-                    ("peer_dropped", detail)
+            let (unwanted, reason, detail) = match events.recv().await {
+                Ok(MonitorEvent::Accepted { connection_id, .. }) => {
+                    (peers.accepted(connection_id), "too_many_handshakes", "others came and it said nothing")
+                }
+                Ok(MonitorEvent::HandshakeSucceeded { peer, .. }) => {
+                    let unwanted = peers.made_ready(peer.connection_id, limits.max_peers);
+                    (unwanted, "too_many_peers", "it was the oldest of too many")
+                }
+                Ok(MonitorEvent::SubscribeReceived { connection_id, .. }) => {
+                    (peers.subscribed(connection_id), "too_many_subscriptions", "it subscribed too often")
+                }
+                Ok(MonitorEvent::HandshakeFailed { reason, .. }) => {
+                    say("handshake_failed", &reason);
+                    continue;
+                }
+                Ok(MonitorEvent::Disconnected { peer, reason, .. }) => {
+                    peers.left(peer.connection_id);
+                    if let DisconnectReason::Error(detail) = reason {
+                        say("peer_dropped", &detail);
+                    }
+                    continue;
+                }
+                Ok(MonitorEvent::SubscribeRejected { .. }) => {
+                    counters.count(&name, "subscription_refused");
+                    continue;
                 }
                 Ok(_) => continue,
                 Err(omq_tokio::MonitorRecvError::Lagged(missed)) => {
                     counters.add(&name, "monitor_lagged", missed);
+                    let Some(socket) = socket.upgrade() else { return };
+                    let known = socket.connections().await.unwrap_or_default();
+                    peers.ready = known.into_iter().map(|peer| peer.connection_id).collect();
+                    peers.ready.make_contiguous().sort_unstable();
+                    let excess = peers.ready.len().saturating_sub(limits.max_peers);
+                    for peer in peers.ready.drain(..excess) {
+                        say("too_many_peers", "it was the oldest of too many");
+                        let _ = socket.disconnect_peer(peer).await;
+                    }
                     continue;
                 }
                 Err(_) => return,
             };
-            if counters.count(&name, reason) {
-                tracing::warn!("a peer of socket {name} was dropped: {detail}; more of this is only counted");
+            if let Some(peer) = unwanted {
+                let Some(socket) = socket.upgrade() else { return };
+                // One that has gone meanwhile is no news.
+                if socket.disconnect_peer(peer).await.is_ok() {
+                    say(reason, detail);
+                }
             }
         }
-    });
+    })
 }
 
 /// PUB: topic and payload to whoever subscribed. Never waits; a subscriber beyond its high-water mark loses messages.
@@ -188,7 +311,7 @@ impl Publisher {
 
     /// Sends what is queued, for at most the linger of 2 s.
     pub async fn close(self) {
-        let _ = self.0.socket.close().await;
+        self.0.close().await;
     }
 }
 
@@ -202,7 +325,7 @@ pub struct Subscriber {
 impl Subscriber {
     /// Connects to the unix socket at `path`, which need not exist yet.
     pub async fn connect(path: &Path, prefixes: &[&str]) -> Result<Self, SocketError> {
-        let socket = Socket::new(SocketType::Sub, options(Limits::PUBLISHED));
+        let socket = Socket::new(SocketType::Sub, options(Limits::SUBSCRIBED));
         let failed = |error: omq_tokio::Error| SocketError::Failed(path.to_owned(), error.to_string());
         for prefix in prefixes {
             socket.subscribe(Bytes::copy_from_slice(prefix.as_bytes())).await.map_err(failed)?;
@@ -247,18 +370,88 @@ pub struct Route(Vec<Bytes>);
 /// ROUTER: questions from REQ and DEALER clients, each answered on its own route, so that a client which never reads
 /// blocks only itself.
 #[derive(Debug)]
-pub struct Responder(Bound);
+pub struct Responder {
+    bound: Bound,
+    unread: Arc<Mutex<Unread>>,
+}
+
+/// How many bytes of answers each client has not taken yet.
+#[derive(Debug, Default)]
+struct Unread {
+    of_all: usize,
+    of_each: HashMap<Bytes, usize>,
+}
+
+impl Unread {
+    /// Whether this client may have one more.
+    fn admits(&self, client: &Bytes) -> bool {
+        self.of_each.get(client).is_none_or(|unread| *unread < MAX_UNREAD_BYTES)
+    }
+
+    fn add(&mut self, client: &Bytes, bytes: usize) {
+        self.of_all += bytes;
+        *self.of_each.entry(client.clone()).or_default() += bytes;
+    }
+
+    fn remove(&mut self, client: &Bytes, bytes: usize) {
+        self.of_all -= bytes;
+        if let Some(unread) = self.of_each.get_mut(client) {
+            *unread -= bytes;
+            if *unread == 0 {
+                self.of_each.remove(client);
+            }
+        }
+    }
+
+    /// Who has the most, if all together have too many.
+    fn hog(&self) -> Option<Bytes> {
+        let most = || self.of_each.iter().max_by_key(|(_, unread)| **unread).map(|(client, _)| client.clone());
+        if self.of_all > MAX_UNREAD_BYTES_OF_ALL { most() } else { None }
+    }
+}
+
+/// An answer that counts as unread until the library lets go of it.
+struct Counted {
+    answer: Vec<u8>,
+    client: Bytes,
+    unread: Arc<Mutex<Unread>>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.answer
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        unread.remove(&self.client, self.answer.len());
+    }
+}
 
 impl Responder {
     /// Binds the unix socket at `path`.
     pub async fn bind(path: &Path, counters: &Counters) -> Result<Self, SocketError> {
-        Bound::new(SocketType::Router, path, Limits::QUESTIONS, counters).await.map(Self)
+        let bound = Bound::new(SocketType::Router, path, Limits::QUESTIONS, counters).await?;
+        Ok(Self { bound, unread: Arc::default() })
     }
 
     /// The next question and where its answer goes. A question that is not exactly one frame comes as `None`, to be
-    /// answered with an error. Safe to cancel.
+    /// answered with an error. Those of clients that do not read what they have are dropped. Safe to cancel.
     pub async fn recv(&self) -> Result<(Route, Option<Bytes>), SocketError> {
-        let message = self.0.recv().await?;
+        loop {
+            let (route, question) = self.recv_any().await?;
+            let admitted = route.0.first().is_some_and(|client| self.unread().admits(client));
+            if admitted {
+                return Ok((route, question));
+            }
+            self.count("answers_unread", "its questions are dropped, since it does not read the answers it has");
+        }
+    }
+
+    async fn recv_any(&self) -> Result<(Route, Option<Bytes>), SocketError> {
+        let message = self.bound.recv().await?;
         let mut frames: Vec<Bytes> = (0..message.len()).filter_map(|i| message.part_bytes(i)).collect();
         // A REQ puts an empty frame between the envelope and the question; a DEALER may.
         let envelope = frames.iter().skip(1).position(Bytes::is_empty).map_or(1, |delimiter| delimiter + 2);
@@ -267,22 +460,52 @@ impl Responder {
         Ok((Route(frames), question))
     }
 
-    /// Sends an answer. It is dropped if the client is gone, or has 100 answers it never read.
+    fn unread(&self) -> MutexGuard<'_, Unread> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends an answer, without waiting for its client. It is dropped if the client is gone, or has 100 that it never read.
     pub async fn reply(&self, route: Route, answer: Vec<u8>) {
-        let message = Message::multipart(route.0.into_iter().chain([Bytes::from(answer)]));
-        if let Err(error) = self.0.socket.send(message).await {
-            tracing::debug!("an answer on {} was not sent: {error}", self.0.path.display());
+        let Some(client) = route.0.first().cloned() else { return };
+        let hog = {
+            let mut unread = self.unread();
+            unread.add(&client, answer.len());
+            unread.hog()
+        };
+        let answer = Bytes::from_owner(Counted { answer, client, unread: self.unread.clone() });
+        let message = Message::multipart(route.0.into_iter().chain([answer]));
+        if let Err(error) = self.bound.socket.try_send(message) {
+            tracing::debug!("an answer on {} was not sent: {error:?}", self.bound.path.display());
+        }
+        if let Some(hog) = hog {
+            self.disconnect(&hog).await;
+        }
+    }
+
+    async fn disconnect(&self, client: &Bytes) {
+        let connections = self.bound.socket.connections().await.unwrap_or_default();
+        if let Some(peer) = connections.into_iter().find(|peer| peer.identity == *client)
+            && self.bound.socket.disconnect_peer(peer.connection_id).await.is_ok()
+        {
+            self.count("client_dropped", "it is disconnected, since it had more unread answers than all others");
+        }
+    }
+
+    fn count(&self, reason: &str, detail: &str) {
+        let name = name_of(&self.bound.path);
+        if self.bound.counters.count(&name, reason) {
+            tracing::warn!("a client of socket {name}: {detail}; more of this is only counted");
         }
     }
 
     /// Gives the socket to a group, for those that give orders.
     pub fn set_group(&self, gid: u32) -> std::io::Result<()> {
-        std::os::unix::fs::chown(&self.0.path, None, Some(gid))
+        std::os::unix::fs::chown(&self.bound.path, None, Some(gid))
     }
 
     /// Sends what is queued, for at most the linger of 2 s.
     pub async fn close(self) {
-        let _ = self.0.socket.close().await;
+        self.bound.close().await;
     }
 }
 
@@ -305,30 +528,67 @@ impl Requester {
         &self.path
     }
 
-    /// Asks, and waits for the answer for at most `timeout`. If cancelled, the question counts as unanswered.
+    /// Asks, and waits for the answer for at most `timeout`. If cancelled, the question counts as unanswered. Where the
+    /// other side closes the connection it is asked again, since it may have been too busy to take us in: hence a
+    /// question may arrive twice.
     pub async fn ask(&mut self, question: Vec<u8>, timeout: Duration) -> Result<Bytes, SocketError> {
-        let failed = |error: omq_tokio::Error| SocketError::Failed(self.path.clone(), error.to_string());
-        let socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => {
-                let socket = Socket::new(SocketType::Dealer, options(Limits::ANSWERS));
-                socket.connect(endpoint(&self.path)?).await.map_err(failed)?;
-                socket
-            }
-        };
+        let question = Bytes::from(question);
+        let path = self.path.clone();
         let exchange = async {
-            socket.send(Message::multipart([Bytes::new(), Bytes::from(question)])).await.map_err(failed)?;
-            let answer = socket.recv().await.map_err(failed)?;
-            Ok(answer.part_bytes(answer.len().saturating_sub(1)).unwrap_or_default())
-        };
-        match tokio::time::timeout(timeout, exchange).await {
-            Ok(Ok(answer)) => {
-                self.socket = Some(socket);
-                Ok(answer)
+            loop {
+                let (socket, events) = match self.socket.take() {
+                    Some(socket) => {
+                        let events = socket.monitor();
+                        (socket, events)
+                    }
+                    None => self.dial().await?,
+                };
+                if let Some(answer) = self.exchange(&socket, events, question.clone()).await? {
+                    self.socket = Some(socket);
+                    return Ok(answer);
+                }
+                tokio::time::sleep(REDIAL_PAUSE).await;
             }
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(SocketError::Timeout { path: self.path.clone(), timeout }),
+        };
+        tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(SocketError::Timeout { path, timeout }))
+    }
+
+    /// A socket, and all that will happen to its connection.
+    async fn dial(&self) -> Result<(Socket, MonitorStream), SocketError> {
+        let socket = Socket::new(SocketType::Dealer, options(Limits::ANSWERS));
+        let events = socket.monitor();
+        socket.connect(endpoint(&self.path)?).await.map_err(|error| self.failed(&error))?;
+        Ok((socket, events))
+    }
+
+    /// The answer, or nothing if the connection that the question went by is gone.
+    async fn exchange(
+        &self,
+        socket: &Socket,
+        mut events: MonitorStream,
+        question: Bytes,
+    ) -> Result<Option<Bytes>, SocketError> {
+        socket.send(Message::multipart([Bytes::new(), question])).await.map_err(|error| self.failed(&error))?;
+        let mut connections = 0;
+        loop {
+            tokio::select! {
+                answer = socket.recv() => {
+                    let answer = answer.map_err(|error| self.failed(&error))?;
+                    return Ok(Some(answer.part_bytes(answer.len().saturating_sub(1)).unwrap_or_default()));
+                }
+                event = events.recv() => match event {
+                    Ok(MonitorEvent::Disconnected { .. }) | Err(omq_tokio::MonitorRecvError::Closed) => return Ok(None),
+                    // A second connection: the first has ended in its handshake, and the question with it.
+                    Ok(MonitorEvent::Connected { .. }) if connections > 0 => return Ok(None),
+                    Ok(MonitorEvent::Connected { .. }) => connections += 1,
+                    Ok(_) | Err(_) => {}
+                },
+            }
         }
+    }
+
+    fn failed(&self, error: &omq_tokio::Error) -> SocketError {
+        SocketError::Failed(self.path.clone(), error.to_string())
     }
 }
 

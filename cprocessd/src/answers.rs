@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use common::address::{HostName, Pattern};
 use common::message::{ErrorBody, ErrorCode, Request};
 use common::publisher::JournaledPublisher;
-use common::query::{Answer, to_value};
+use common::query::{Answer, Rows, to_value};
 
 /// Their names, for who asks for something else.
 const QUESTIONS: &str =
@@ -23,8 +23,15 @@ pub(crate) fn answer(engine: &Engine, publisher: &JournaledPublisher, request: &
         "server-list" => Ok(Answer::list(&engine.server_list())),
         "server-status" => {
             let host = host(request)?.ok_or_else(|| bad("server-status needs a host"))?;
-            let status = engine.server_status(&host);
-            status.map(|status| Answer::whole(&status)).ok_or_else(|| not_found(&host))
+            let status = engine.server_status(&host).ok_or_else(|| not_found(&host))?;
+            Ok(Answer::Lists {
+                plain: vec![("server", to_value(&status.server))],
+                lists: vec![
+                    ("services", Rows::of(&status.services)),
+                    ("incidents", Rows::of(&status.incidents)),
+                    ("values", Rows::of(&status.values)),
+                ],
+            })
         }
         "service-list" => Ok(Answer::list(&engine.service_list(host(request)?.as_ref()))),
         "down-list" => Ok(Answer::list(&engine.down_list())),
@@ -40,9 +47,9 @@ pub(crate) fn answer(engine: &Engine, publisher: &JournaledPublisher, request: &
                 ("seq", publisher.journal().head().into()),
             ],
             lists: vec![
-                ("hosts", engine.server_list().iter().map(to_value).collect()),
-                ("checks", engine.service_list(None).iter().map(to_value).collect()),
-                ("incidents", engine.down_list().iter().map(to_value).collect()),
+                ("hosts", Rows::of(&engine.server_list())),
+                ("checks", Rows::of(&engine.service_list(None))),
+                ("incidents", Rows::of(&engine.down_list())),
             ],
         }),
         other => {

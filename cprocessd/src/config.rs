@@ -60,7 +60,7 @@ fn default_journal_entries() -> u64 {
 }
 
 fn default_max_addresses() -> usize {
-    50_000
+    20_000
 }
 
 fn yes() -> bool {

@@ -9,10 +9,10 @@ use common::address::HostName;
 use common::counters::Counters;
 use common::journal::{Journal, Retention};
 use common::message::{
-    Beat, Epoch, ErrorBody, ErrorCode, Event, Forgotten, Reply, Request, decode_batch, encode, event_topic,
+    Beat, Epoch, ErrorBody, ErrorCode, Event, Forgotten, Request, decode_batch, encode, event_topic,
 };
 use common::publisher::JournaledPublisher;
-use common::query::{self, Answer, Format, Pager};
+use common::query::{self, Answer, Format, Pager, Ready};
 use common::severity::Severity;
 use common::socket::{Requester, Responder, Route, SocketError, name_of};
 use common::startup::{self, Asked, Fatal, Signals};
@@ -21,13 +21,21 @@ use common::time::UnixMillis;
 use common::traffic::Traffic;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Deliveries of one feed that wait for us. Beyond it the feed's own socket keeps them, and drops what is lossy.
+/// Deliveries of all feeds that wait for us, and their bytes. Beyond it the feeds' own sockets keep them, and drop what is
+/// lossy.
 const WAITING_DELIVERIES: usize = 4096;
-/// Deliveries that share one commit.
+const WAITING_BYTES: usize = 4 << 20;
+/// Deliveries that share one commit, and about their bytes: until then each is there several times over.
 const BATCH: usize = 1024;
+const BATCH_BYTES: u32 = 1 << 20;
+/// And how long taking them may keep a question waiting.
+const BATCH_TIME: Duration = Duration::from_millis(50);
+/// Of a text, this much is logged.
+const LOGGED_CHARS: usize = 200;
 /// Outputs kept while the disk does not take them. Beyond it no more input is taken, and the feed's journal keeps it.
 const MAX_UNCOMMITTED: usize = 100_000;
 /// How long a ccollectd may take to forget something.
@@ -61,10 +69,17 @@ pub(crate) struct Daemon {
 /// Every way of being woken but questions.
 struct Inbox {
     signals: Signals,
-    deliveries: mpsc::Receiver<(String, Delivery)>,
+    deliveries: mpsc::Receiver<Waiting>,
     /// Orders whose ccollectds have answered.
     orders: mpsc::Receiver<Order>,
     orders_in: mpsc::Sender<Order>,
+}
+
+/// A delivery of a feed, and the room that it takes until it is applied.
+struct Waiting {
+    feed: String,
+    delivery: Delivery,
+    _room: OwnedSemaphorePermit,
 }
 
 /// An order that is ready to be applied here.
@@ -103,14 +118,14 @@ impl Questions {
         self.send(format, route, &reply).await;
     }
 
-    async fn send(&self, format: Format, route: Route, reply: &Reply) {
+    async fn send(&self, format: Format, route: Route, reply: &Ready) {
         self.socket.reply(route, query::write(format, reply)).await;
     }
 }
 
 /// What woke the daemon.
 enum Woken {
-    Delivery(String, Delivery),
+    Delivery(Waiting),
     Query(Route, Option<Bytes>),
     Control(Route, Option<Bytes>),
     Own(Route, Option<Bytes>),
@@ -176,7 +191,7 @@ impl Daemon {
     pub(crate) async fn run(&mut self) -> Result<(), Fatal> {
         loop {
             match self.wait().await {
-                Woken::Delivery(feed, delivery) => self.take_batch(&feed, delivery),
+                Woken::Delivery(waiting) => self.take_batch(waiting),
                 Woken::Query(route, frame) => self.answer(route, frame.as_ref()).await,
                 Woken::Own(route, frame) => self.answer_own(route, frame.as_ref()).await,
                 Woken::Control(route, frame) => self.begin_order(route, frame.as_ref()).await,
@@ -213,7 +228,7 @@ impl Daemon {
             panic!("{error}")
         };
         tokio::select! {
-            Some((feed, delivery)) = self.inbox.deliveries.recv(), if taking => Woken::Delivery(feed, delivery),
+            Some(waiting) = self.inbox.deliveries.recv(), if taking => Woken::Delivery(waiting),
             question = self.query.socket.recv() => question.map_or_else(failed, |(route, frame)| Woken::Query(route, frame)),
             question = self.own.socket.recv() => question.map_or_else(failed, |(route, frame)| Woken::Own(route, frame)),
             order = self.control.socket.recv() => order.map_or_else(failed, |(route, frame)| Woken::Control(route, frame)),
@@ -247,13 +262,21 @@ impl Daemon {
     }
 
     /// One delivery and what waits behind it, so that all of it shares one commit.
-    fn take_batch(&mut self, feed: &str, first: Delivery) {
-        self.take(feed, first);
+    fn take_batch(&mut self, first: Waiting) {
+        let began = Instant::now();
+        let mut bytes = 0;
+        let mut next = Some(first);
         for _ in 0..BATCH {
-            match self.inbox.deliveries.try_recv() {
-                Ok((feed, delivery)) => self.take(&feed, delivery),
-                Err(_) => return,
+            let Some(Waiting { feed, delivery, .. }) = next else { return };
+            bytes += weight(&delivery);
+            self.take(&feed, delivery);
+            if bytes >= BATCH_BYTES || began.elapsed() >= BATCH_TIME {
+                return;
             }
+            next = self.inbox.deliveries.try_recv().ok();
+        }
+        if let Some(Waiting { feed, delivery, .. }) = next {
+            self.take(&feed, delivery);
         }
     }
 
@@ -359,7 +382,8 @@ impl Daemon {
                     tracing::info!("the journal can be written again");
                 }
                 for event in &events {
-                    tracing::info!("{} {} {} {}", event.severity, event.kind, event.address, event.text);
+                    let text: String = event.text.chars().take(LOGGED_CHARS).flat_map(char::escape_debug).collect();
+                    tracing::info!("{} {} {} {text}", event.severity, event.kind, event.address);
                     self.traffic.print("out", event_topic(event.top_severity, &event.host).as_bytes(), &encode(event));
                 }
             }
@@ -508,12 +532,9 @@ fn question_socket(feed: &Path) -> PathBuf {
 }
 
 /// One task a feed, all into one inbox.
-fn follow_feeds(
-    feeds: &[PathBuf],
-    cursors: &BTreeMap<String, Cursor>,
-    counters: &Counters,
-) -> mpsc::Receiver<(String, Delivery)> {
+fn follow_feeds(feeds: &[PathBuf], cursors: &BTreeMap<String, Cursor>, counters: &Counters) -> mpsc::Receiver<Waiting> {
     let (inbox, deliveries) = mpsc::channel(WAITING_DELIVERIES);
+    let room = Arc::new(Semaphore::new(WAITING_BYTES));
     for feed in feeds {
         let name = feed.display().to_string();
         let start = cursors.get(&name).map_or(Start::Snapshot, |cursor| Start::After(cursor.clone()));
@@ -522,7 +543,7 @@ fn follow_feeds(
             questions: question_socket(feed),
             prefixes: vec!["value.", "check.", "event.", "alive."],
         };
-        let (counters, inbox) = (counters.clone(), inbox.clone());
+        let (counters, inbox, room) = (counters.clone(), inbox.clone(), room.clone());
         let (out, mut followed) = mpsc::channel(16);
         tokio::spawn(async move {
             if let Err(error) = follow(publication, start, counters, out).await {
@@ -531,13 +552,24 @@ fn follow_feeds(
         });
         tokio::spawn(async move {
             while let Some(delivery) = followed.recv().await {
-                if inbox.send((name.clone(), delivery)).await.is_err() {
+                let room = room.clone().acquire_many_owned(weight(&delivery)).await.expect("nobody closes it");
+                if inbox.send(Waiting { feed: name.clone(), delivery, _room: room }).await.is_err() {
                     return;
                 }
             }
         });
     }
     deliveries
+}
+
+/// What a delivery takes of [`WAITING_BYTES`]. The state of a whole feed takes it all.
+fn weight(delivery: &Delivery) -> u32 {
+    let bytes = match delivery {
+        Delivery::Snapshot { .. } => WAITING_BYTES,
+        Delivery::Entry { payload, .. } | Delivery::Live { payload, .. } => payload.len().min(WAITING_BYTES),
+        Delivery::Beat(_) | Delivery::Lost { .. } => 0,
+    };
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 fn give_to_group(control: &Responder, group: &str) {

@@ -11,21 +11,29 @@ use common::severity::Severity;
 use common::socket::{Puller, SocketError};
 use common::time::UnixMillis;
 use rmpv::Value;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// The socket's name, in the folder and in the counters.
 pub(crate) const SOCKET: &str = "plugins";
-/// Longer texts are cut.
-const MAX_TEXT_CHARS: usize = 1024;
+/// Longer texts are cut. In bytes, since each unit's last one is kept.
+const MAX_TEXT_BYTES: usize = 1024;
+/// Numbers in one report; the rest is left out.
+const MAX_VALUES: usize = 1000;
+/// What an attachment may weigh in memory, where each of its values takes [`NODE_BYTES`].
+const MAX_DATA_BYTES: usize = 64 << 10;
+/// What a value takes beside its text.
+const NODE_BYTES: usize = 40;
+/// What reports that wait to be handled may weigh all together. Beyond it messages wait in the socket.
+const MAX_WAITING_BYTES: usize = 2 << 20;
+/// More than any report weighs.
+const MAX_REPORT_BYTES: usize = 256 << 10;
 /// A `time` further off than this is no time but a mistake.
 const MAX_TIME_OFF_MS: u64 = 86_400_000;
 /// The longest `ttl_ms`. A leap year's backup may be yearly.
 pub(crate) const MAX_TTL: Duration = Duration::from_hours(366 * 24);
-/// What decoded reports that wait to be handled may take together, since a small message can unpack to a large one. More
-/// waits in the socket.
-const MAX_WAITING_BYTES: usize = 16 << 20;
 /// How deep an attachment may nest. On its way it is wrapped into answers, which have a largest depth of their own.
 const MAX_DATA_DEPTH: usize = 16;
 /// Services that are ours: a plugin cannot speak for them.
@@ -45,6 +53,18 @@ pub(crate) struct Report {
     pub(crate) ttl: Option<Duration>,
     /// What it said.
     pub(crate) said: Said,
+}
+
+impl Report {
+    /// About what it takes in memory.
+    fn bytes(&self) -> usize {
+        let said = match &self.said {
+            Said::Value { values, .. } => values.0.len() * 2 * NODE_BYTES,
+            Said::Up { text } | Said::Down { text } | Said::Blip { text } => text.len(),
+            Said::Event { text, data, .. } => text.len() + data.as_ref().map_or(0, value_bytes),
+        };
+        size_of::<Self>() + self.unit.as_str().len() + said
+    }
 }
 
 /// What can be said.
@@ -83,46 +103,6 @@ pub(crate) enum Said {
     },
 }
 
-impl Report {
-    /// About what it takes in memory.
-    pub(crate) fn bytes(&self) -> usize {
-        let said = match &self.said {
-            // Names are at most 64 bytes, and a number has 8.
-            Said::Value { values, .. } => values.0.len() * 128,
-            Said::Up { text } | Said::Down { text } | Said::Blip { text } => text.len(),
-            Said::Event { text, data, .. } => text.len() + data.as_ref().map_or(0, value_bytes),
-        };
-        size_of::<Self>() + self.unit.as_str().len() + said
-    }
-}
-
-/// About what a value takes in memory.
-pub(crate) fn value_bytes(value: &Value) -> usize {
-    let inside = match value {
-        Value::Array(items) => items.iter().map(value_bytes).sum(),
-        Value::Map(fields) => fields.iter().map(|(key, value)| value_bytes(key) + value_bytes(value)).sum(),
-        Value::String(text) => text.as_bytes().len(),
-        Value::Binary(bytes) | Value::Ext(_, bytes) => bytes.len(),
-        Value::Nil | Value::Boolean(_) | Value::Integer(_) | Value::F32(_) | Value::F64(_) => 0,
-    };
-    size_of::<Value>() + inside
-}
-
-/// A report on its way to the main loop, with the room that it takes there.
-#[derive(Debug)]
-pub(crate) struct Received {
-    report: Report,
-    room: OwnedSemaphorePermit,
-}
-
-impl Received {
-    /// Makes room for others.
-    pub(crate) fn take(self) -> Report {
-        drop(self.room);
-        self.report
-    }
-}
-
 /// Why a message is dropped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -151,10 +131,40 @@ impl Refusal {
 /// What was put right, and how often, by its name in the counters.
 pub(crate) type Mended = Vec<(&'static str, u64)>;
 
+/// A report on its way to whoever handles it.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// What was said.
+    pub(crate) report: Report,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Room for reports that wait, by what they weigh: their number alone says little about the memory they take.
+#[derive(Clone, Debug)]
+pub(crate) struct Room(Arc<Semaphore>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_WAITING_BYTES)))
+    }
+}
+
+impl Room {
+    /// Whether more may be waiting in the socket.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.0.available_permits() < MAX_REPORT_BYTES
+    }
+
+    async fn take(&self, report: Report) -> Waiting {
+        let bytes = u32::try_from(report.bytes().min(MAX_REPORT_BYTES)).unwrap_or(u32::MAX);
+        let room = self.0.clone().acquire_many_owned(bytes).await.expect("nobody closes it");
+        Waiting { report, _room: room }
+    }
+}
+
 /// Takes in messages until the socket fails or nobody wants reports any more. While reports wait to be handled, messages
 /// wait in the socket, and behind that at their senders.
-pub(crate) async fn receive(socket: Puller, counters: Counters, reports: mpsc::Sender<Received>) {
-    let room = Arc::new(Semaphore::new(MAX_WAITING_BYTES));
+pub(crate) async fn receive(socket: Puller, counters: Counters, room: Room, reports: mpsc::Sender<Waiting>) {
     loop {
         let frames = match socket.recv().await {
             Ok(frames) => frames,
@@ -168,9 +178,7 @@ pub(crate) async fn receive(socket: Puller, counters: Counters, reports: mpsc::S
                         tracing::warn!("plugin {service}:{unit}: {reason}; more of this is only counted");
                     }
                 }
-                let bytes = u32::try_from(report.bytes().min(MAX_WAITING_BYTES)).unwrap_or(u32::MAX);
-                let Ok(room) = Arc::clone(&room).acquire_many_owned(bytes).await else { return };
-                if reports.send(Received { report, room }).await.is_err() {
+                if reports.send(room.take(report).await).await.is_err() {
                     return;
                 }
             }
@@ -212,8 +220,13 @@ pub(crate) fn read(frames: &[Bytes], now: UnixMillis) -> Result<(Report, Mended)
     let said = match report {
         PluginReport::Value { resource_type, mut values } => {
             let dropped = values.drop_non_finite();
-            if dropped > 0 {
-                mended.push(("not_finite", u64::try_from(dropped).unwrap_or(u64::MAX)));
+            let surplus = values.0.len().saturating_sub(MAX_VALUES);
+            values.0.truncate(MAX_VALUES);
+            let doubled = drop_doubled(&mut values);
+            for (reason, n) in [("not_finite", dropped), ("too_many_values", surplus), ("doubled_values", doubled)] {
+                if n > 0 {
+                    mended.push((reason, u64::try_from(n).unwrap_or(u64::MAX)));
+                }
             }
             Said::Value { resource: resource_type, values }
         }
@@ -221,11 +234,17 @@ pub(crate) fn read(frames: &[Bytes], now: UnixMillis) -> Result<(Report, Mended)
         PluginReport::Down { text } => Said::Down { text: cut(text) },
         PluginReport::Blip { text } => Said::Blip { text: cut(text) },
         PluginReport::Event { severity, text, data } => {
-            let is_too_deep = data.as_ref().is_some_and(|data| !is_within_depth(data, MAX_DATA_DEPTH));
-            if is_too_deep {
-                mended.push(("data_too_deep", 1));
-            }
-            Said::Event { severity, text: cut(text), data: data.filter(|_| !is_too_deep) }
+            let fault = data.as_ref().and_then(|data| {
+                if !is_within_depth(data, MAX_DATA_DEPTH) {
+                    Some("data_too_deep")
+                } else if bytes(data) > MAX_DATA_BYTES {
+                    Some("data_too_large")
+                } else {
+                    None
+                }
+            });
+            mended.extend(fault.map(|fault| (fault, 1)));
+            Said::Event { severity, text: cut(text), data: data.filter(|_| fault.is_none()) }
         }
     };
     Ok((Report { service, unit, time, ttl, said }, mended))
@@ -236,10 +255,31 @@ fn checked_time(time: &Value, now: UnixMillis) -> Option<UnixMillis> {
 }
 
 fn cut(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(MAX_TEXT_CHARS) {
-        text.truncate(end);
-    }
+    text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
+    text.shrink_to_fit();
     text
+}
+
+/// Removes all but the last number of each name, and says how many it removed.
+fn drop_doubled(values: &mut Values) -> usize {
+    let before = values.0.len();
+    let mut seen = HashSet::new();
+    values.0.reverse();
+    values.0.retain(|(name, _)| seen.insert(name.clone()));
+    values.0.reverse();
+    before - values.0.len()
+}
+
+/// About what a value takes in memory. Recursion is safe: the decoder has a largest depth.
+pub(crate) fn value_bytes(value: &Value) -> usize {
+    let inside = match value {
+        Value::Array(items) => items.iter().map(value_bytes).sum(),
+        Value::Map(fields) => fields.iter().map(|(key, value)| value_bytes(key) + value_bytes(value)).sum(),
+        Value::String(text) => text.as_bytes().len(),
+        Value::Binary(bytes) | Value::Ext(_, bytes) => bytes.len(),
+        Value::Nil | Value::Boolean(_) | Value::Integer(_) | Value::F32(_) | Value::F64(_) => 0,
+    };
+    NODE_BYTES + inside
 }
 
 /// Recursion is safe: the decoder has a largest depth.
@@ -339,7 +379,7 @@ mod tests {
     #[test]
     fn a_long_text_is_cut_between_characters() {
         let (report, _) = report(&serde_json::json!({"service": "a", "msg_type": "up", "text": "ü".repeat(5000)}));
-        assert_eq!(report.said, Said::Up { text: "ü".repeat(1024) });
+        assert_eq!(report.said, Said::Up { text: "ü".repeat(512) });
     }
 
     #[test]
@@ -356,11 +396,37 @@ mod tests {
     }
 
     #[test]
-    fn a_small_message_that_unpacks_to_a_large_one_counts_as_large() {
-        let data = vec![serde_json::Value::Null; 100_000];
-        let (report, _) =
-            report(&serde_json::json!({"service": "a", "msg_type": "event", "severity": "ERR", "data": data}));
-        assert!(report.bytes() > 2_000_000, "{}", report.bytes());
+    fn an_attachment_that_weighs_too_much_is_left_out() {
+        let event = |items: usize| {
+            let data = vec![1; items];
+            let message = serde_json::json!({"service": "a", "msg_type": "event", "severity": "ERR", "data": data});
+            let (report, mended) = report(&message);
+            assert!(report.bytes() <= MAX_REPORT_BYTES);
+            mended
+        };
+        assert_eq!(event(MAX_DATA_BYTES / NODE_BYTES - 1), []);
+        assert_eq!(event(MAX_DATA_BYTES / NODE_BYTES + 1), [("data_too_large", 1)]);
+    }
+
+    #[test]
+    fn of_many_numbers_the_first_are_taken_and_of_equal_names_the_last() {
+        let values: serde_json::Map<_, _> = (0..1500).map(|n| (format!("n{n:04}"), n.into())).collect();
+        let message = serde_json::json!({"service": "a", "msg_type": "value", "resource_type": "r", "values": values});
+        let (report, mended) = report(&message);
+        assert_eq!(mended, [("too_many_values", 500)]);
+        assert!(report.bytes() <= MAX_REPORT_BYTES);
+        let Said::Value { values, .. } = report.said else { panic!("no values") };
+        assert_eq!((values.0.len(), values.0[999].0.as_str()), (1000, "n0999"));
+
+        let bytes =
+            b"\x84\xa7service\xa1a\xa8msg_type\xa5value\xadresource_type\xa1r\xa6values\x83\xa1x\x01\xa1y\x02\xa1x\x03";
+        let (report, mended) = read(&[Bytes::from_static(bytes)], NOW).expect("a report");
+        assert_eq!(mended, [("doubled_values", 1)]);
+        let Said::Value { values, .. } = report.said else { panic!("no values") };
+        assert_eq!(
+            values.0.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>(),
+            [("y", 2.0), ("x", 3.0)]
+        );
     }
 
     #[test]

@@ -193,9 +193,17 @@ impl Engine {
         }
         let key = GroupKey::of(&sample);
         let known = self.groups.get(&key).map_or(&[][..], |group| &group.numbers);
-        let is_known = |attribute: &Name| known.iter().any(|number| number.attribute == *attribute);
-        let new = sample.values.0.iter().filter(|(attribute, _)| !is_known(attribute)).count();
+        // Samples of one thing hold the same attributes in the same order.
+        let is_known = |i: usize, attribute: &Name| {
+            known.get(i).is_some_and(|number| number.attribute == *attribute)
+                || known.iter().any(|number| number.attribute == *attribute)
+        };
+        let new = sample.values.0.iter().enumerate().filter(|(i, (attribute, _))| !is_known(*i, attribute)).count();
         let mut room = if new == 0 { 0 } else { self.admit(&key.host, new) };
+        // Of what is refused nothing is kept, not even that it was there.
+        if room == 0 && !self.groups.contains_key(&key) {
+            return;
+        }
         let attention = self.attention;
         let Self { groups, settings, incidents, pending, .. } = self;
         let group = groups.entry(key.clone()).or_default();
@@ -204,7 +212,6 @@ impl Engine {
         group.heard_at = attention;
         let mut turns = Vec::new();
         for (i, (attribute, value)) in sample.values.0.into_iter().enumerate() {
-            // Samples of one thing hold the same attributes in the same order.
             let at = match group.numbers.get(i) {
                 Some(number) if number.attribute == attribute => Some(i),
                 _ => group.numbers.iter().position(|number| number.attribute == attribute),
