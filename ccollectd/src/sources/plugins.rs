@@ -237,7 +237,7 @@ pub(crate) fn read(frames: &[Bytes], now: UnixMillis) -> Result<(Report, Mended)
             let fault = data.as_ref().and_then(|data| {
                 if !is_within_depth(data, MAX_DATA_DEPTH) {
                     Some("data_too_deep")
-                } else if bytes(data) > MAX_DATA_BYTES {
+                } else if value_bytes(data) > MAX_DATA_BYTES {
                     Some("data_too_large")
                 } else {
                     None
