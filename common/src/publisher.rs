@@ -55,7 +55,7 @@ impl JournaledPublisher {
             ErrorBody::new(ErrorCode::BadArgument, "events needs after, the seq of the last event you have")
         })?;
         let found =
-            self.journal.after(request.epoch.as_deref(), after, request.limit.unwrap_or(1000)).map_err(failed)?;
+            self.journal.after(request.epoch.as_deref(), after, request.limit.unwrap_or(1000).max(1)).map_err(failed)?;
         let entries = match found {
             After::Entries(entries) => entries,
             After::Gone { first_seq } => {

@@ -3,8 +3,11 @@ from peer import *
 
 VALUES, CHECKS = 2500, 1100
 names = [f"n{i:04}" for i in range(VALUES)]
-push({"service": "big", "msg_type": "value", "resource_type": "r", "unit": "u", "values": {n: i for i, n in enumerate(names)}})
+numbers = [(n, i) for i, n in enumerate(names)]
 socket = connect(zmq.PUSH, "plugins")
+for start in range(0, VALUES, 1000):
+    values = dict(numbers[start:start + 1000])
+    socket.send(msgpack.packb({"service": "big", "msg_type": "value", "resource_type": "r", "unit": "u", "values": values}))
 for i in range(CHECKS):
     socket.send(msgpack.packb({"service": "many", "msg_type": "up", "unit": f"unit {i:04}"}))
 
@@ -24,9 +27,10 @@ for form in FORMATS:
         assert len(pages) == 2 and len({(page["epoch"], page["seq"]) for page in pages}) == 1
         snapshot = Asker(socket_name, form).ask("snapshot")
         assert len(snapshot["checks"]) == CHECKS and len(snapshot["hosts"]) == 1
-    # Not paged, and larger than any question may be.
-    status = asker.reply(query="server-status", host="testhost")
-    assert "next" not in status and len(status["data"]["values"]) == VALUES and len(status["data"]["services"]) == CHECKS
+    pages = list(asker.pages(query="server-status", host="testhost"))
+    assert len(pages) > 3 and all(page["server"] == pages[0]["server"] for page in pages)
+    status = asker.ask("server-status", host="testhost")
+    assert len(status["values"]) >= VALUES and len(status["services"]) == CHECKS
     # A page asked for twice is the same page: an answer that was lost can be had again.
     first = asker.reply(query="service-list")
     assert asker.reply(page=first["next"]) == asker.reply(page=first["next"])

@@ -151,28 +151,6 @@ fn the_memory_of_this_machine_is_what_the_kernel_says() {
     assert!(value(&readings, "processes", "", "total") >= 1.0);
 }
 
-/// How long one reading of this machine takes:
-/// `cargo test -p ccollectd -- --ignored --nocapture reading_takes`.
-#[test]
-#[ignore = "a measurement, not a check"]
-#[expect(clippy::print_stdout, reason = "the result is for a person")]
-fn reading_takes() {
-    let mut machine = Machine::new();
-    let mut disks = Disks::default();
-    let mut times: Vec<(Duration, Duration)> = (0..1000)
-        .map(|_| {
-            let start = Instant::now();
-            let readings = machine.read_kernel(start);
-            let kernel = start.elapsed();
-            drop((readings, disks.read_disks()));
-            (kernel, start.elapsed().saturating_sub(kernel))
-        })
-        .collect();
-    times.sort_unstable();
-    let (kernel, disks) = times[times.len() / 2];
-    println!("median of one reading: kernel {kernel:?}, disks about {disks:?}; slowest kernel {:?}", times[999].0);
-}
-
 fn tempfile_with(files: &[(&str, &str)]) -> TempFolder {
     let folder = TempFolder::new();
     for (name, text) in files {
