@@ -5,11 +5,11 @@
 
 use super::incident::{Incidents, Key, Seen};
 use super::rule::{Condition, Rule};
-use super::{Engine, MISSED_INTERVALS, Saved};
+use super::{Engine, MISSED_INTERVALS, SETTLE, Saved};
 use common::address::{Address, CheckAddress, HostName, Name, Pattern, Unit, ValueAddress};
 use common::message::{Kind, Sample, State};
 use common::time::{UnixMillis, for_people};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What a sample is about.
@@ -50,7 +50,7 @@ impl GroupKey {
 /// The last sample of one thing.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Group {
-    /// The observer's time of the sample.
+    /// The observer's time of the sample; absent before the first one, while the numbers have no value.
     pub(super) time: Option<UnixMillis>,
     pub(super) interval_ms: u64,
     /// On the clock of attention.
@@ -234,6 +234,24 @@ impl Engine {
         self.release(&key.host, room);
         for (rule, attribute, value, turn) in turns {
             self.turn(rule, key.address(&attribute), sample.time, value, turn);
+        }
+    }
+
+    /// After a restart: numbers with something open or pending are expected, so that it is retired if they do not come.
+    pub(super) fn await_numbers(&mut self) {
+        let keys = self.incidents.iter().map(|(key, _)| key).chain(self.pending.keys());
+        let addresses: BTreeSet<_> = keys.map(|key| key.address.clone()).collect();
+        for address in addresses {
+            let Address::Value(ValueAddress { host, service, resource, unit, attribute }) = address else { continue };
+            self.touch_host(&host);
+            if let Some(host) = self.hosts.get_mut(&host) {
+                host.addresses += 1;
+            }
+            let key = GroupKey { host, service, resource, unit };
+            let watches = watches(&key, &attribute, &self.settings.rules, &self.incidents, &self.pending);
+            let group = self.groups.entry(key).or_default();
+            group.heard_at = SETTLE;
+            group.numbers.push(Number { attribute, value: 0.0, watches });
         }
     }
 

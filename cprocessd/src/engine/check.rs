@@ -35,11 +35,17 @@ pub(super) struct CheckEntry {
 }
 
 impl CheckEntry {
-    pub(super) fn restored(saved: SavedCheck, tuning: Tuning, watches: Vec<AbsenceWatch>, heard_at: Duration) -> Self {
+    pub(super) fn restored(
+        saved: SavedCheck,
+        silent_since: Option<UnixMillis>,
+        tuning: Tuning,
+        watches: Vec<AbsenceWatch>,
+        heard_at: Duration,
+    ) -> Self {
         Self {
             up: saved.up,
-            unknown: None,
-            silent: false,
+            unknown: silent_since,
+            silent: silent_since.is_some(),
             since: saved.since,
             interval_ms: saved.interval_ms,
             text: saved.text,
@@ -84,7 +90,7 @@ impl CheckEntry {
     }
 }
 
-fn key(address: &CheckAddress, rule: &str) -> Key {
+pub(super) fn key(address: &CheckAddress, rule: &str) -> Key {
     Key { address: address.clone().into(), rule: rule.to_owned() }
 }
 
@@ -231,10 +237,9 @@ impl Engine {
     }
 
     /// The host can no longer be heard: its checks are unknown, without an event for each.
-    pub(super) fn blind_checks(&mut self, host: &HostName) {
-        let wall = self.wall;
+    pub(super) fn blind_checks(&mut self, host: &HostName, since: UnixMillis) {
         for (_, entry) in self.checks.range_mut(first_of(host)..).take_while(|(address, _)| address.host == *host) {
-            entry.unknown.get_or_insert(wall);
+            entry.unknown.get_or_insert(since);
         }
     }
 

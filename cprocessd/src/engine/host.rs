@@ -9,6 +9,9 @@ use common::time::{UnixMillis, for_people};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+/// The last sign of life of a host is saved this often: it dates the outage if we restart just before we would notice it.
+const SAVE_LAST_ALIVE_EVERY: Duration = Duration::from_mins(1);
+
 /// What we know of a host.
 #[derive(Clone, Debug)]
 pub(super) struct Host {
@@ -21,6 +24,8 @@ pub(super) struct Host {
     last_alive: UnixMillis,
     /// The same on the clock of attention.
     heard_at: Duration,
+    /// When it was last saved, on the clock of attention.
+    saved_at: Duration,
     /// It has given a sign of life at all.
     heard: bool,
     feed: Option<String>,
@@ -43,6 +48,7 @@ impl Host {
             last_seen: now,
             last_alive: now,
             heard_at: attention,
+            saved_at: attention,
             heard: false,
             feed: None,
             own: false,
@@ -61,6 +67,7 @@ impl Host {
             last_seen: saved.last_seen,
             last_alive: saved.last_alive,
             heard_at,
+            saved_at: Duration::ZERO,
             heard: saved.heard,
             feed: saved.feed,
             own: saved.own,
@@ -128,7 +135,7 @@ impl Engine {
     }
 
     fn goodbye(&mut self, name: &HostName, time: UnixMillis) {
-        let attention = self.attention;
+        let (wall, attention) = (self.wall, self.attention);
         let Some(host) = self.hosts.get_mut(name) else { return };
         host.goodbye = Some((time, attention));
         host.last_alive = time;
@@ -137,7 +144,7 @@ impl Engine {
             (host.state, host.since) = (State::Unknown, time);
         }
         self.save_host(name);
-        self.blind_checks(name);
+        self.blind_checks(name, wall);
         let seen = Seen { time, text: "ccollectd was asked to stop".into(), value: None, state: State::Unknown };
         self.say(&alive_key(name), Kind::Stopped, Severity::Info, seen);
     }
@@ -159,6 +166,7 @@ impl Engine {
         if was != State::Up {
             (host.state, host.since) = (State::Up, time);
         }
+        let news = news || attention.saturating_sub(host.saved_at) >= SAVE_LAST_ALIVE_EVERY;
         if returned || was != State::Up || news {
             self.save_host(name);
         }
@@ -242,6 +250,16 @@ impl Engine {
         }
     }
 
+    /// After a restart: what was not known before is not known now.
+    pub(super) fn blind_checks_of_silent_hosts(&mut self) {
+        let silent = |host: &&Host| host.feed.is_some() && host.state != State::Up;
+        let silent: Vec<_> =
+            self.hosts.iter().filter(|(_, host)| silent(host)).map(|(name, host)| (name.clone(), host.since)).collect();
+        for (name, since) in silent {
+            self.blind_checks(&name, since);
+        }
+    }
+
     /// Feeds without a beat, then hosts without a sign of life.
     pub(super) fn scan_hosts(&mut self) {
         let overdue: Vec<_> = self
@@ -288,7 +306,7 @@ impl Engine {
         let Some(host) = self.hosts.get_mut(name) else { return };
         (host.state, host.since) = (State::Down, since);
         self.save_host(name);
-        self.blind_checks(name);
+        self.blind_checks(name, wall);
         let seen = Seen { time: wall, text, value: None, state: State::Down };
         self.open(alive_key(name), Kind::Down, Severity::Crit, since, seen);
     }
@@ -298,11 +316,15 @@ impl Engine {
         let Some(host) = self.hosts.get_mut(name) else { return };
         (host.state, host.since) = (State::Unknown, wall);
         self.save_host(name);
-        self.blind_checks(name);
+        self.blind_checks(name, wall);
     }
 
     fn save_host(&mut self, name: &HostName) {
-        let saved = self.hosts.get(name).map(Host::saved);
+        let attention = self.attention;
+        let saved = self.hosts.get_mut(name).map(|host| {
+            host.saved_at = attention;
+            host.saved()
+        });
         self.save(Saved::Host(name.clone(), saved));
     }
 

@@ -26,7 +26,7 @@ use common::severity::Severity;
 use common::time::UnixMillis;
 use host::Host;
 pub(crate) use incident::{Draft, Incident, Key, RESERVED};
-use incident::{Incidents, Seen};
+use incident::{Incidents, SILENT, Seen};
 use serde::{Deserialize, Serialize};
 use settings::Settings;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -176,7 +176,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// An engine that goes on from what an earlier one asked to keep.
-    pub(crate) fn new(settings: Settings, feeds: &[String], saved: Vec<Saved>) -> Self {
+    pub(crate) fn new(settings: Settings, feeds: &[String], mut saved: Vec<Saved>) -> Self {
         let unheard = Feed { own: None, heard_at: SETTLE, dead: false };
         let mut engine = Self {
             expected: alarm::expected(&settings.rules, SETTLE),
@@ -195,11 +195,14 @@ impl Engine {
             wall: UnixMillis(0),
             outputs: Vec::new(),
         };
+        // What is open comes before the checks and numbers that look for it.
+        saved.sort_by_key(|saved| !matches!(saved, Saved::Incident(..)));
         for saved in saved {
             engine.restore(saved);
         }
         engine.count_checks();
-        engine.retire_removed_rules();
+        engine.blind_checks_of_silent_hosts();
+        engine.await_numbers();
         engine
     }
 
@@ -214,7 +217,8 @@ impl Engine {
             Saved::Check(address, Some(check)) => {
                 let tuning = self.settings.tuning(&address);
                 let watches = alarm::absence_watches(&self.settings.rules, &address, &self.incidents);
-                self.checks.insert(address, CheckEntry::restored(check, tuning, watches, SETTLE));
+                let silent_since = self.incidents.get(&check::key(&address, SILENT)).map(|incident| incident.since);
+                self.checks.insert(address, CheckEntry::restored(check, silent_since, tuning, watches, SETTLE));
             }
             Saved::Incident(key, Some(incident)) => self.incidents.restore(key, incident),
             Saved::Pending(key, Some(since)) => {
@@ -291,7 +295,10 @@ impl Engine {
         } else {
             self.outputs.push(Output::Refused("pauses"));
         }
-        self.last_call = Some(now.monotonic);
+        if self.last_call.replace(now.monotonic).is_none() {
+            // Not when the engine is made, which does not know the date.
+            self.retire_removed_rules();
+        }
     }
 
     /// Whether a journaled message has not come by another way already. What was never journaled is always new.
