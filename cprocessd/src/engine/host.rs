@@ -1,7 +1,7 @@
 //! Whether a host is alive: its own incident is `HOST!alive:`, and while it lasts its checks are unknown rather than down.
 
 use super::incident::{CHECK, INITIAL, Key, Seen};
-use super::{Engine, Feed, SETTLE, Saved, SavedHost};
+use super::{Engine, Feed, PAUSE, SETTLE, Saved, SavedHost};
 use common::address::{CheckAddress, HostName};
 use common::message::{Alive, Beat, FeedSnapshot, Kind, State};
 use common::severity::Severity;
@@ -11,6 +11,10 @@ use std::time::Duration;
 
 /// The last sign of life of a host is saved this often: it dates the outage if we restart just before we would notice it.
 const SAVE_LAST_ALIVE_EVERY: Duration = Duration::from_mins(1);
+
+/// A sign of life from before a goodbye comes at most this much after it: it was under way, while the goodbye took the way
+/// of the journal. What comes later is from a host that is back, whatever its clock says.
+const OVERTAKEN_AT_MOST: Duration = Duration::from_secs(10);
 
 /// What we know of a host.
 #[derive(Clone, Debug)]
@@ -101,12 +105,16 @@ fn alive_key(host: &HostName) -> Key {
 impl Engine {
     pub(super) fn beat(&mut self, feed: &str, beat: Beat) {
         let attention = self.attention;
-        let known =
-            self.feeds.entry(feed.to_owned()).or_insert_with(|| Feed { own: None, heard_at: attention, dead: false });
-        known.heard_at = attention;
-        known.dead = false;
+        let known = self.feeds.entry(feed.to_owned()).or_insert_with(|| Feed { own: None, heard_at: attention });
+        let silence = attention.saturating_sub(std::mem::replace(&mut known.heard_at, attention));
         if beat.host.is_some() {
             known.own = beat.host;
+        }
+        if silence > PAUSE {
+            // Those behind it could not be heard for as long.
+            for host in self.hosts.values_mut().filter(|host| !host.own && host.feed.as_deref() == Some(feed)) {
+                host.heard_at = attention.min(host.heard_at + silence);
+            }
         }
     }
 
@@ -122,16 +130,13 @@ impl Engine {
             host.inventory_hash = alive.inventory;
             self.inventory(&name, addresses.into_iter().collect());
         }
-        if alive.seq.is_some() {
+        match alive.seq {
+            _ if alive.goodbye => self.goodbye(&name, alive.time),
             // From the journal: it may be old, so it is no sign of life.
-            if alive.goodbye {
-                self.goodbye(&name, alive.time);
-            } else if first || moved {
-                self.save_host(&name);
-            }
-            return;
+            Some(_) if first || moved => self.save_host(&name),
+            Some(_) => {}
+            None => self.sign_of_life(&name, alive.time, first || moved),
         }
-        self.sign_of_life(&name, alive.time, first || moved);
     }
 
     fn goodbye(&mut self, name: &HostName, time: UnixMillis) {
@@ -152,12 +157,11 @@ impl Engine {
     fn sign_of_life(&mut self, name: &HostName, time: UnixMillis, news: bool) {
         let (wall, attention) = (self.wall, self.attention);
         let Some(host) = self.hosts.get_mut(name) else { return };
-        host.heard_at = attention;
+        let silence = attention.saturating_sub(std::mem::replace(&mut host.heard_at, attention));
         host.last_seen = wall;
         host.last_alive = time;
-        // A message from before the goodbye may arrive after it, since goodbyes take the way of the journal.
         let returned = match host.goodbye {
-            Some((goodbye, _)) if time <= goodbye => return,
+            Some((goodbye, at)) if time <= goodbye && attention.saturating_sub(at) <= OVERTAKEN_AT_MOST => return,
             goodbye => goodbye.is_some(),
         };
         host.goodbye = None;
@@ -170,7 +174,7 @@ impl Engine {
         if returned || was != State::Up || news {
             self.save_host(name);
         }
-        if was != State::Up {
+        if was != State::Up || silence > PAUSE {
             self.expect_checks(name);
         }
         let key = alive_key(name);
@@ -286,9 +290,15 @@ impl Engine {
         // A host behind somebody else's ccollectd cannot be seen while that one is silent.
         if let (false, Some(feed)) = (host.own, feed) {
             let own = feed.own.as_ref().and_then(|own| self.hosts.get(own));
-            let silent = self.attention.saturating_sub(feed.heard_at) > tuning.host_down_after;
-            if silent || own.is_some_and(|own| own.state == State::Down || own.goodbye.is_some()) {
+            let silence = self.attention.saturating_sub(feed.heard_at);
+            if silence > tuning.host_down_after
+                || own.is_some_and(|own| own.state == State::Down || own.goodbye.is_some())
+            {
                 return (host.state != State::Unknown).then_some(Overdue::Blind);
+            }
+            // It may be the next to beat, or be found silent itself.
+            if silence > PAUSE {
+                return None;
             }
         }
         if let Some((said, at)) = host.goodbye {

@@ -149,7 +149,6 @@ struct Feed {
     /// The host whose ccollectd it is, once it has said so.
     own: Option<HostName>,
     heard_at: Duration,
-    dead: bool,
 }
 
 /// All that cprocessd knows.
@@ -177,7 +176,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// An engine that goes on from what an earlier one asked to keep.
     pub(crate) fn new(settings: Settings, feeds: &[String], mut saved: Vec<Saved>) -> Self {
-        let unheard = Feed { own: None, heard_at: SETTLE, dead: false };
+        let unheard = Feed { own: None, heard_at: SETTLE };
         let mut engine = Self {
             expected: alarm::expected(&settings.rules, SETTLE),
             settings,

@@ -157,3 +157,18 @@ fn a_check_that_leaves_the_configuration_is_retired_with_its_incident() {
         .at(100)
         .expect(["10s ERR down web1!port:www", "20s INFO retired web1!port:www after 10s"]);
 }
+
+#[test]
+fn after_a_short_silence_of_its_host_a_check_has_as_long_as_ever_to_be_reported() {
+    up_and_running()
+        .watches("web1", &["web1!port:www"])
+        .at(10)
+        .silent("web1")
+        .at(15)
+        .unreported("web1!port:www")
+        .live("web1")
+        .at(17)
+        .up("web1!port:www")
+        .at(60)
+        .expect([]);
+}
