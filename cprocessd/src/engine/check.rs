@@ -30,6 +30,8 @@ pub(super) struct CheckEntry {
     last_blip: Option<UnixMillis>,
     /// On the clock of attention.
     pub(super) heard_at: Duration,
+    /// The same, or since when its host can be heard again.
+    expected_since: Duration,
     pub(super) tuning: Tuning,
     pub(super) watches: Vec<AbsenceWatch>,
 }
@@ -54,6 +56,7 @@ impl CheckEntry {
             last_bad: saved.bad_since,
             last_blip: saved.last_blip,
             heard_at,
+            expected_since: heard_at,
             tuning,
             watches,
         }
@@ -130,7 +133,7 @@ impl Engine {
         let Some(entry) = self.checks.get_mut(&address) else { return };
         entry.unknown = None;
         let was_silent = std::mem::take(&mut entry.silent);
-        entry.heard_at = attention;
+        (entry.heard_at, entry.expected_since) = (attention, attention);
         entry.interval_ms = check.interval_ms;
         let text_before = std::mem::replace(&mut entry.text, check.text.clone());
         let seen = Seen { time: check.time, text: check.text.clone(), value: None, state: entry.state() };
@@ -138,6 +141,9 @@ impl Engine {
             self.heard_again(&address, &seen);
         }
         self.end_absence(&address, &seen);
+        if matches!(meaning, Meaning::Initial) {
+            self.end_expectation(&address.clone().into(), &seen);
+        }
         match meaning {
             Meaning::Initial if check.up => self.say(&key(&address, INITIAL), Kind::Up, Severity::Debug, seen),
             Meaning::Same if check.up => {}
@@ -169,6 +175,7 @@ impl Engine {
             last_bad: check.changed,
             last_blip: None,
             heard_at: self.attention,
+            expected_since: self.attention,
             tuning: self.settings.tuning(address),
             watches: alarm::absence_watches(&self.settings.rules, address, &self.incidents),
         };
@@ -247,7 +254,7 @@ impl Engine {
     pub(super) fn expect_checks(&mut self, host: &HostName) {
         let attention = self.attention;
         for (_, entry) in self.checks.range_mut(first_of(host)..).take_while(|(address, _)| address.host == *host) {
-            entry.heard_at = attention;
+            entry.expected_since = attention;
         }
     }
 
@@ -257,11 +264,14 @@ impl Engine {
         let mut forgotten = Vec::new();
         for (address, entry) in &self.checks {
             let silence = self.attention.saturating_sub(entry.heard_at);
+            let missed_for = self.attention.saturating_sub(entry.expected_since);
             let allowed = Duration::from_millis(entry.interval_ms) * MISSED_INTERVALS;
             let listed = self.hosts.get(&address.host).is_some_and(|host| host.inventory.contains(address));
-            if !listed && silence > entry.tuning.forget_discovered_after {
+            // What a rule would miss is not forgotten.
+            if !listed && entry.watches.is_empty() && silence > entry.tuning.forget_discovered_after {
                 forgotten.push((address.clone(), entry.tuning.forget_discovered_after));
-            } else if !entry.silent && entry.interval_ms > 0 && silence > allowed && self.can_be_heard(&address.host) {
+            } else if !entry.silent && entry.interval_ms > 0 && missed_for > allowed && self.can_be_heard(&address.host)
+            {
                 silent.push((address.clone(), listed, allowed));
             }
         }

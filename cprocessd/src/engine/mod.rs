@@ -27,6 +27,7 @@ use common::time::UnixMillis;
 use host::Host;
 pub(crate) use incident::{Draft, Incident, Key, RESERVED};
 use incident::{Incidents, SILENT, Seen};
+use rule::Rule;
 use serde::{Deserialize, Serialize};
 use settings::Settings;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -235,10 +236,11 @@ impl Engine {
         }
     }
 
-    /// Other settings from now on. What is open under a rule that is gone is closed.
+    /// Other settings from now on. What is open under a rule that is gone, or looks elsewhere now, is closed.
     pub(crate) fn reconfigure(&mut self, now: Now, settings: Settings) -> Vec<Output> {
         self.look(now);
         self.settings = settings;
+        self.retire_removed_rules();
         self.expected = alarm::expected(&self.settings.rules, self.attention);
         for (address, check) in &mut self.checks {
             check.tuning = self.settings.tuning(address);
@@ -247,7 +249,6 @@ impl Engine {
         for (key, group) in &mut self.groups {
             group.resolve(key, &self.settings.rules, &self.incidents, &self.pending);
         }
-        self.retire_removed_rules();
         std::mem::take(&mut self.outputs)
     }
 
@@ -342,11 +343,13 @@ impl Engine {
         for key in groups {
             forgotten.extend(self.forget_numbers(&key, pattern, &why));
         }
+        // A host that lives would be back in a second, but what it watches is told only once.
         let hosts: Vec<_> = self
             .hosts
-            .keys()
-            .filter(|host| pattern.matches_check(&CheckAddress::alive((*host).clone())))
-            .cloned()
+            .iter()
+            .filter(|(_, host)| host.state != State::Up)
+            .map(|(name, _)| name.clone())
+            .filter(|name| pattern.matches_check(&CheckAddress::alive(name.clone())))
             .collect();
         for host in hosts {
             self.retire_incidents_at(&CheckAddress::alive(host.clone()).into(), &why);
@@ -430,12 +433,14 @@ impl Engine {
         self.close(key, Kind::Retired, seen);
     }
 
-    /// What is open or pending under a rule that is no longer configured.
+    /// What is open or pending under a rule that is no longer configured, or not for that address.
     fn retire_removed_rules(&mut self) {
         let rules = &self.settings.rules;
-        let known = |key: &Key| RESERVED.contains(&key.rule.as_str()) || rules.iter().any(|rule| rule.name == key.rule);
-        let open: Vec<_> = self.incidents.iter().map(|(key, _)| key.clone()).filter(|key| !known(key)).collect();
-        let pending: Vec<_> = self.pending.keys().filter(|key| !known(key)).cloned().collect();
+        let of = |key: &Key| rules.iter().find(|rule| rule.name == key.rule && rule.judges(&key.address));
+        let is_open = |key: &Key| RESERVED.contains(&key.rule.as_str()) || of(key).is_some();
+        let is_pending = |key: &Key| of(key).is_some_and(Rule::has_limit);
+        let open: Vec<_> = self.incidents.iter().map(|(key, _)| key.clone()).filter(|key| !is_open(key)).collect();
+        let pending: Vec<_> = self.pending.keys().filter(|key| !is_pending(key)).cloned().collect();
         for key in open {
             self.retire(&key, "its rule is no longer configured");
         }
