@@ -250,9 +250,15 @@ impl Shell {
                 Verdict::Anew => self.begin_anew(&epoch.clone()).await,
             },
             places => {
-                let head = places.iter().filter_map(|place| place.head_seq).max().unwrap_or(0);
-                if head > self.follower.cursor.seq {
-                    self.catch_up().await?;
+                if let Some(head) = places.iter().filter_map(|place| place.head_seq).max() {
+                    if head > self.follower.cursor.seq {
+                        self.catch_up().await?;
+                    }
+                    if head < self.follower.cursor.seq {
+                        // It waited while we asked for what came after it, and would turn back the state. Another follows.
+                        self.counters.count(&self.name, "overtaken");
+                        return Ok(());
+                    }
                 }
                 self.deliver(Delivery::Live { topic, payload }).await
             }
