@@ -105,7 +105,11 @@ fn alive_key(host: &HostName) -> Key {
 impl Engine {
     pub(super) fn beat(&mut self, feed: &str, beat: Beat) {
         let attention = self.attention;
-        let known = self.feeds.entry(feed.to_owned()).or_insert_with(|| Feed { own: None, heard_at: attention });
+        let known = self.feeds.entry(feed.to_owned()).or_insert_with(|| Feed {
+            own: None,
+            heard_at: attention,
+            entry_at: None,
+        });
         let silence = attention.saturating_sub(std::mem::replace(&mut known.heard_at, attention));
         if beat.host.is_some() {
             known.own = beat.host;
@@ -115,6 +119,12 @@ impl Engine {
             for host in self.hosts.values_mut().filter(|host| !host.own && host.feed.as_deref() == Some(feed)) {
                 host.heard_at = attention.min(host.heard_at + silence);
             }
+        }
+    }
+
+    pub(super) fn entry(&mut self, feed: &str) {
+        if let Some(feed) = self.feeds.get_mut(feed) {
+            feed.entry_at = Some(self.attention);
         }
     }
 
@@ -287,6 +297,13 @@ impl Engine {
         }
         let tuning = self.settings.tuning(&CheckAddress::alive(name.clone()));
         let feed = host.feed.as_ref().and_then(|feed| self.feeds.get(feed));
+        // Its journal comes before what is live, and that may take its time.
+        let entry_at = feed.and_then(|feed| feed.entry_at);
+        if entry_at.is_some_and(|at| self.attention.saturating_sub(at) <= tuning.host_down_after)
+            && feed.is_some_and(|feed| self.attention.saturating_sub(feed.heard_at) > PAUSE)
+        {
+            return None;
+        }
         // A host behind somebody else's ccollectd cannot be seen while that one is silent.
         if let (false, Some(feed)) = (host.own, feed) {
             let own = feed.own.as_ref().and_then(|own| self.hosts.get(own));

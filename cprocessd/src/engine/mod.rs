@@ -69,6 +69,10 @@ pub(crate) enum Input {
         feed: String,
         beat: Beat,
     },
+    /// An entry of this feed's journal follows, perhaps an old one that we have missed.
+    Entry {
+        feed: String,
+    },
     /// A person wants everything that matches to be forgotten.
     Forget {
         pattern: Pattern,
@@ -150,6 +154,8 @@ struct Feed {
     /// The host whose ccollectd it is, once it has said so.
     own: Option<HostName>,
     heard_at: Duration,
+    /// When an entry of its journal came.
+    entry_at: Option<Duration>,
 }
 
 /// All that cprocessd knows.
@@ -177,7 +183,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// An engine that goes on from what an earlier one asked to keep.
     pub(crate) fn new(settings: Settings, feeds: &[String], mut saved: Vec<Saved>) -> Self {
-        let unheard = Feed { own: None, heard_at: SETTLE };
+        let unheard = Feed { own: None, heard_at: SETTLE, entry_at: None };
         let mut engine = Self {
             expected: alarm::expected(&settings.rules, SETTLE),
             settings,
@@ -274,6 +280,7 @@ impl Engine {
                 }
             }
             Input::Beat { feed, beat } => self.beat(&feed, beat),
+            Input::Entry { feed } => self.entry(&feed),
             Input::Forget { pattern, id, author } => self.forget(&pattern, id, &author),
             Input::Idle => self.idle(),
         }

@@ -87,3 +87,26 @@ fn what_was_open_under_a_rule_that_is_gone_at_our_start_is_retired_at_the_time_o
         "10500ms INFO retired web1!machine.disk:/.used_percentage [disk] after 10s",
     ]);
 }
+
+#[test]
+fn nobody_is_blamed_while_we_read_what_we_have_missed() {
+    let mut timeline = up_and_running().live("db1").at(10).paused_until(3600).restart();
+    // A long journal comes first, and what is live waits behind it.
+    for half_secs in 0..120 {
+        timeline.now_ms = 3_600_000 + half_secs * 500;
+        timeline.apply(Input::Entry { feed: FEED.into() });
+        timeline.apply(Input::Idle);
+    }
+    timeline.at(3720).expect(["0s DEBUG up db1!alive: [initial]"]);
+}
+
+#[test]
+fn a_feed_that_falls_silent_after_a_long_journal_is_still_found() {
+    let mut timeline = up_and_running().at(10).paused_until(3600).restart().silent("web1").beats_stop();
+    for half_secs in 0..120 {
+        timeline.now_ms = 3_600_000 + half_secs * 500;
+        timeline.apply(Input::Entry { feed: FEED.into() });
+        timeline.apply(Input::Idle);
+    }
+    timeline.at(3720).expect(["3670s CRIT down web1!alive:"]);
+}
