@@ -8,7 +8,12 @@ use common::address::{CheckAddress, HostName, Name, Unit};
 use common::message::{Check, Kind, State};
 use common::severity::Severity;
 use common::time::{UnixMillis, for_people};
+use std::collections::VecDeque;
 use std::time::Duration;
+
+/// Changes without a place in the journal that are remembered for each check; beyond it the oldest is dropped, and told again
+/// if it gets one.
+const MAX_UNJOURNALED: usize = 32;
 
 /// What we know of a check.
 #[derive(Clone, Debug)]
@@ -28,6 +33,8 @@ pub(super) struct CheckEntry {
     bad_count: u32,
     last_bad: UnixMillis,
     last_blip: Option<UnixMillis>,
+    /// When it changed while its observer's disk failed. The same changes come again when they are journaled.
+    unjournaled: VecDeque<UnixMillis>,
     /// On the clock of attention.
     pub(super) heard_at: Duration,
     /// The same, or since when its host can be heard again.
@@ -55,6 +62,7 @@ impl CheckEntry {
             bad_count: saved.bad_count,
             last_bad: saved.bad_since,
             last_blip: saved.last_blip,
+            unjournaled: VecDeque::new(),
             heard_at,
             expected_since: heard_at,
             tuning,
@@ -119,6 +127,14 @@ impl Engine {
         }
         let address = check.address();
         let known = self.checks.get(&address).map(|entry| entry.up);
+        if let (Some(_), Some(entry)) = (&check.origin, self.checks.get_mut(&address))
+            && let Some(at) = entry.unjournaled.iter().position(|changed| *changed == check.changed)
+        {
+            entry.unjournaled.remove(at);
+            if entry.up != check.up {
+                return;
+            }
+        }
         let meaning = match known {
             Some(up) if up == check.up => Meaning::Same,
             Some(_) if check.up => Meaning::CameUp,
@@ -131,6 +147,12 @@ impl Engine {
         }
         let attention = self.attention;
         let Some(entry) = self.checks.get_mut(&address) else { return };
+        if check.origin.is_none() && !matches!(meaning, Meaning::Same) {
+            entry.unjournaled.push_back(check.changed);
+            if entry.unjournaled.len() > MAX_UNJOURNALED {
+                entry.unjournaled.pop_front();
+            }
+        }
         entry.unknown = None;
         let was_silent = std::mem::take(&mut entry.silent);
         (entry.heard_at, entry.expected_since) = (attention, attention);
@@ -174,6 +196,7 @@ impl Engine {
             bad_count: 0,
             last_bad: check.changed,
             last_blip: None,
+            unjournaled: VecDeque::new(),
             heard_at: self.attention,
             expected_since: self.attention,
             tuning: self.settings.tuning(address),
