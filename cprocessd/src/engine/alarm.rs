@@ -92,7 +92,7 @@ pub(super) enum Phase {
 pub(super) struct AbsenceWatch {
     pub(super) rule: usize,
     lasting: Duration,
-    open: bool,
+    pub(super) open: bool,
 }
 
 /// An `absent` rule that names one address: it may be broken before that address was ever seen.

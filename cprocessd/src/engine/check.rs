@@ -19,7 +19,7 @@ const MAX_UNJOURNALED: usize = 32;
 #[derive(Clone, Debug)]
 pub(super) struct CheckEntry {
     /// As last observed.
-    up: bool,
+    pub(super) up: bool,
     /// Since when nobody reports it, so that nobody knows.
     unknown: Option<UnixMillis>,
     /// It is unknown because it alone is not reported.
