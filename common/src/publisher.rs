@@ -54,8 +54,10 @@ impl JournaledPublisher {
         let after = request.after.ok_or_else(|| {
             ErrorBody::new(ErrorCode::BadArgument, "events needs after, the seq of the last event you have")
         })?;
-        let found =
-            self.journal.after(request.epoch.as_deref(), after, request.limit.unwrap_or(1000).max(1)).map_err(failed)?;
+        let found = self
+            .journal
+            .after(request.epoch.as_deref(), after, request.limit.unwrap_or(1000).max(1))
+            .map_err(failed)?;
         let entries = match found {
             After::Entries(entries) => entries,
             After::Gone { first_seq } => {

@@ -12,7 +12,6 @@ use crate::socket::{Requester, SocketError, Subscriber, name_of};
 use bytes::Bytes;
 use rmpv::Value;
 use serde::Deserialize;
-use std::cmp::Ordering;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -251,15 +250,15 @@ impl Shell {
                 Verdict::Anew => self.begin_anew(&epoch.clone()).await,
             },
             places => {
-                let head = places.iter().filter_map(|place| place.head_seq).max();
-                match head.map(|head| head.cmp(&self.follower.cursor.seq)) {
-                    // It was waiting while we caught up: what it says may be what an entry we have had put an end to.
-                    Some(Ordering::Less) => {
+                if let Some(head) = places.iter().filter_map(|place| place.head_seq).max() {
+                    if head > self.follower.cursor.seq {
+                        self.catch_up().await?;
+                    }
+                    if head < self.follower.cursor.seq {
+                        // It waited while we asked for what came after it, and would turn back the state. Another follows.
                         self.counters.count(&self.name, "overtaken");
                         return Ok(());
                     }
-                    Some(Ordering::Greater) => self.catch_up().await?,
-                    Some(Ordering::Equal) | None => {}
                 }
                 self.deliver(Delivery::Live { topic, payload }).await
             }

@@ -27,8 +27,10 @@ enum Command {
     Append(u64, oneshot::Sender<()>),
     /// Publish how long the journal is.
     Beat,
-    /// Publish a message without a place in the journal, that builds on all of it but this many entries.
-    Live(u64),
+    /// Publish a message without a place in the journal, that builds on all of it.
+    Live,
+    /// The same, that was under way since the journal had this many entries.
+    LiveOf(u64),
 }
 
 fn publication(dir: &Path) -> Publication {
@@ -53,7 +55,8 @@ impl Server {
                             let _ = done.send(());
                         }
                         Some(Command::Beat) => beat(&publisher),
-                        Some(Command::Live(behind)) => live(&publisher, behind),
+                        Some(Command::Live) => live(&publisher, publisher.journal().head()),
+                        Some(Command::LiveOf(head)) => live(&publisher, head),
                         None => break,
                     },
                     question = questions.recv() => {
@@ -120,8 +123,8 @@ fn beat(publisher: &JournaledPublisher) {
     });
 }
 
-fn live(publisher: &JournaledPublisher, behind: u64) {
-    let head = Value::Map(vec![("head_seq".into(), (publisher.journal().head() - behind).into())]);
+fn live(publisher: &JournaledPublisher, head: u64) {
+    let head = Value::Map(vec![("head_seq".into(), head.into())]);
     publisher.publish("t.x!", encode(&head));
 }
 
@@ -245,7 +248,7 @@ async fn a_live_message_waits_for_the_entries_it_builds_on() {
     server.append(1).await;
     assert_eq!(seqs(&server, &mut deliveries, 1).await, [1]);
     server.append(2).await;
-    server.send(Command::Live(0)).await;
+    server.send(Command::Live).await;
     assert_eq!(seqs(&server, &mut deliveries, 2).await, [2, 3]);
     assert!(matches!(next(&server, &mut deliveries).await, Delivery::Live { .. }));
 }
@@ -255,11 +258,10 @@ async fn a_live_message_that_an_entry_has_overtaken_is_left_out() {
     let dir = tempfile::tempdir().expect("folder");
     let server = Server::start(dir.path(), "j.db", 1000).await;
     let mut deliveries = start(dir.path(), from(0));
-    server.append(2).await;
-    assert_eq!(seqs(&server, &mut deliveries, 2).await, [1, 2]);
-    server.send(Command::Live(1)).await;
+    server.append(3).await;
+    assert_eq!(seqs(&server, &mut deliveries, 3).await, [1, 2, 3]);
+    // What was queued behind a gap while the follower asked for the entries.
+    server.send(Command::LiveOf(2)).await;
     server.append(1).await;
-    assert_eq!(seqs(&server, &mut deliveries, 1).await, [3]);
-    server.send(Command::Live(0)).await;
-    assert!(matches!(next(&server, &mut deliveries).await, Delivery::Live { .. }));
+    assert_eq!(seqs(&server, &mut deliveries, 1).await, [4]);
 }

@@ -290,6 +290,7 @@ impl Daemon {
                 Err(error) => self.undecodable("snapshot", &error.to_string()),
             },
             Delivery::Entry { cursor, topic, payload } => {
+                self.apply(Input::Entry { feed: feed.to_owned() });
                 self.message(feed, &topic, payload);
                 self.cursors.insert(feed.to_owned(), cursor);
             }

@@ -24,8 +24,7 @@ struct Plain<T> {
 
 /// Everything that was kept. Rows that do not decode are counted, not fatal: the feed brings most of it again.
 pub(crate) fn load(db: &Connection) -> rusqlite::Result<(Vec<Saved>, usize)> {
-    // What is open comes before the checks and numbers that look for it.
-    let mut statement = db.prepare("SELECT kind, key, value FROM saved ORDER BY kind != 'incident', kind, key")?;
+    let mut statement = db.prepare("SELECT kind, key, value FROM saved ORDER BY kind, key")?;
     let rows = statement
         .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?)))?;
     let mut saved = Vec::new();

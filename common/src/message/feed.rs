@@ -180,7 +180,8 @@ pub struct Check {
     /// Replayed by whoever kept it, and old.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub backfill: bool,
-    /// On a repeated state: the sender's journal had got this far, so who is behind asks before applying it.
+    /// On a repeated state: the sender's journal had got this far, so who is behind asks before applying it,
+    /// and who is ahead leaves it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head_seq: Option<u64>,
     /// The sender's journal. With `seq`.

@@ -5,11 +5,11 @@
 
 use super::incident::{Incidents, Key, Seen};
 use super::rule::{Condition, Rule};
-use super::{Engine, MISSED_INTERVALS, Saved};
+use super::{Engine, MISSED_INTERVALS, SETTLE, Saved};
 use common::address::{Address, CheckAddress, HostName, Name, Pattern, Unit, ValueAddress};
 use common::message::{Kind, Sample, State};
 use common::time::{UnixMillis, for_people};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What a sample is about.
@@ -45,12 +45,16 @@ impl GroupKey {
     pub(super) fn matches(&self, pattern: &Pattern) -> bool {
         pattern.matches_host(&self.host)
     }
+
+    fn matches_number(&self, pattern: &Pattern, attribute: &Name) -> bool {
+        pattern.matches_value(&self.host, &self.service, &self.resource, &self.unit, attribute)
+    }
 }
 
 /// The last sample of one thing.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Group {
-    /// The observer's time of the sample.
+    /// The observer's time of the sample; absent before the first one, while the numbers have no value.
     pub(super) time: Option<UnixMillis>,
     pub(super) interval_ms: u64,
     /// On the clock of attention.
@@ -88,7 +92,7 @@ pub(super) enum Phase {
 pub(super) struct AbsenceWatch {
     pub(super) rule: usize,
     lasting: Duration,
-    open: bool,
+    pub(super) open: bool,
 }
 
 /// An `absent` rule that names one address: it may be broken before that address was ever seen.
@@ -140,10 +144,7 @@ fn watches(
     incidents: &Incidents,
     pending: &BTreeMap<Key, UnixMillis>,
 ) -> Vec<Watch> {
-    let looking = rules
-        .iter()
-        .enumerate()
-        .filter(|(_, rule)| rule.pattern.matches_value(&key.host, &key.service, &key.resource, &key.unit, attribute));
+    let looking = rules.iter().enumerate().filter(|(_, rule)| key.matches_number(&rule.pattern, attribute));
     looking
         .map(|(rule, r)| {
             let alarm = Key { address: key.address(attribute), rule: r.name.clone() };
@@ -177,6 +178,8 @@ fn judge(phase: Phase, condition: Condition, time: UnixMillis, value: f64) -> Op
         Phase::Fine if beyond && lasting.is_zero() => Some((Phase::Open, Turn::Opened { since: time })),
         Phase::Fine if beyond => Some((Phase::Pending(time), Turn::Pending(time))),
         Phase::Pending(since) if beyond && time.since(since) >= lasting => Some((Phase::Open, Turn::Opened { since })),
+        // Its clock was put back: what has passed is not known, so the wait begins anew.
+        Phase::Pending(since) if beyond && time < since => Some((Phase::Pending(time), Turn::Pending(time))),
         Phase::Pending(_) if !beyond => Some((Phase::Fine, Turn::NoLonger)),
         Phase::Open if !operator.holds(value, clear) => Some((Phase::Fine, Turn::Solved)),
         Phase::Fine | Phase::Pending(_) | Phase::Open => None,
@@ -210,7 +213,7 @@ impl Engine {
         group.time = Some(sample.time);
         group.interval_ms = sample.interval_ms;
         group.heard_at = attention;
-        let mut turns = Vec::new();
+        let (mut turns, mut new) = (Vec::new(), Vec::new());
         for (i, (attribute, value)) in sample.values.0.into_iter().enumerate() {
             let at = match group.numbers.get(i) {
                 Some(number) if number.attribute == attribute => Some(i),
@@ -222,6 +225,7 @@ impl Engine {
                 None => {
                     room -= 1;
                     let watches = watches(&key, &attribute, &settings.rules, incidents, pending);
+                    new.push(attribute.clone());
                     group.numbers.push(Number { attribute, value, watches });
                     group.numbers.len() - 1
                 }
@@ -239,8 +243,30 @@ impl Engine {
         }
         // An attribute named twice was counted twice.
         self.release(&key.host, room);
+        let seen = Seen { time: sample.time, text: String::new(), value: None, state: State::Resolved };
+        for attribute in new {
+            self.end_expectation(&key.address(&attribute), &seen);
+        }
         for (rule, attribute, value, turn) in turns {
             self.turn(rule, key.address(&attribute), sample.time, value, turn);
+        }
+    }
+
+    /// After a restart: numbers with something open or pending are expected, so that it is retired if they do not come.
+    pub(super) fn await_numbers(&mut self) {
+        let keys = self.incidents.iter().map(|(key, _)| key).chain(self.pending.keys());
+        let addresses: BTreeSet<_> = keys.map(|key| key.address.clone()).collect();
+        for address in addresses {
+            let Address::Value(ValueAddress { host, service, resource, unit, attribute }) = address else { continue };
+            self.touch_host(&host);
+            if let Some(host) = self.hosts.get_mut(&host) {
+                host.addresses += 1;
+            }
+            let key = GroupKey { host, service, resource, unit };
+            let watches = watches(&key, &attribute, &self.settings.rules, &self.incidents, &self.pending);
+            let group = self.groups.entry(key).or_default();
+            group.heard_at = SETTLE;
+            group.numbers.push(Number { attribute, value: 0.0, watches });
         }
     }
 
@@ -294,6 +320,22 @@ impl Engine {
         }
     }
 
+    /// An address was seen for the first time: a rule that named it otherwise, without its comment, is content.
+    pub(super) fn end_expectation(&mut self, address: &Address, seen: &Seen) {
+        let met = |rule: &Rule| match rule.condition {
+            Condition::Absent { .. } if rule.pattern.matches(address) => {
+                let expected = rule.pattern.literal().filter(|expected| expected != address)?;
+                Some(Key { address: expected, rule: rule.name.clone() })
+            }
+            Condition::Absent { .. } | Condition::Beyond { .. } => None,
+        };
+        let met: Vec<_> = self.settings.rules.iter().filter_map(met).collect();
+        for key in met {
+            let seen = Seen { text: "reported".to_owned(), state: State::Resolved, ..seen.clone() };
+            self.close(&key, Kind::Solved, seen);
+        }
+    }
+
     pub(super) fn scan_check_absence(&mut self) {
         let attention = self.attention;
         let mut absent = Vec::new();
@@ -321,7 +363,9 @@ impl Engine {
             if silence <= Duration::from_secs(1) {
                 continue;
             }
-            if silence > forget_after {
+            let would_miss = |watch: &Watch| matches!(settings.rules[watch.rule].condition, Condition::Absent { .. });
+            // What a rule would miss is not forgotten.
+            if silence > forget_after && !group.numbers.iter().flat_map(|number| &number.watches).any(would_miss) {
                 forgotten.push(key.clone());
                 continue;
             }
@@ -351,14 +395,14 @@ impl Engine {
         let (due, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.expected).into_iter().partition(overdue);
         self.expected = waiting;
         for Expected { rule, address, lasting, .. } in due {
+            // As the rule would match it: with a comment that the rule leaves out, or under a unit with a dot.
+            let pattern = &self.settings.rules[rule].pattern;
+            let has_number = |(key, group): (&GroupKey, &Group)| {
+                group.numbers.iter().any(|number| key.matches_number(pattern, &number.attribute))
+            };
             let seen = match &address {
-                Address::Check(check) => self.checks.contains_key(check),
-                Address::Value(value) => self.groups.contains_key(&GroupKey {
-                    host: value.host.clone(),
-                    service: value.service.clone(),
-                    resource: value.resource.clone(),
-                    unit: value.unit.clone(),
-                }),
+                Address::Check(_) => self.checks.keys().any(|check| pattern.matches_check(check)),
+                Address::Value(_) => self.groups.iter().any(has_number),
             };
             if !seen {
                 self.absent(rule, address, lasting);
@@ -381,9 +425,7 @@ impl Engine {
     /// Forgets the numbers of a group that match; returns their addresses.
     pub(super) fn forget_numbers(&mut self, key: &GroupKey, pattern: &Pattern, why: &str) -> Vec<String> {
         let Some(group) = self.groups.get_mut(key) else { return Vec::new() };
-        let matching = |number: &Number| {
-            pattern.matches_value(&key.host, &key.service, &key.resource, &key.unit, &number.attribute)
-        };
+        let matching = |number: &Number| key.matches_number(pattern, &number.attribute);
         let gone: Vec<Address> =
             group.numbers.iter().filter(|n| matching(n)).map(|number| key.address(&number.attribute)).collect();
         group.numbers.retain(|number| !matching(number));

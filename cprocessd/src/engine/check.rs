@@ -8,13 +8,18 @@ use common::address::{CheckAddress, HostName, Name, Unit};
 use common::message::{Check, Kind, State};
 use common::severity::Severity;
 use common::time::{UnixMillis, for_people};
+use std::collections::VecDeque;
 use std::time::Duration;
+
+/// Changes without a place in the journal that are remembered for each check; beyond it the oldest is dropped, and told again
+/// if it gets one.
+const MAX_UNJOURNALED: usize = 32;
 
 /// What we know of a check.
 #[derive(Clone, Debug)]
 pub(super) struct CheckEntry {
     /// As last observed.
-    up: bool,
+    pub(super) up: bool,
     /// Since when nobody reports it, so that nobody knows.
     unknown: Option<UnixMillis>,
     /// It is unknown because it alone is not reported.
@@ -28,18 +33,28 @@ pub(super) struct CheckEntry {
     bad_count: u32,
     last_bad: UnixMillis,
     last_blip: Option<UnixMillis>,
+    /// When it changed while its observer's disk failed. The same changes come again when they are journaled.
+    unjournaled: VecDeque<UnixMillis>,
     /// On the clock of attention.
     pub(super) heard_at: Duration,
+    /// The same, or since when its host can be heard again.
+    expected_since: Duration,
     pub(super) tuning: Tuning,
     pub(super) watches: Vec<AbsenceWatch>,
 }
 
 impl CheckEntry {
-    pub(super) fn restored(saved: SavedCheck, tuning: Tuning, watches: Vec<AbsenceWatch>, heard_at: Duration) -> Self {
+    pub(super) fn restored(
+        saved: SavedCheck,
+        silent_since: Option<UnixMillis>,
+        tuning: Tuning,
+        watches: Vec<AbsenceWatch>,
+        heard_at: Duration,
+    ) -> Self {
         Self {
             up: saved.up,
-            unknown: None,
-            silent: false,
+            unknown: silent_since,
+            silent: silent_since.is_some(),
             since: saved.since,
             interval_ms: saved.interval_ms,
             text: saved.text,
@@ -47,7 +62,9 @@ impl CheckEntry {
             bad_count: saved.bad_count,
             last_bad: saved.bad_since,
             last_blip: saved.last_blip,
+            unjournaled: VecDeque::new(),
             heard_at,
+            expected_since: heard_at,
             tuning,
             watches,
         }
@@ -84,7 +101,7 @@ impl CheckEntry {
     }
 }
 
-fn key(address: &CheckAddress, rule: &str) -> Key {
+pub(super) fn key(address: &CheckAddress, rule: &str) -> Key {
     Key { address: address.clone().into(), rule: rule.to_owned() }
 }
 
@@ -110,6 +127,14 @@ impl Engine {
         }
         let address = check.address();
         let known = self.checks.get(&address).map(|entry| entry.up);
+        if let (Some(_), Some(entry)) = (&check.origin, self.checks.get_mut(&address))
+            && let Some(at) = entry.unjournaled.iter().position(|changed| *changed == check.changed)
+        {
+            entry.unjournaled.remove(at);
+            if entry.up != check.up {
+                return;
+            }
+        }
         let meaning = match known {
             Some(up) if up == check.up => Meaning::Same,
             Some(_) if check.up => Meaning::CameUp,
@@ -122,9 +147,15 @@ impl Engine {
         }
         let attention = self.attention;
         let Some(entry) = self.checks.get_mut(&address) else { return };
+        if check.origin.is_none() && !matches!(meaning, Meaning::Same) {
+            entry.unjournaled.push_back(check.changed);
+            if entry.unjournaled.len() > MAX_UNJOURNALED {
+                entry.unjournaled.pop_front();
+            }
+        }
         entry.unknown = None;
         let was_silent = std::mem::take(&mut entry.silent);
-        entry.heard_at = attention;
+        (entry.heard_at, entry.expected_since) = (attention, attention);
         entry.interval_ms = check.interval_ms;
         let text_before = std::mem::replace(&mut entry.text, check.text.clone());
         let seen = Seen { time: check.time, text: check.text.clone(), value: None, state: entry.state() };
@@ -132,6 +163,9 @@ impl Engine {
             self.heard_again(&address, &seen);
         }
         self.end_absence(&address, &seen);
+        if matches!(meaning, Meaning::Initial) {
+            self.end_expectation(&address.clone().into(), &seen);
+        }
         match meaning {
             Meaning::Initial if check.up => self.say(&key(&address, INITIAL), Kind::Up, Severity::Debug, seen),
             Meaning::Same if check.up => {}
@@ -162,7 +196,9 @@ impl Engine {
             bad_count: 0,
             last_bad: check.changed,
             last_blip: None,
+            unjournaled: VecDeque::new(),
             heard_at: self.attention,
+            expected_since: self.attention,
             tuning: self.settings.tuning(address),
             watches: alarm::absence_watches(&self.settings.rules, address, &self.incidents),
         };
@@ -231,10 +267,9 @@ impl Engine {
     }
 
     /// The host can no longer be heard: its checks are unknown, without an event for each.
-    pub(super) fn blind_checks(&mut self, host: &HostName) {
-        let wall = self.wall;
+    pub(super) fn blind_checks(&mut self, host: &HostName, since: UnixMillis) {
         for (_, entry) in self.checks.range_mut(first_of(host)..).take_while(|(address, _)| address.host == *host) {
-            entry.unknown.get_or_insert(wall);
+            entry.unknown.get_or_insert(since);
         }
     }
 
@@ -242,7 +277,7 @@ impl Engine {
     pub(super) fn expect_checks(&mut self, host: &HostName) {
         let attention = self.attention;
         for (_, entry) in self.checks.range_mut(first_of(host)..).take_while(|(address, _)| address.host == *host) {
-            entry.heard_at = attention;
+            entry.expected_since = attention;
         }
     }
 
@@ -252,11 +287,14 @@ impl Engine {
         let mut forgotten = Vec::new();
         for (address, entry) in &self.checks {
             let silence = self.attention.saturating_sub(entry.heard_at);
+            let missed_for = self.attention.saturating_sub(entry.expected_since);
             let allowed = Duration::from_millis(entry.interval_ms) * MISSED_INTERVALS;
             let listed = self.hosts.get(&address.host).is_some_and(|host| host.inventory.contains(address));
-            if !listed && silence > entry.tuning.forget_discovered_after {
+            // What a rule would miss is not forgotten.
+            if !listed && entry.watches.is_empty() && silence > entry.tuning.forget_discovered_after {
                 forgotten.push((address.clone(), entry.tuning.forget_discovered_after));
-            } else if !entry.silent && entry.interval_ms > 0 && silence > allowed && self.can_be_heard(&address.host) {
+            } else if !entry.silent && entry.interval_ms > 0 && missed_for > allowed && self.can_be_heard(&address.host)
+            {
                 silent.push((address.clone(), listed, allowed));
             }
         }

@@ -1,13 +1,20 @@
 //! Whether a host is alive: its own incident is `HOST!alive:`, and while it lasts its checks are unknown rather than down.
 
 use super::incident::{CHECK, INITIAL, Key, Seen};
-use super::{Engine, Feed, SETTLE, Saved, SavedHost};
+use super::{Engine, Feed, PAUSE, SETTLE, Saved, SavedHost};
 use common::address::{CheckAddress, HostName};
 use common::message::{Alive, Beat, FeedSnapshot, Kind, State};
 use common::severity::Severity;
 use common::time::{UnixMillis, for_people};
 use std::collections::BTreeSet;
 use std::time::Duration;
+
+/// The last sign of life of a host is saved this often: it dates the outage if we restart just before we would notice it.
+const SAVE_LAST_ALIVE_EVERY: Duration = Duration::from_mins(1);
+
+/// A sign of life from before a goodbye comes at most this much after it: it was under way, while the goodbye took the way
+/// of the journal. What comes later is from a host that is back, whatever its clock says.
+const OVERTAKEN_AT_MOST: Duration = Duration::from_secs(10);
 
 /// What we know of a host.
 #[derive(Clone, Debug)]
@@ -21,6 +28,8 @@ pub(super) struct Host {
     last_alive: UnixMillis,
     /// The same on the clock of attention.
     heard_at: Duration,
+    /// When it was last saved, on the clock of attention.
+    saved_at: Duration,
     /// It has given a sign of life at all.
     heard: bool,
     feed: Option<String>,
@@ -43,6 +52,7 @@ impl Host {
             last_seen: now,
             last_alive: now,
             heard_at: attention,
+            saved_at: attention,
             heard: false,
             feed: None,
             own: false,
@@ -61,6 +71,7 @@ impl Host {
             last_seen: saved.last_seen,
             last_alive: saved.last_alive,
             heard_at,
+            saved_at: Duration::ZERO,
             heard: saved.heard,
             feed: saved.feed,
             own: saved.own,
@@ -94,12 +105,26 @@ fn alive_key(host: &HostName) -> Key {
 impl Engine {
     pub(super) fn beat(&mut self, feed: &str, beat: Beat) {
         let attention = self.attention;
-        let known =
-            self.feeds.entry(feed.to_owned()).or_insert_with(|| Feed { own: None, heard_at: attention, dead: false });
-        known.heard_at = attention;
-        known.dead = false;
+        let known = self.feeds.entry(feed.to_owned()).or_insert_with(|| Feed {
+            own: None,
+            heard_at: attention,
+            entry_at: None,
+        });
+        let silence = attention.saturating_sub(std::mem::replace(&mut known.heard_at, attention));
         if beat.host.is_some() {
             known.own = beat.host;
+        }
+        if silence > PAUSE {
+            // Those behind it could not be heard for as long.
+            for host in self.hosts.values_mut().filter(|host| !host.own && host.feed.as_deref() == Some(feed)) {
+                host.heard_at = attention.min(host.heard_at + silence);
+            }
+        }
+    }
+
+    pub(super) fn entry(&mut self, feed: &str) {
+        if let Some(feed) = self.feeds.get_mut(feed) {
+            feed.entry_at = Some(self.attention);
         }
     }
 
@@ -115,20 +140,17 @@ impl Engine {
             host.inventory_hash = alive.inventory;
             self.inventory(&name, addresses.into_iter().collect());
         }
-        if alive.seq.is_some() {
+        match alive.seq {
+            _ if alive.goodbye => self.goodbye(&name, alive.time),
             // From the journal: it may be old, so it is no sign of life.
-            if alive.goodbye {
-                self.goodbye(&name, alive.time);
-            } else if first || moved {
-                self.save_host(&name);
-            }
-            return;
+            Some(_) if first || moved => self.save_host(&name),
+            Some(_) => {}
+            None => self.sign_of_life(&name, alive.time, first || moved),
         }
-        self.sign_of_life(&name, alive.time, first || moved);
     }
 
     fn goodbye(&mut self, name: &HostName, time: UnixMillis) {
-        let attention = self.attention;
+        let (wall, attention) = (self.wall, self.attention);
         let Some(host) = self.hosts.get_mut(name) else { return };
         host.goodbye = Some((time, attention));
         host.last_alive = time;
@@ -137,7 +159,7 @@ impl Engine {
             (host.state, host.since) = (State::Unknown, time);
         }
         self.save_host(name);
-        self.blind_checks(name);
+        self.blind_checks(name, wall);
         let seen = Seen { time, text: "ccollectd was asked to stop".into(), value: None, state: State::Unknown };
         self.say(&alive_key(name), Kind::Stopped, Severity::Info, seen);
     }
@@ -145,12 +167,11 @@ impl Engine {
     fn sign_of_life(&mut self, name: &HostName, time: UnixMillis, news: bool) {
         let (wall, attention) = (self.wall, self.attention);
         let Some(host) = self.hosts.get_mut(name) else { return };
-        host.heard_at = attention;
+        let silence = attention.saturating_sub(std::mem::replace(&mut host.heard_at, attention));
         host.last_seen = wall;
         host.last_alive = time;
-        // A message from before the goodbye may arrive after it, since goodbyes take the way of the journal.
         let returned = match host.goodbye {
-            Some((goodbye, _)) if time <= goodbye => return,
+            Some((goodbye, at)) if time <= goodbye && attention.saturating_sub(at) <= OVERTAKEN_AT_MOST => return,
             goodbye => goodbye.is_some(),
         };
         host.goodbye = None;
@@ -159,10 +180,11 @@ impl Engine {
         if was != State::Up {
             (host.state, host.since) = (State::Up, time);
         }
+        let news = news || attention.saturating_sub(host.saved_at) >= SAVE_LAST_ALIVE_EVERY;
         if returned || was != State::Up || news {
             self.save_host(name);
         }
-        if was != State::Up {
+        if was != State::Up || silence > PAUSE {
             self.expect_checks(name);
         }
         let key = alive_key(name);
@@ -242,6 +264,16 @@ impl Engine {
         }
     }
 
+    /// After a restart: what was not known before is not known now.
+    pub(super) fn blind_checks_of_silent_hosts(&mut self) {
+        let silent = |host: &&Host| host.feed.is_some() && host.state != State::Up;
+        let silent: Vec<_> =
+            self.hosts.iter().filter(|(_, host)| silent(host)).map(|(name, host)| (name.clone(), host.since)).collect();
+        for (name, since) in silent {
+            self.blind_checks(&name, since);
+        }
+    }
+
     /// Feeds without a beat, then hosts without a sign of life.
     pub(super) fn scan_hosts(&mut self) {
         let overdue: Vec<_> = self
@@ -265,12 +297,25 @@ impl Engine {
         }
         let tuning = self.settings.tuning(&CheckAddress::alive(name.clone()));
         let feed = host.feed.as_ref().and_then(|feed| self.feeds.get(feed));
+        // Its journal comes before what is live, and that may take its time.
+        let entry_at = feed.and_then(|feed| feed.entry_at);
+        if entry_at.is_some_and(|at| self.attention.saturating_sub(at) <= tuning.host_down_after)
+            && feed.is_some_and(|feed| self.attention.saturating_sub(feed.heard_at) > PAUSE)
+        {
+            return None;
+        }
         // A host behind somebody else's ccollectd cannot be seen while that one is silent.
         if let (false, Some(feed)) = (host.own, feed) {
             let own = feed.own.as_ref().and_then(|own| self.hosts.get(own));
-            let silent = self.attention.saturating_sub(feed.heard_at) > tuning.host_down_after;
-            if silent || own.is_some_and(|own| own.state == State::Down || own.goodbye.is_some()) {
+            let silence = self.attention.saturating_sub(feed.heard_at);
+            if silence > tuning.host_down_after
+                || own.is_some_and(|own| own.state == State::Down || own.goodbye.is_some())
+            {
                 return (host.state != State::Unknown).then_some(Overdue::Blind);
+            }
+            // It may be the next to beat, or be found silent itself.
+            if silence > PAUSE {
+                return None;
             }
         }
         if let Some((said, at)) = host.goodbye {
@@ -288,7 +333,7 @@ impl Engine {
         let Some(host) = self.hosts.get_mut(name) else { return };
         (host.state, host.since) = (State::Down, since);
         self.save_host(name);
-        self.blind_checks(name);
+        self.blind_checks(name, wall);
         let seen = Seen { time: wall, text, value: None, state: State::Down };
         self.open(alive_key(name), Kind::Down, Severity::Crit, since, seen);
     }
@@ -298,11 +343,15 @@ impl Engine {
         let Some(host) = self.hosts.get_mut(name) else { return };
         (host.state, host.since) = (State::Unknown, wall);
         self.save_host(name);
-        self.blind_checks(name);
+        self.blind_checks(name, wall);
     }
 
     fn save_host(&mut self, name: &HostName) {
-        let saved = self.hosts.get(name).map(Host::saved);
+        let attention = self.attention;
+        let saved = self.hosts.get_mut(name).map(|host| {
+            host.saved_at = attention;
+            host.saved()
+        });
         self.save(Saved::Host(name.clone(), saved));
     }
 

@@ -26,7 +26,8 @@ use common::severity::Severity;
 use common::time::UnixMillis;
 use host::Host;
 pub(crate) use incident::{Draft, Incident, Key, RESERVED};
-use incident::{Incidents, Seen};
+use incident::{Incidents, SILENT, Seen};
+use rule::Rule;
 use serde::{Deserialize, Serialize};
 use settings::Settings;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -67,6 +68,10 @@ pub(crate) enum Input {
     Beat {
         feed: String,
         beat: Beat,
+    },
+    /// An entry of this feed's journal follows, perhaps an old one that we have missed.
+    Entry {
+        feed: String,
     },
     /// A person wants everything that matches to be forgotten.
     Forget {
@@ -149,7 +154,8 @@ struct Feed {
     /// The host whose ccollectd it is, once it has said so.
     own: Option<HostName>,
     heard_at: Duration,
-    dead: bool,
+    /// When an entry of its journal came.
+    entry_at: Option<Duration>,
 }
 
 /// All that cprocessd knows.
@@ -176,8 +182,8 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// An engine that goes on from what an earlier one asked to keep.
-    pub(crate) fn new(settings: Settings, feeds: &[String], saved: Vec<Saved>) -> Self {
-        let unheard = Feed { own: None, heard_at: SETTLE, dead: false };
+    pub(crate) fn new(settings: Settings, feeds: &[String], mut saved: Vec<Saved>) -> Self {
+        let unheard = Feed { own: None, heard_at: SETTLE, entry_at: None };
         let mut engine = Self {
             expected: alarm::expected(&settings.rules, SETTLE),
             settings,
@@ -195,11 +201,14 @@ impl Engine {
             wall: UnixMillis(0),
             outputs: Vec::new(),
         };
+        // What is open comes before the checks and numbers that look for it.
+        saved.sort_by_key(|saved| !matches!(saved, Saved::Incident(..)));
         for saved in saved {
             engine.restore(saved);
         }
         engine.count_checks();
-        engine.retire_removed_rules();
+        engine.blind_checks_of_silent_hosts();
+        engine.await_numbers();
         engine
     }
 
@@ -214,7 +223,8 @@ impl Engine {
             Saved::Check(address, Some(check)) => {
                 let tuning = self.settings.tuning(&address);
                 let watches = alarm::absence_watches(&self.settings.rules, &address, &self.incidents);
-                self.checks.insert(address, CheckEntry::restored(check, tuning, watches, SETTLE));
+                let silent_since = self.incidents.get(&check::key(&address, SILENT)).map(|incident| incident.since);
+                self.checks.insert(address, CheckEntry::restored(check, silent_since, tuning, watches, SETTLE));
             }
             Saved::Incident(key, Some(incident)) => self.incidents.restore(key, incident),
             Saved::Pending(key, Some(since)) => {
@@ -232,10 +242,11 @@ impl Engine {
         }
     }
 
-    /// Other settings from now on. What is open under a rule that is gone is closed.
+    /// Other settings from now on. What is open under a rule that is gone, or looks elsewhere now, is closed.
     pub(crate) fn reconfigure(&mut self, now: Now, settings: Settings) -> Vec<Output> {
         self.look(now);
         self.settings = settings;
+        self.retire_removed_rules();
         self.expected = alarm::expected(&self.settings.rules, self.attention);
         for (address, check) in &mut self.checks {
             check.tuning = self.settings.tuning(address);
@@ -244,7 +255,6 @@ impl Engine {
         for (key, group) in &mut self.groups {
             group.resolve(key, &self.settings.rules, &self.incidents, &self.pending);
         }
-        self.retire_removed_rules();
         std::mem::take(&mut self.outputs)
     }
 
@@ -270,6 +280,7 @@ impl Engine {
                 }
             }
             Input::Beat { feed, beat } => self.beat(&feed, beat),
+            Input::Entry { feed } => self.entry(&feed),
             Input::Forget { pattern, id, author } => self.forget(&pattern, id, &author),
             Input::Idle => self.idle(),
         }
@@ -291,7 +302,10 @@ impl Engine {
         } else {
             self.outputs.push(Output::Refused("pauses"));
         }
-        self.last_call = Some(now.monotonic);
+        if self.last_call.replace(now.monotonic).is_none() {
+            // Not when the engine is made, which does not know the date.
+            self.retire_removed_rules();
+        }
     }
 
     /// Whether a journaled message has not come by another way already. What was never journaled is always new.
@@ -336,11 +350,13 @@ impl Engine {
         for key in groups {
             forgotten.extend(self.forget_numbers(&key, pattern, &why));
         }
+        // A host that lives would be back in a second, but what it watches is told only once.
         let hosts: Vec<_> = self
             .hosts
-            .keys()
-            .filter(|host| pattern.matches_check(&CheckAddress::alive((*host).clone())))
-            .cloned()
+            .iter()
+            .filter(|(_, host)| host.state != State::Up)
+            .map(|(name, _)| name.clone())
+            .filter(|name| pattern.matches_check(&CheckAddress::alive(name.clone())))
             .collect();
         for host in hosts {
             self.retire_incidents_at(&CheckAddress::alive(host.clone()).into(), &why);
@@ -424,12 +440,14 @@ impl Engine {
         self.close(key, Kind::Retired, seen);
     }
 
-    /// What is open or pending under a rule that is no longer configured.
+    /// What is open or pending under a rule that is no longer configured, or not for that address.
     fn retire_removed_rules(&mut self) {
         let rules = &self.settings.rules;
-        let known = |key: &Key| RESERVED.contains(&key.rule.as_str()) || rules.iter().any(|rule| rule.name == key.rule);
-        let open: Vec<_> = self.incidents.iter().map(|(key, _)| key.clone()).filter(|key| !known(key)).collect();
-        let pending: Vec<_> = self.pending.keys().filter(|key| !known(key)).cloned().collect();
+        let of = |key: &Key| rules.iter().find(|rule| rule.name == key.rule && rule.judges(&key.address));
+        let is_open = |key: &Key| RESERVED.contains(&key.rule.as_str()) || of(key).is_some();
+        let is_pending = |key: &Key| of(key).is_some_and(Rule::has_limit);
+        let open: Vec<_> = self.incidents.iter().map(|(key, _)| key.clone()).filter(|key| !is_open(key)).collect();
+        let pending: Vec<_> = self.pending.keys().filter(|key| !is_pending(key)).cloned().collect();
         for key in open {
             self.retire(&key, "its rule is no longer configured");
         }

@@ -2,7 +2,7 @@
 //!
 //! Read from the right, since a pattern may hold spaces.
 
-use common::address::Pattern;
+use common::address::{Address, Pattern};
 use common::config::HumanDuration;
 use common::number::parse_bytes_number;
 use common::severity::Severity;
@@ -117,6 +117,19 @@ impl Rule {
         }
         .map_err(error)?;
         Ok(Self { name: name.to_owned(), text: text.trim().to_owned(), pattern, condition, severity })
+    }
+
+    /// Whether it can have something open at this address. Of checks only the absence is judged.
+    pub(crate) fn judges(&self, address: &Address) -> bool {
+        match address {
+            Address::Value(_) => self.pattern.matches(address),
+            Address::Check(_) => self.pattern.matches(address) && !self.has_limit(),
+        }
+    }
+
+    /// Whether it looks at a number, which can be beyond a limit without anything being open yet.
+    pub(crate) fn has_limit(&self) -> bool {
+        matches!(self.condition, Condition::Beyond { .. })
     }
 }
 

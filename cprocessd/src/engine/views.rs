@@ -108,7 +108,8 @@ impl Engine {
                     row.matches += 1;
                     if let Phase::Pending(since) = watch.phase {
                         let address = key.address(&number.attribute);
-                        row.active.push(AlarmState { address, open: false, since, value: Some(number.value) });
+                        let value = group.time.map(|_| number.value);
+                        row.active.push(AlarmState { address, open: false, since, value });
                     }
                 }
             }

@@ -150,3 +150,112 @@ fn one_host_cannot_fill_our_memory() {
         timeline.engine.last_value(&"*".parse().expect("pattern")).len() + timeline.engine.service_list(None).len();
     assert_eq!(rows, 100);
 }
+
+#[test]
+fn an_alarm_with_for_is_not_late_by_the_hour_that_a_clock_was_put_back() {
+    let mut timeline = disk_rule("*!machine.disk:*.used_percentage > 90 for 10s ERR").at(4000).value(DISK, 95.0);
+    // Its clock is an hour back from here on; ours is not.
+    for secs in 401..=420 {
+        timeline.now_ms = secs * 1000;
+        timeline = timeline.value(DISK, 95.0);
+    }
+    timeline.expect(["411s ERR alarm web1!machine.disk:/.used_percentage [disk]"]);
+}
+
+#[test]
+fn what_a_rule_misses_is_not_forgotten_before_or_after_it_is_missed() {
+    Timeline::with(settings(&[
+        ("no backup", "*!backup absent for 25h ERR"),
+        ("no disk", "*!machine.disk absent for 25h WARN"),
+    ]))
+    .live("web1")
+    .up("web1!backup:db")
+    .value(DISK, 5.0)
+    .unreported("web1!backup:db")
+    .at(60 * 3600)
+    .expect([
+        "0s DEBUG up web1!alive: [initial]",
+        "0s DEBUG up web1!backup:db [initial]",
+        "90000500ms ERR absent web1!backup:db [no backup]",
+        "90000500ms WARN absent web1!machine.disk:/.used_percentage [no disk]",
+    ])
+    .up("web1!backup:db")
+    .value(DISK, 5.0)
+    .expect([
+        "216000s INFO solved web1!backup:db [no backup] after 215999s",
+        "216000s INFO solved web1!machine.disk:/.used_percentage [no disk] after 215999s",
+    ]);
+}
+
+#[test]
+fn a_check_is_absent_for_as_long_as_it_was_not_heard_of_whatever_its_host_did_meanwhile() {
+    Timeline::with(settings(&[("no backup", "*!backup absent for 1h ERR")]))
+        .live("web1")
+        .up("web1!backup:db")
+        .expect(["0s DEBUG up web1!alive: [initial]", "0s DEBUG up web1!backup:db [initial]"])
+        .unreported("web1!backup:db")
+        .at(1800)
+        .silent("web1")
+        .at(1900)
+        .live("web1")
+        .at(4000)
+        .expect([
+            "1810500ms CRIT down web1!alive:",
+            "1900s INFO up web1!alive: after 100s",
+            "3600500ms ERR absent web1!backup:db [no backup]",
+        ]);
+}
+
+#[test]
+fn an_alarm_whose_rule_no_longer_looks_at_its_number_is_retired() {
+    let mut timeline = disk_rule("*!machine.disk:*.used_percentage > 90 ERR")
+        .value(DISK, 95.0)
+        .value("web1!machine.disk:/b.free", 1.0);
+    let now = Now { monotonic: Duration::ZERO, wall: wall(0) };
+    let outputs = timeline.engine.reconfigure(now, settings(&[("disk", "*!machine.disk:/b.used_percentage > 90 ERR")]));
+    timeline.take(outputs);
+    timeline.value(DISK, 99.0).expect([
+        "0s ERR alarm web1!machine.disk:/.used_percentage [disk]",
+        "0s INFO retired web1!machine.disk:/.used_percentage [disk] after 0s",
+    ]);
+}
+
+#[test]
+fn a_rule_that_expects_by_name_finds_what_has_a_comment_and_an_interface_with_a_dot() {
+    Timeline::with(settings(&[
+        ("no irc", "web1!port:irc absent for 60s ERR"),
+        ("no vlan", "web1!machine.network:eth0.100 absent for 60s ERR"),
+    ]))
+    .live("web1")
+    .up("web1!port:irc (6667)")
+    .expect(["0s DEBUG up web1!alive: [initial]", "0s DEBUG up web1!port:irc (6667) [initial]"])
+    .value("web1!machine.network:eth0.100.in", 1.0)
+    .at(59)
+    .value("web1!machine.network:eth0.100.in", 1.0)
+    .at(100)
+    .expect([]);
+}
+
+#[test]
+fn what_a_rule_expects_by_name_and_comes_late_with_a_comment_ends_the_alarm() {
+    Timeline::with(settings(&[("no irc", "web1!port:irc absent for 60s ERR")]))
+        .live("web1")
+        .at(100)
+        .up("web1!port:irc (6667)")
+        .expect([
+            "0s DEBUG up web1!alive: [initial]",
+            "62500ms ERR absent web1!port:irc [no irc]",
+            "100s INFO solved web1!port:irc [no irc] after 97s",
+            "100s DEBUG up web1!port:irc (6667) [initial]",
+        ]);
+}
+
+#[test]
+fn refused_numbers_leave_nothing_behind() {
+    let mut timeline = Timeline::new().live("web1");
+    for i in 0..150 {
+        timeline = timeline.value(&format!("web1!app.queue:q{i}.length"), 1.0);
+        timeline = timeline.value(&format!("web1!app.queue:r{i}.length"), f64::NAN);
+    }
+    assert_eq!(timeline.engine.groups.len(), 100);
+}

@@ -157,3 +157,45 @@ fn a_check_that_leaves_the_configuration_is_retired_with_its_incident() {
         .at(100)
         .expect(["10s ERR down web1!port:www", "20s INFO retired web1!port:www after 10s"]);
 }
+
+#[test]
+fn after_a_short_silence_of_its_host_a_check_has_as_long_as_ever_to_be_reported() {
+    up_and_running()
+        .watches("web1", &["web1!port:www"])
+        .at(10)
+        .silent("web1")
+        .at(15)
+        .unreported("web1!port:www")
+        .live("web1")
+        .at(17)
+        .up("web1!port:www")
+        .at(60)
+        .expect([]);
+}
+
+#[test]
+fn an_outage_that_was_told_while_a_disk_failed_is_not_told_again_when_it_is_journaled() {
+    let mut timeline = up_and_running();
+    let address: CheckAddress = "web1!port:www".parse().expect("address");
+    let mut changes = Vec::new();
+    for (secs, up) in [(10, false), (20, true), (30, false), (40, true)] {
+        timeline = timeline.unreported("web1!port:www").at(secs);
+        let change = timeline.check_message(&address, up, wall(secs * 1000).0, 0);
+        timeline.apply(Input::Check(change.clone()));
+        changes.push(change);
+    }
+    for change in changes {
+        let origin = Some(timeline.journaled());
+        timeline.apply(Input::Check(Check { origin, ..change }));
+    }
+    timeline
+        .expect([
+            "10s ERR down web1!port:www",
+            "20s INFO up web1!port:www after 10s",
+            "30s ERR down web1!port:www",
+            "40s INFO up web1!port:www after 10s",
+        ])
+        .at(50)
+        .down("web1!port:www")
+        .expect(["50s ERR down web1!port:www"]);
+}

@@ -111,3 +111,44 @@ fn a_host_that_a_snapshot_names_is_up_with_its_first_sign_of_life() {
     timeline.apply(Input::Snapshot { feed: FEED.into(), snapshot });
     timeline.expect([]).live("web1").at(5).expect(["0s DEBUG up web1!alive: [initial]"]);
 }
+
+#[test]
+fn a_host_behind_a_feed_that_was_silent_has_as_long_as_ever_to_be_heard() {
+    let timeline = up_and_running().live("db1").expect(["0s DEBUG up db1!alive: [initial]"]);
+    let mut timeline = timeline.at(10).beats_stop().silent("web1").silent("db1").at(60);
+    timeline.beating = true;
+    timeline
+        .live("web1")
+        .at(65)
+        .live("db1")
+        .at(90)
+        .expect(["20500ms CRIT down web1!alive:", "60s INFO up web1!alive: after 50s"]);
+}
+
+#[test]
+fn a_host_whose_last_sign_of_life_came_just_before_its_feed_fell_silent_is_not_blamed() {
+    let timeline = up_and_running().live("db1").expect(["0s DEBUG up db1!alive: [initial]"]);
+    let timeline = timeline.at(9).silent("db1").at(10).beats_stop().silent("web1").at(60);
+    assert_eq!(timeline.state_of("db1"), State::Unknown);
+    timeline.expect(["20500ms CRIT down web1!alive:"]);
+}
+
+#[test]
+fn a_host_whose_clock_was_put_back_while_it_was_stopped_is_back_all_the_same() {
+    let mut timeline = up_and_running().at(4000).goodbye("web1").at(4030);
+    for secs in 4030..4500 {
+        timeline = timeline.at(secs);
+        let alive = Alive { time: wall((secs - 3600) * 1000), ..timeline.alive_message("web1") };
+        timeline.apply(Input::Alive { feed: FEED.into(), alive });
+    }
+    assert_eq!(timeline.state_of("web1"), State::Up);
+    timeline.expect(["4000s INFO stopped web1!alive:", "430s INFO started web1!alive:"]);
+}
+
+#[test]
+fn a_goodbye_that_no_disk_took_is_a_goodbye() {
+    let mut timeline = up_and_running().at(10);
+    let alive = Alive { goodbye: true, ..timeline.alive_message("web1") };
+    timeline.apply(Input::Alive { feed: FEED.into(), alive });
+    timeline.silent("web1").at(200).expect(["10s INFO stopped web1!alive:"]);
+}

@@ -268,6 +268,15 @@ impl Timeline {
         self
     }
 
+    /// The configuration is read again.
+    fn reload(mut self, settings: Settings) -> Self {
+        let now = Now { monotonic: Duration::from_millis(self.now_ms), wall: wall(self.now_ms) };
+        let outputs = self.engine.reconfigure(now, settings.clone());
+        self.settings = settings;
+        self.take(outputs);
+        self
+    }
+
     /// Nobody calls the engine, while the world goes on.
     fn paused_until(mut self, secs: u64) -> Self {
         self.now_ms = secs * 1000;

@@ -21,3 +21,20 @@ fn a_host_that_is_gone_for_good_can_be_forgotten() {
     assert!(timeline.engine.server_list().is_empty() && timeline.engine.down_list().is_empty());
     assert!(timeline.restart().at(200).engine.server_list().is_empty());
 }
+
+#[test]
+fn a_host_that_lives_keeps_what_it_watches_when_it_is_forgotten() {
+    up_and_running()
+        .watches("web1", &["web1!port:www"])
+        .at(10)
+        .forget("web1", "o1")
+        .at(20)
+        .unreported("web1!port:www")
+        .at(60)
+        .expect([
+            "10s INFO order monitor!cprocessd: [order]",
+            "forgotten web1!port:www",
+            "11s DEBUG up web1!port:www [initial]",
+            "23500ms WARN absent web1!port:www [silent]",
+        ]);
+}

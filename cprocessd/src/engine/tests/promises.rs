@@ -1,6 +1,7 @@
 //! What holds for every history, random ones included.
 
 use super::*;
+use crate::engine::alarm::Phase;
 
 /// A step of a random history.
 #[derive(Clone, Debug)]
@@ -15,7 +16,17 @@ enum Step {
     Restart,
     Pause,
     Wait(u8),
+    /// Its host no longer reports it.
+    Unreported(u8),
+    /// The first so many are configured.
+    Watches(u8),
+    Forget,
+    Beats(bool),
+    /// Other rules.
+    Reload(bool),
 }
+
+const RULES: [&str; 2] = ["*!machine.disk > 50 for 5s clear 40 WARN", "*!machine.disk:/other > 50 WARN"];
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
@@ -29,12 +40,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just(Step::Restart),
         Just(Step::Pause),
         (1..30u8).prop_map(Step::Wait),
+        (0..3u8).prop_map(Step::Unreported),
+        (0..4u8).prop_map(Step::Watches),
+        Just(Step::Forget),
+        any::<bool>().prop_map(Step::Beats),
+        any::<bool>().prop_map(Step::Reload),
     ];
     prop::collection::vec(step, 1..60)
 }
 
 fn history(steps: &[Step], restarts: bool) -> Timeline {
-    let mut timeline = Timeline::with(settings(&[("disk", "*!machine.disk > 50 for 5s clear 40 WARN")])).live("web1");
+    let rules =
+        |other: bool| settings(&[("disk", RULES[usize::from(other)]), ("no port", "*!port:p1 absent for 20s WARN")]);
+    let mut timeline = Timeline::with(rules(false)).live("web1");
     for step in steps {
         // Two outages of one check within a millisecond would be one outage to every id.
         let secs = timeline.now_ms / 1000 + 1;
@@ -51,6 +69,19 @@ fn history(steps: &[Step], restarts: bool) -> Timeline {
             Step::Restart => timeline,
             Step::Pause => timeline.paused_until(secs + 60),
             Step::Wait(n) => timeline.at(secs + u64::from(*n)),
+            Step::Unreported(n) => timeline.unreported(&format!("web1!port:p{n}")),
+            Step::Watches(n) => {
+                let addresses = ["web1!port:p0", "web1!port:p1", "web1!port:p2"];
+                let (watched, dropped) = addresses.split_at(usize::from(*n));
+                dropped.iter().fold(timeline, |timeline, address| timeline.unreported(address)).watches("web1", watched)
+            }
+            Step::Forget => {
+                let repeated: Vec<_> = timeline.repeated.keys().cloned().collect();
+                let timeline = repeated.iter().fold(timeline, |timeline, address| timeline.unreported(address));
+                timeline.forget("web1!port", &format!("p{secs}")).forget("web1!machine", &format!("m{secs}"))
+            }
+            Step::Beats(beating) => Timeline { beating: *beating, ..timeline },
+            Step::Reload(other) => timeline.reload(rules(*other)),
         };
     }
     timeline
@@ -87,6 +118,47 @@ proptest! {
         let mut ids = BTreeSet::new();
         for draft in &one.drafts {
             prop_assert!(ids.insert(draft.id), "{draft:?}");
+        }
+    }
+
+    /// What is kept for the next start is what is so now, and every rule's view of a number or check is that of its incident.
+    #[test]
+    fn what_is_saved_and_what_is_watched_agree_with_what_is_open(steps in steps()) {
+        let timeline = history(&steps, true);
+        let engine = &timeline.engine;
+        let (mut open, mut pending, mut checks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for saved in timeline.saved.iter().cloned() {
+            match saved {
+                Saved::Incident(key, Some(incident)) => drop(open.insert(key, incident)),
+                Saved::Pending(key, Some(since)) => drop(pending.insert(key, since)),
+                Saved::Check(address, Some(check)) => drop(checks.insert(address, check.up)),
+                _ => {}
+            }
+        }
+        prop_assert_eq!(&open, &engine.incidents.iter().map(|(key, incident)| (key.clone(), incident.clone())).collect());
+        prop_assert_eq!(&pending, &engine.pending);
+        prop_assert_eq!(checks, engine.checks.iter().map(|(address, check)| (address.clone(), check.up)).collect());
+        for (key, group) in &engine.groups {
+            for number in &group.numbers {
+                for watch in &number.watches {
+                    let rule = engine.settings.rules[watch.rule].name.clone();
+                    let key = Key { address: key.address(&number.attribute), rule };
+                    let phase = match (open.contains_key(&key), pending.get(&key)) {
+                        (true, None) => Phase::Open,
+                        (false, Some(since)) => Phase::Pending(*since),
+                        (false, None) => Phase::Fine,
+                        (true, Some(_)) => panic!("{key:?} is open and pending"),
+                    };
+                    prop_assert_eq!(watch.phase, phase, "{:?}", key);
+                }
+            }
+        }
+        for (address, check) in &engine.checks {
+            for watch in &check.watches {
+                let rule = engine.settings.rules[watch.rule].name.clone();
+                let key = Key { address: address.clone().into(), rule };
+                prop_assert_eq!(watch.open, open.contains_key(&key), "{:?}", key);
+            }
         }
     }
 
