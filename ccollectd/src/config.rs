@@ -142,7 +142,7 @@ impl Config {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Raw {
-    host: Option<String>,
+    host: Option<HostName>,
     run_dir: PathBuf,
     state_dir: PathBuf,
     journal_entries: u64,
@@ -237,7 +237,7 @@ impl Raw {
     /// The error is a phrase that names the key.
     fn checked(self, system_host: Result<HostName, String>) -> Result<Config, String> {
         let host = match &self.host {
-            Some(host) => host.parse().map_err(|error| format!("host: {error}"))?,
+            Some(host) => host.clone(),
             None => system_host?,
         };
         within("journal_entries", self.journal_entries, JOURNAL_ENTRIES)?;
