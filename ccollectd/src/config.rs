@@ -431,7 +431,7 @@ mod tests {
     fn each_mistake_is_named_by_its_key_and_bound() {
         refused(
             "host = \"a b\"",
-            ": host: host name \"a b\" holds ' ', but may hold only ASCII letters, digits, `.`, `-` and `_`",
+            ":1: host: host name \"a b\" holds ' ', but may hold only ASCII letters, digits, `.`, `-` and `_`",
         );
         refused("machine.interval = \"99ms\"", ": machine.interval is 99ms, but must be 100ms to 1d");
         refused("machine.interval = \"2d\"", ": machine.interval is 2d, but must be 100ms to 1d");
