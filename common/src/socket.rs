@@ -619,6 +619,39 @@ mod tests {
         server.await.expect("server");
     }
 
+    #[test]
+    fn the_oldest_peer_makes_way() {
+        let mut peers = Peers::default();
+        let pending = MAX_PENDING_HANDSHAKES as u64;
+        assert!((0..pending).all(|peer| peers.accepted(peer).is_none()));
+        assert_eq!(peers.accepted(pending), Some(0));
+        assert!((1..=3).all(|peer| peers.made_ready(peer, 3).is_none()));
+        peers.left(2);
+        assert_eq!(peers.made_ready(4, 3), None);
+        assert_eq!(peers.made_ready(5, 3), Some(1));
+        assert!((0..MAX_SUBSCRIPTIONS).all(|_| peers.subscribed(5).is_none()));
+        assert_eq!((peers.subscribed(5), peers.subscribed(4)), (Some(5), None));
+        peers.left(5);
+        assert_eq!(peers.subscribed(5), None);
+    }
+
+    #[test]
+    fn unread_answers_count_in_bytes() {
+        let client = |n: usize| Bytes::from(n.to_string());
+        let mut unread = Unread::default();
+        assert!(unread.admits(&client(0)));
+        unread.add(&client(0), MAX_UNREAD_BYTES);
+        assert!(!unread.admits(&client(0)) && unread.admits(&client(1)));
+        assert_eq!(unread.hog(), None);
+        unread.add(&client(0), MAX_UNREAD_BYTES);
+        let many = MAX_UNREAD_BYTES_OF_ALL / MAX_UNREAD_BYTES;
+        (1..many).for_each(|n| unread.add(&client(n), MAX_UNREAD_BYTES));
+        assert_eq!(unread.hog(), Some(client(0)));
+        unread.remove(&client(0), 2 * MAX_UNREAD_BYTES);
+        assert!(unread.admits(&client(0)) && !unread.of_each.contains_key(&client(0)));
+        assert_eq!(unread.hog(), None);
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn sockets_are_for_their_owner_and_group_only() {
         let dir = folder();

@@ -138,6 +138,11 @@ impl Daemon {
     /// Opens the state, goes on from it, binds the sockets and follows the feeds.
     pub(crate) async fn start(config: Config, config_path: PathBuf, print: bool) -> Result<Self, Fatal> {
         let counters = Counters::default();
+        // A socket first: a second daemon on the same folders is refused before it touches the journal.
+        let run = &config.run_dir;
+        std::fs::create_dir_all(run)
+            .map_err(|error| Fatal::Other(format!("cannot make folder {}: {error}", run.display())))?;
+        let query = Questions::bind(&run.join("query"), &counters).await?;
         let journal = open_journal(&config)?;
         let sqlite =
             |source: rusqlite::Error| Fatal::Other(format!("state in {}: {source}", config.state_dir.display()));
@@ -157,11 +162,7 @@ impl Daemon {
         let engine = Engine::new(config.settings.clone(), &feeds, saved);
         tracing::info!("judging {}, journal {} at {}", feeds.join(", "), journal.epoch(), journal.head());
 
-        let run = &config.run_dir;
-        std::fs::create_dir_all(run)
-            .map_err(|error| Fatal::Other(format!("cannot make folder {}: {error}", run.display())))?;
         let publisher = JournaledPublisher::bind(&run.join("stream"), journal, &counters).await?;
-        let query = Questions::bind(&run.join("query"), &counters).await?;
         let control = Questions::bind(&run.join("control"), &counters).await?;
         let own = Questions::bind(&run.join("cprocessd.sock"), &counters).await?;
         give_to_group(&control.socket, &config.control_group);

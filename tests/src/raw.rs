@@ -81,15 +81,18 @@ pub fn ready(socket_type: &str) -> Vec<u8> {
     let mut body = b"\x05READY\x0bSocket-Type".to_vec();
     body.extend(u32::try_from(socket_type.len()).expect("short").to_be_bytes());
     body.extend(socket_type.as_bytes());
-    let mut bytes = Vec::new();
-    frame(&mut bytes, COMMAND, &body);
-    bytes
+    command(&body)
 }
 
 /// The command SUBSCRIBE.
 pub fn subscribe(prefix: &[u8]) -> Vec<u8> {
+    command(&[b"\x09SUBSCRIBE", prefix].concat())
+}
+
+/// A command of these bytes.
+pub fn command(body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    frame(&mut bytes, COMMAND, &[b"\x09SUBSCRIBE", prefix].concat());
+    frame(&mut bytes, COMMAND, body);
     bytes
 }
 
