@@ -190,7 +190,7 @@ struct RawPlugins {
 
 impl Default for RawPlugins {
     fn default() -> Self {
-        Self { enabled: true, forget_after: None, max_units: 10_000 }
+        Self { enabled: true, forget_after: None, max_units: 5_000 }
     }
 }
 
@@ -375,7 +375,7 @@ mod tests {
         assert_eq!(config.fixed.host.as_str(), "here.example");
         assert_eq!(config.fixed.run_dir, Path::new("/run/cairn"));
         assert_eq!(config.sources.machine, Some(Duration::from_secs(1)));
-        assert_eq!(config.plugins, Plugins { forget_after: None, max_units: 10_000 });
+        assert_eq!(config.plugins, Plugins { forget_after: None, max_units: 5_000 });
     }
 
     #[test]
