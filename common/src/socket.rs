@@ -35,7 +35,7 @@ const MAX_PREFIX_BYTES: usize = 300;
 /// Bytes that wait for one subscriber beside what the kernel takes. Beyond it messages to it are dropped.
 const MAX_UNSENT_BYTES: usize = 512 << 10;
 /// Bytes of answers that wait for one client. Beyond it its questions are dropped, unanswered.
-const MAX_UNREAD_BYTES: usize = 512 << 10;
+const MAX_UNREAD_BYTES: usize = 256 << 10;
 /// And for all clients of a socket. Beyond it the one with the most is disconnected.
 const MAX_UNREAD_BYTES_OF_ALL: usize = 8 << 20;
 /// Events of the library that may wait for us.
