@@ -362,7 +362,11 @@ async fn a_file_has_every_event_once_although_cctl_and_cprocessd_are_killed() {
     let args = ["--from", "1", "--to", file.to_str().expect("UTF-8")];
     // It waits for a cprocessd that is not there yet.
     let mut watch = watching(dir.path(), &args);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let deadline = Instant::now() + PATIENCE;
+    while !file.exists() {
+        assert!(Instant::now() < deadline, "it does not wait for its cprocessd");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let mut stream = Stream::start(dir.path(), "journal").await;
     stream.append(5).await;
     until_written(&file, &[1, 2, 3, 4, 5]).await;
