@@ -512,7 +512,7 @@ impl Daemon {
                 self.keep(outputs);
                 tracing::info!("configuration read again");
             }
-            Err(error) => tracing::error!("{error}; the configuration stays as it was"),
+            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         }
     }
 }
