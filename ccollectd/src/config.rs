@@ -3,7 +3,8 @@
 use common::address::{CheckAddress, HostName, Name, TextGlob, Unit};
 use common::config::{ConfigError, HumanDuration, load};
 use common::startup::system_host;
-use serde::Deserialize;
+use serde::de::{Error as _, Unexpected};
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::Ipv6Addr;
@@ -198,6 +199,7 @@ impl Default for RawPlugins {
 #[serde(deny_unknown_fields)]
 struct RawPort {
     name: String,
+    #[serde(deserialize_with = "host_and_port")]
     address: String,
     #[serde(default = "a_second")]
     interval: HumanDuration,
@@ -276,10 +278,6 @@ impl RawPort {
         duration_within(&key("interval"), interval, INTERVALS)?;
         duration_within(&key("timeout"), timeout, TIMEOUTS)?;
         within(&key("attempts"), attempts, ATTEMPTS)?;
-        if !is_host_and_port(&address) {
-            let key = key("address");
-            return Err(format!("{key} is {address:?}, but must be HOST:PORT or [IPV6]:PORT, as in \"127.0.0.1:80\""));
-        }
         Ok(Port { unit, address, interval: interval.0, attempts, timeout: timeout.0 })
     }
 }
@@ -341,6 +339,16 @@ fn refuse_twice<'a>(key: &str, units: impl Iterator<Item = &'a Unit>) -> Result<
         }
     }
     Ok(())
+}
+
+/// Checked while it is read: the commonest mistake is then named by its line.
+fn host_and_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let address = String::deserialize(deserializer)?;
+    if is_host_and_port(&address) {
+        return Ok(address);
+    }
+    let must_be = "HOST:PORT or [IPV6]:PORT, as in \"127.0.0.1:80\"";
+    Err(D::Error::invalid_value(Unexpected::Str(&address), &must_be))
 }
 
 fn is_host_and_port(address: &str) -> bool {
@@ -443,6 +451,10 @@ mod tests {
         refused(&port("attempts = 11"), ": port \"www\": attempts is 11, but must be 1 to 10");
         refused(&port("timeout = \"61s\""), ": port \"www\": timeout is 1m1s, but must be 10ms to 1m");
         refused(&port(&port("")), ": port.name is \"www\" twice, but must be different for each port");
+        refused(
+            "[[port]]\nname = \"www\"\naddress = \"8000\"",
+            ":3: port.address is \"8000\", but must be HOST:PORT or [IPV6]:PORT, as in \"127.0.0.1:80\"",
+        );
         refused("[[port]]\nname = \"\"\naddress = \"a:1\"", ": port.name is empty, but must name what is checked");
         refused(
             "[[process]]\nname = \"cron\"\nmin = 3\nmax = 2",

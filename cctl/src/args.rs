@@ -26,7 +26,7 @@ const EXIT_STATUS: &str = "\
 Exit status:
    0  fine
    1  the daemon refused, nothing matched, or anything else
-   2  something is down or firing (server-list, server-status, service-list, down-list, alarm-list)
+   2  something is down or an alarm is open (server-list, server-status, service-list, down-list, alarm-list)
   64  the command line is wrong
   69  the daemon cannot be reached
   78  demo: a daemon's configuration is wrong
@@ -86,7 +86,9 @@ pub(crate) enum Command {
     DownList,
     /// Show the last values of the addresses that match
     LastValue {
-        /// As 'web*!machine.disk:/var', see PATTERNS in PROTOCOL.md
+        /// HOST!SERVICE.RESOURCE:UNIT.ATTRIBUTE, as '*!machine.disk:/var.free' or 'web*!machine'
+        ///
+        /// What is left out at the end matches anything. `*`, `?` and `[ab]` work as in a shell: put it in quotes
         pattern: Pattern,
     },
     /// List the alarm rules, and what is over their limits
@@ -110,7 +112,7 @@ pub(crate) enum Command {
     },
     /// Order: forget the addresses that match, until they are reported again
     Forget {
-        /// As 'web1!port:old*'
+        /// As 'web1!port:old*'; written as for last-value
         pattern: Pattern,
     },
     /// Follow the events as they happen

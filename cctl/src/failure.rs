@@ -13,7 +13,7 @@ const EXIT_BROKEN_PIPE: u8 = 141;
 pub(crate) enum Outcome {
     /// All is well.
     Fine,
-    /// The answer is there, and something is down or firing.
+    /// The answer is there, and something is down or an alarm is open.
     Trouble,
 }
 

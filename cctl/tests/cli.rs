@@ -120,6 +120,7 @@ async fn the_exit_code_says_whether_something_is_wrong() {
             json!({"host": "web1", "service": "port", "unit": "www", "state": state, "since": 0, "text": "\u{1b}[2J"});
         match request.query.as_deref() {
             Some("server-list") => Ok(list(&json!([host("web1", state, 0)]))),
+            Some("service-list") if request.host.as_deref() == Some("web10") => Ok(list(&json!([]))),
             Some("service-list") => Ok(list(&json!([check]))),
             Some("server-status") => Ok(Answer::whole(
                 &json!({"server": host("web1", "up", 0), "services": [check], "incidents": [], "values": []}),
@@ -149,6 +150,8 @@ async fn the_exit_code_says_whether_something_is_wrong() {
         }
         let _ = flip.send(());
     }
+    let (code, stdout, stderr) = run(dir.path(), &["service-list", "web10"]).await;
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (1, "", "cctl: no check of host web10 is known\n"));
     let (code, stdout, stderr) = run(dir.path(), &["snapshot"]).await;
     assert_eq!((code, stdout.as_str(), stderr.as_str()), (1, "", "cctl: no such question\n"));
 }

@@ -514,7 +514,7 @@ impl Daemon {
                 self.keep(outputs);
                 tracing::info!("configuration read again");
             }
-            Err(error) => tracing::error!("{error}; the configuration stays as it was"),
+            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         }
     }
 }

@@ -125,10 +125,10 @@ Watch a port: write this into {root}/etc/ccollectd.d/www.toml
 
   [[port]]
   name = \"www\"
-  address = \"127.0.0.1:80\"
+  address = \"127.0.0.1:8000\"
 
 and have it read: {}
-Set an alarm at the end of {root}/etc/cprocessd.toml, and have it read: {}
+Set an alarm: its example is in {root}/etc/cprocessd.toml; have it read: {}
 Ctrl-C stops the demo; started again it goes on with its state.
 
 ",
@@ -215,7 +215,8 @@ interval = \"1s\"
 # attempts = 2
 # timeout = \"3s\"
 
-# A program that must run, at least `min` and at most `max` times. `args` is compared with its whole command line.
+# A program that must run, at least `min` and at most `max` times. `name` is compared with its name, as in `ps -e`,
+# and `args` with its whole command line.
 # [[process]]
 # name = \"cron\"
 # args = \"*cron -f*\"
