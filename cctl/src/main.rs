@@ -15,7 +15,7 @@ mod text;
 mod watch;
 
 use args::{Args, Command};
-use common::message::{AlarmRow, DownRow, Request, ServerRow, ServerStatus, StreamSnapshot};
+use common::message::{AlarmRow, DownRow, Request, ServerRow, ServerStatus, ServiceRow, StreamSnapshot};
 use failure::{Failure, Outcome};
 use out::Out;
 use std::process::ExitCode;
@@ -36,7 +36,7 @@ fn run(Args { global, command }: Args) -> Result<Outcome, Failure> {
         }
         Command::ServiceList { host } => {
             let request = Request { host: host.map(|host| host.to_string()), ..Request::query("service-list") };
-            questions::service_list(global, out, &request)
+            questions::ask::<Vec<ServiceRow>>(global, out, &request)
         }
         Command::DownList => questions::ask::<Vec<DownRow>>(global, out, &Request::query("down-list")),
         Command::LastValue { pattern } => {

@@ -5,7 +5,7 @@ use crate::ask::{Daemon, block_on, read};
 use crate::failure::{Failure, Outcome, notice};
 use crate::out::{Out, put};
 use crate::show::Show;
-use common::message::{ErrorCode, Event, EventsPage, Forgotten, Health, Request, ServiceRow, ValueRow};
+use common::message::{ErrorCode, Event, EventsPage, Forgotten, Health, Request, ValueRow};
 use common::query::{AskError, to_json};
 use rmpv::Value;
 use serde::de::DeserializeOwned;
@@ -22,22 +22,6 @@ pub(crate) fn ask<T: Show + DeserializeOwned>(
     let mut daemon = Daemon::new("cprocessd", &global.run.join("query"), global.timeout);
     let answer = block_on(daemon.ask(request))?;
     Ok(print::<T>(global, out, &answer)?.outcome())
-}
-
-/// The checks. Of one host it is an error if there are none, so that a script notices a wrong name.
-pub(crate) fn service_list(global: &Global, out: Out, request: &Request) -> Result<Outcome, Failure> {
-    let mut daemon = Daemon::new("cprocessd", &global.run.join("query"), global.timeout);
-    let answer = block_on(daemon.ask(request))?;
-    let rows: Vec<ServiceRow> = read(&answer)?;
-    match (rows.is_empty(), &request.host) {
-        (true, Some(host)) => {
-            if global.json {
-                print::<Vec<ServiceRow>>(global, out, &answer)?;
-            }
-            Err(Failure::Other(format!("no check of host {host} is known")))
-        }
-        _ => Ok(print::<Vec<ServiceRow>>(global, out, &answer)?.outcome()),
-    }
 }
 
 /// The last values; it is an error if there are none, so that a script notices a wrong pattern.

@@ -33,7 +33,10 @@ pub(crate) fn answer(engine: &Engine, publisher: &JournaledPublisher, request: &
                 ],
             })
         }
-        "service-list" => Ok(Answer::list(&engine.service_list(host(request)?.as_ref()))),
+        "service-list" => match host(request)? {
+            Some(host) if !engine.knows(&host) => Err(not_found(&host)),
+            host => Ok(Answer::list(&engine.service_list(host.as_ref()))),
+        },
         "down-list" => Ok(Answer::list(&engine.down_list())),
         "last-value" => {
             let pattern = request.pattern.as_deref().ok_or_else(|| bad("last-value needs a pattern"))?;

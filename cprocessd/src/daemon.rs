@@ -385,7 +385,7 @@ impl Daemon {
                 }
                 for event in &events {
                     let text: String = event.text.chars().take(LOGGED_CHARS).flat_map(char::escape_debug).collect();
-                    tracing::info!("{} {} {} {text}", event.severity, event.kind, event.address);
+                    tracing::info!("{} {} ({}): {text}", event.kind, event.address, event.severity);
                     self.traffic.print("out", event_topic(event.top_severity, &event.host).as_bytes(), &encode(event));
                 }
             }

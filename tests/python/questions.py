@@ -33,7 +33,7 @@ for form in FORMATS:
     assert states["port", "www (http)"][0] == "up" and states["port", "gone"][0] == "down", states
     assert states["nginx", "all"] == ("down", "no answer"), states
     assert cprocessd.ask("service-list", host="testhost") == services
-    assert cprocessd.ask("service-list", host="nobody") == []
+    assert cprocessd.reply(query="service-list", host="nobody")["error"]["code"] == "not-found"
 
     down = cprocessd.ask("down-list")
     check(down, [DOWN], "down-list")

@@ -12,6 +12,11 @@ use common::severity::Severity;
 use std::collections::HashMap;
 
 impl Engine {
+    /// Whether anything was ever heard of this host.
+    pub(crate) fn knows(&self, name: &HostName) -> bool {
+        self.hosts.contains_key(name)
+    }
+
     /// `server-list`.
     pub(crate) fn server_list(&self) -> Vec<ServerRow> {
         let mut open: HashMap<&HostName, (u64, Severity)> = HashMap::new();
