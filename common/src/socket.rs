@@ -568,16 +568,18 @@ impl Requester {
         mut events: MonitorStream,
         question: Bytes,
     ) -> Result<Option<Bytes>, SocketError> {
+        let body = |answer: &Message| answer.part_bytes(answer.len().saturating_sub(1)).unwrap_or_default();
         socket.send(Message::multipart([Bytes::new(), question])).await.map_err(|error| self.failed(&error))?;
         let mut connections = 0;
         loop {
             tokio::select! {
-                answer = socket.recv() => {
-                    let answer = answer.map_err(|error| self.failed(&error))?;
-                    return Ok(Some(answer.part_bytes(answer.len().saturating_sub(1)).unwrap_or_default()));
-                }
+                // The answer first: who answers and then goes has answered.
+                biased;
+                answer = socket.recv() => return answer.map(|answer| Some(body(&answer))).map_err(|error| self.failed(&error)),
                 event = events.recv() => match event {
-                    Ok(MonitorEvent::Disconnected { .. }) | Err(omq_tokio::MonitorRecvError::Closed) => return Ok(None),
+                    Ok(MonitorEvent::Disconnected { .. }) | Err(omq_tokio::MonitorRecvError::Closed) => {
+                        return Ok(socket.try_recv().ok().map(|answer| body(&answer)));
+                    }
                     // A second connection: the first has ended in its handshake, and the question with it.
                     Ok(MonitorEvent::Connected { .. }) if connections > 0 => return Ok(None),
                     Ok(MonitorEvent::Connected { .. }) => connections += 1,
