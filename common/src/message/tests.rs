@@ -240,3 +240,99 @@ fn numbers_that_are_none_can_be_dropped_one_by_one() {
     assert_eq!(values.drop_non_finite(), 2);
     assert_eq!(values, Values(vec![(name("b"), 1.0)]));
 }
+
+#[test]
+fn answer_bytes() {
+    let address = CheckAddress { host: host("w"), service: name("port"), unit: unit("x") };
+    let incident = IncidentId::new(&address.clone().into(), "check", UnixMillis(5));
+    let number: crate::address::Address = "w!machine.disk:/.free".parse().expect("an address");
+    let server = ServerRow {
+        host: host("w"),
+        state: State::Up,
+        since: UnixMillis(1),
+        last_seen: UnixMillis(2),
+        severity: Some(Severity::Warn),
+        checks: 1,
+        open: 1,
+    };
+    pinned(
+        &server,
+        "<87><a4>host<a1>w<a5>state<a2>up<a5>since<01><a9>last_seen<02><a8>severity<a4>WARN<a6>checks<01>\
+         <a4>open<01>",
+    );
+    let service = ServiceRow {
+        host: host("w"),
+        service: name("port"),
+        unit: unit("x"),
+        state: State::Unknown,
+        since: UnixMillis(1),
+        text: "t".to_owned(),
+    };
+    pinned(&service, "<86><a4>host<a1>w<a7>service<a4>port<a4>unit<a1>x<a5>state<a7>unknown<a5>since<01><a4>text<a1>t");
+    let down = DownRow {
+        incident,
+        address: address.clone().into(),
+        rule: "check".to_owned(),
+        severity: Severity::Crit,
+        since: UnixMillis(5),
+        text: "t".to_owned(),
+        acked: false,
+        silenced: false,
+        unreachable: false,
+    };
+    pinned(
+        &down,
+        "<89><a8>incident<d9>$9910d752-b329-543f-83c0-d3dcffa668bb<a7>address<a8>w!port:x<a4>rule<a5>check\
+         <a8>severity<a4>CRIT<a5>since<05><a4>text<a1>t<a5>acked<c2><a8>silenced<c2><ab>unreachable<c2>",
+    );
+    let value = ValueRow { address: number.clone(), value: 0.5, time: UnixMillis(1), stale: false };
+    pinned(
+        &value,
+        "<84><a7>address<b5>w!machine.disk:/.free<a5>value<cb>?<e0><00><00><00><00><00><00><a4>time<01>\
+         <a5>stale<c2>",
+    );
+    let active = AlarmState { address: number, open: true, since: UnixMillis(1), value: None };
+    let alarm = AlarmRow {
+        name: "n".to_owned(),
+        rule: "r".to_owned(),
+        severity: Severity::Err,
+        matches: 1,
+        active: vec![active],
+    };
+    pinned(
+        &alarm,
+        "<85><a4>name<a1>n<a4>rule<a1>r<a8>severity<a3>ERR<a7>matches<01><a6>active<91><84><a7>address\
+         <b5>w!machine.disk:/.free<a4>open<c3><a5>since<01><a5>value<c0>",
+    );
+    let health = Health {
+        daemon: "cprocessd".to_owned(),
+        version: "0".to_owned(),
+        epoch: None,
+        head_seq: 1,
+        rss_bytes: 2,
+        peak_rss_bytes: 3,
+        uptime_secs: 4,
+        counters: BTreeMap::from([("query.undecodable".to_owned(), 1)]),
+    };
+    pinned(
+        &health,
+        "<88><a6>daemon<a9>cprocessd<a7>version<a1>0<a5>epoch<c0><a8>head_seq<01><a9>rss_bytes<02>\
+         <ae>peak_rss_bytes<03><ab>uptime_secs<04><a8>counters<81><b1>query.undecodable<01>",
+    );
+    let row =
+        FeedSnapshotHost { host: host("w"), via: vec![host("r")], inventory: vec![address], hash: "h".to_owned() };
+    pinned(
+        &FeedSnapshot { epoch: epoch(), seq: 1, hosts: vec![row], checks: Vec::new() },
+        "<84><a5>epoch<a2>e1<a3>seq<01><a5>hosts<91><84><a4>host<a1>w<a3>via<91><a1>r<a9>inventory<91>\
+         <a8>w!port:x<a4>hash<a1>h<a6>checks<90>",
+    );
+    let snapshot =
+        StreamSnapshot { epoch: epoch(), seq: 1, hosts: vec![server], checks: Vec::new(), incidents: Vec::new() };
+    assert!(readable(&encode(&snapshot)).starts_with("<85><a5>epoch<a2>e1<a3>seq<01><a5>hosts<91>"));
+    pinned(
+        &EventsPage { epoch: epoch(), head_seq: 2, events: vec![1_u8] },
+        "<83><a5>epoch<a2>e1<a8>head_seq<02><a6>events<91><01>",
+    );
+    let forgotten = Forgotten { addresses: vec!["w!port:x".to_owned()], unreached: Vec::new() };
+    pinned(&forgotten, "<82><a9>addresses<91><a8>w!port:x<a9>unreached<90>");
+}
