@@ -510,7 +510,8 @@ impl Responder {
 }
 
 /// One question at a time to a [`Responder`]. After a timeout it dials anew, so that a late answer is never taken for the
-/// answer to a later question.
+/// answer to a later question. Where the connection is closed before the answer it asks again by a new one, so a question may
+/// arrive twice: orders carry an id for that.
 #[derive(Debug)]
 pub struct Requester {
     path: PathBuf,
