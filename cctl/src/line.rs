@@ -37,6 +37,7 @@ fn tint_of(event: &Event) -> Tint {
         | Kind::Retired
         | Kind::Log
         | Kind::Stopped
+        | Kind::Watchdog
         | Kind::Order
         | Kind::Other => event.severity.into(),
     }
@@ -46,7 +47,14 @@ fn tint_of(event: &Event) -> Tint {
 fn names_its_rule(kind: Kind) -> bool {
     match kind {
         Kind::Alarm | Kind::Solved | Kind::Absent | Kind::Log | Kind::Other => true,
-        Kind::Down | Kind::Up | Kind::Blip | Kind::Retired | Kind::Started | Kind::Stopped | Kind::Order => false,
+        Kind::Down
+        | Kind::Up
+        | Kind::Blip
+        | Kind::Retired
+        | Kind::Started
+        | Kind::Stopped
+        | Kind::Watchdog
+        | Kind::Order => false,
     }
 }
 

@@ -7,6 +7,7 @@ pub mod config;
 pub mod counters;
 pub mod journal;
 pub mod message;
+pub mod notifier;
 pub mod number;
 pub mod publisher;
 pub mod query;

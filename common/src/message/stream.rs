@@ -92,6 +92,8 @@ pub enum Kind {
     Started,
     /// A ccollectd said goodbye.
     Stopped,
+    /// A notifier does not hear its cprocessd any more, or hears it again. Said by the notifier itself.
+    Watchdog,
     /// A person's order was carried out.
     Order,
     /// A kind of a newer cprocessd.
@@ -112,6 +114,7 @@ impl fmt::Display for Kind {
             Kind::Log => "log",
             Kind::Started => "started",
             Kind::Stopped => "stopped",
+            Kind::Watchdog => "watchdog",
             Kind::Order => "order",
             Kind::Other => "other",
         })

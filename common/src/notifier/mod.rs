@@ -1,0 +1,27 @@
+//! The notifier frame: everything between cprocessd's stream and a medium that is not the medium itself. cmaild, cbotd and
+//! csmsd share it, and a daemon that tells people by something new needs only a [`Medium`] and its configuration.
+//!
+//! What must never happen is that an event is lost or told twice, across any crash of ours, of cprocessd or of the medium's
+//! server. So an event that somebody is to hear of goes into the outbox in the same transaction as the cursor; a message is
+//! marked as under way before it is sent, and its outcome is recorded after. Only between the medium's acceptance and that
+//! record a crash can double a message: it is then sent again under the same [`MessageId`], and marked as such.
+//!
+//! - [`teller`](self) decides what to tell to whom, and `outbox` in which message and when. Both are pure: they are given
+//!   the time, and tests run hours of outages in milliseconds.
+//! - `store` keeps cursors, told-state and the outbox, which is the ledger, in SQLite.
+//! - `daemon` is the shell: streams in, messages out, questions answered.
+
+mod daemon;
+mod folder;
+mod medium;
+mod selection;
+mod story;
+
+pub use daemon::run;
+pub use folder::Folder;
+pub use medium::{Composed, Lane, Letter, Medium, Outcome, Recipient, Scope, Setup};
+pub use selection::Selection;
+pub use story::{Mark, MessageId, Story};
+
+/// The rule name of what only tries out a path: `cctl test-notify`.
+pub const TEST_RULE: &str = "test";
