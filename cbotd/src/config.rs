@@ -43,7 +43,7 @@ fn default_state_dir() -> PathBuf {
 
 /// A channel is read now or not at all: after a day, the page knows better.
 fn default_give_up_after() -> HumanDuration {
-    HumanDuration(Duration::from_secs(24 * 60 * 60))
+    HumanDuration(Duration::from_hours(24))
 }
 
 #[derive(Debug, Deserialize)]
@@ -97,7 +97,7 @@ fn default_burst() -> u32 {
 }
 
 fn default_ping_after() -> HumanDuration {
-    HumanDuration(Duration::from_secs(60))
+    HumanDuration(Duration::from_mins(1))
 }
 
 fn default_ping_timeout() -> HumanDuration {
@@ -135,7 +135,7 @@ fn default_severity() -> Severity {
     Severity::Warn
 }
 
-/// Reads and checks the file and its drop-ins. Without a network there is nobody to tell, which is valid, and said.
+/// Reads and checks the file and its drop-ins. Without a network there is nobody to tell, which is valid; the frame says so.
 pub fn load(path: &Path) -> Result<Setup<Network>, ConfigError> {
     let raw: Raw = common::config::load(path)?;
     let wrong = |text: String| ConfigError::in_file(path, text);
@@ -149,9 +149,6 @@ pub fn load(path: &Path) -> Result<Setup<Network>, ConfigError> {
             return Err(wrong(format!("network.name {name:?} stands twice")));
         }
         lanes.push(lane);
-    }
-    if lanes.is_empty() {
-        tracing::info!("no network is configured: nobody is told on IRC");
     }
     Ok(Setup {
         publishers: raw.publishers.unwrap_or_else(|| vec![raw.run_dir.join("stream")]),

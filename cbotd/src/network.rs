@@ -30,9 +30,9 @@ const SEND_WITHIN: Duration = Duration::from_secs(75);
 /// Between two connections, doubled each time, and a random part of it: many bots of one network that restarts shall not
 /// come back in the same second.
 const RECONNECT_AFTER: Duration = Duration::from_secs(2);
-const RECONNECT_AT_MOST: Duration = Duration::from_secs(300);
+const RECONNECT_AT_MOST: Duration = Duration::from_mins(5);
 /// A connection that was of use for so long is no reason for patience when it is lost.
-const STABLE: Duration = Duration::from_secs(60);
+const STABLE: Duration = Duration::from_mins(1);
 /// Read at once.
 const CHUNK_BYTES: usize = 4096;
 /// Of reasons, in the log.
@@ -288,7 +288,7 @@ impl Connection {
                 }
                 // Only what repeats the server's own words can come to this: a PONG.
                 Output::Send(_) => {
-                    tracing::debug!("{}: a line that would be more than one was not sent", self.options.name)
+                    tracing::debug!("{}: a line that would be more than one was not sent", self.options.name);
                 }
                 Output::Done(outcome) => self.answer(outcome),
                 Output::Close(why) => close = Some(why),

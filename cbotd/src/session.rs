@@ -36,11 +36,11 @@ const WAIT_FOR_CHANNEL: Duration = Duration::from_secs(15);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// Between two tries to join, doubled up to the second.
 const REJOIN_AFTER: Duration = Duration::from_secs(5);
-const REJOIN_AT_MOST: Duration = Duration::from_secs(300);
+const REJOIN_AT_MOST: Duration = Duration::from_mins(5);
 /// Who was in a channel for so long, and was put out, begins again with the shortest wait.
-const WELL_JOINED: Duration = Duration::from_secs(60);
+const WELL_JOINED: Duration = Duration::from_mins(1);
 /// Between two tries to get the configured nick back.
-const REGAIN_AFTER: Duration = Duration::from_secs(180);
+const REGAIN_AFTER: Duration = Duration::from_mins(3);
 /// More lines in one window than any server says, even while we join a large channel.
 const FLOOD_LINES: u32 = 10_000;
 const FLOOD_WINDOW: Duration = Duration::from_secs(10);
