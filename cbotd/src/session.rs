@@ -231,15 +231,14 @@ impl Session {
                 if let Some(at) = self.regain_at {
                     due = due.min(at.max(free));
                 }
+                if let Some(message) = &self.message {
+                    due = due.min(match message.asked {
+                        Some(asked) => asked + PONG_WITHIN,
+                        None if !self.is_in(message.channel) => message.began + WAIT_FOR_CHANNEL,
+                        None => free,
+                    });
+                }
             }
-        }
-        if let Some(message) = &self.message {
-            let waits_for = match message.asked {
-                Some(asked) => asked + PONG_WITHIN,
-                None if !self.is_in(message.channel) => message.began + WAIT_FOR_CHANNEL,
-                None => free,
-            };
-            due = due.min(waits_for);
         }
         due
     }

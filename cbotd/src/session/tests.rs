@@ -171,6 +171,18 @@ fn a_server_that_never_registers_us_is_left() {
 }
 
 #[test]
+fn a_message_before_registration_waits_for_it_or_for_the_end() {
+    let mut timeline = Timeline::begin("");
+    timeline.sends(0, "#ops", &["1"]).says(5, ":srv NOTICE * :wait");
+    timeline.seen.clear();
+    timeline.until(39).expect(&[]);
+    timeline.until(41).expect(&["40 close not registered within 40 s"]);
+    timeline.session.lost("late");
+    timeline.collect();
+    timeline.expect(&["41 retry Lane: the connection to lab was lost: late"]);
+}
+
+#[test]
 fn logs_in_by_sasl() {
     let mut timeline = Timeline::begin("sasl nickserv");
     timeline.expect(&["0 > CAP LS 302", "0 > NICK cairn", "0 > USER cairn 0 * :Cairn monitoring"]);
