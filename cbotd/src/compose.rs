@@ -110,8 +110,10 @@ impl Page {
             }
         }
         let mut line = format!("{}{}", self.bold("== "), parts.join(", "));
-        let oldest = stories.iter().map(|story| letter.now.since(story.happened())).max().unwrap_or_default();
-        let _ = write!(line, " in the last {}", for_people(oldest));
+        // Ages are said where each story would say its own.
+        if let Some(oldest) = stories.iter().filter(|s| s.age(letter.now).is_some()).map(Story::happened).min() {
+            let _ = write!(line, " in the last {}", for_people(letter.now.since(oldest)));
+        }
         if stories.len() < letter.stories.len() {
             let _ = write!(line, ", {} more to come", letter.stories.len() - stories.len());
         }

@@ -161,8 +161,10 @@ fn sasl_logs_in_and_a_wrong_password_is_what_the_configuration_says() {
     let server = Server::inspircd_with_services();
     let observer = Observer::join(server.port, "watcher", &[("#ops", "")]);
     let account = |nick: &str| {
+        let answered = || observer.count(&format!(" 318 watcher {nick} "));
+        let before = answered();
         observer.say(&format!("WHOIS {nick} {nick}"));
-        observer.wait_for_any(&format!(" 318 watcher {nick} "));
+        wait_for("WHOIS is answered", || (answered() > before).then_some(()));
         observer.count(&format!(" 330 watcher {nick} {}", ACCOUNT.0)) > 0
     };
     let sasl = |file: &str, more: &str| format!("sasl = {{ user = '{}', password_file = '{file}'{more} }}", ACCOUNT.0);
@@ -185,7 +187,11 @@ fn sasl_logs_in_and_a_wrong_password_is_what_the_configuration_says() {
 
     let bot = Bot::new(server.port, &format!("nick = '{}'\nnickserv_password_file = 'password'", ACCOUNT.0), OPS);
     bot.ready();
-    wait_for("NickServ knows us", || account(ACCOUNT.0).then_some(()));
+    wait_for("NickServ knows us", || {
+        // Who asks more often than this is taken for a flood.
+        std::thread::sleep(Duration::from_millis(300));
+        account(ACCOUNT.0).then_some(())
+    });
 }
 
 #[test]
@@ -214,7 +220,7 @@ fn tls_is_verified_against_a_private_authority() {
             assert_eq!((scope, maybe_accepted), (Scope::Lane, false));
             why.contains("TLS").then_some(why)
         });
-        assert!(why.contains("UnknownIssuer"), "{why}");
+        assert!(why.contains("invalid peer certificate"), "{why}");
 
         // Plaintext where TLS is spoken, and the other way round.
         let bot = Bot::trusting(Some(&server.pki.ca_pem), server.port, "", OPS);
@@ -233,8 +239,7 @@ fn a_nick_that_is_taken_or_too_long_has_alternates_and_comes_back() {
         assert_eq!(observer.wait_for("#ops", "another name").nick, "cairn_");
         // It sees the holder go.
         drop(holder);
-        observer.wait_for_any("cairn_!~cairn@");
-        observer.wait_for_any("NICK cairn");
+        observer.wait_for_any(" NICK cairn");
         bot.tells(0, "the right name");
         assert_eq!(observer.wait_for("#ops", "the right name").nick, "cairn");
     }
@@ -254,6 +259,7 @@ fn sixty_stories_at_once_are_all_named_and_the_server_does_not_kill_us() {
         bot.ready();
         let stories: Vec<Story> = (0..60).map(|i| down(&format!("unit-{i}."), "connection refused")).collect();
         assert_eq!(bot.tells_stories(&stories), 60);
+        observer.wait_for("#ops", "web1!port:unit-59.");
         let said: Vec<String> = observer.lines("#ops").into_iter().map(|line| line.text).collect();
         let text = said.join("\n");
         assert!(said[0].contains("60 problems"), "{text}");
@@ -336,7 +342,8 @@ fn whoever_is_kicked_comes_back_and_tells_it_then() {
     bot.ready();
     observer.say("KICK #ops cairn :out");
     observer.wait_for_any("KICK #ops cairn");
-    bot.tells(0, "here again");
+    // What it says before it has heard of the kick is refused.
+    wait_for("it is told", || matches!(bot.send(0, "here again"), Outcome::Sent(_)).then_some(()));
     observer.wait_for("#ops", "here again");
 }
 

@@ -199,7 +199,7 @@ impl Server {
             "saslserv/main",
             "saslserv/plain",
         ] {
-            let _ = writeln!(conf, "loadmodule \"{module}\";");
+            let _ = writeln!(conf, "loadmodule \"modules/{module}\";");
         }
         let _ = write!(
             conf,
