@@ -20,6 +20,8 @@ mod selection;
 mod store;
 mod story;
 mod teller;
+#[cfg(test)]
+mod tests;
 
 pub use daemon::run;
 pub use folder::Folder;
