@@ -143,11 +143,11 @@ impl Timeline {
             let compose = |recipient: &str, letter: &Letter<'_>| {
                 let fits = if let Medium::Small(fits) = medium { fits } else { usize::MAX };
                 let told = letter.stories.len().min(fits);
-                letters.push((line(recipient, letter, told), letter.stories[..told].to_vec()));
+                letters.push((line(recipient, letter, told), letter.stories[..told].to_vec(), letter.again));
                 Composed { bytes: Vec::new(), told }
             };
             let Some(outgoing) = self.desk().next("lane", now, compose).expect("disk") else { break };
-            let (line, stories) = letters.pop().expect("composed");
+            let (line, stories, again) = letters.pop().expect("composed");
             let outcome = match self.medium {
                 Medium::Accepts | Medium::Small(_) => Outcome::Sent("ok".to_owned()),
                 Medium::Away => Outcome::unreachable("away"),
@@ -160,12 +160,7 @@ impl Timeline {
                 Medium::Refuses => Outcome::Never("no such mailbox".to_owned()),
             };
             if matches!(self.medium, Medium::Accepts | Medium::Small(_) | Medium::Mute) {
-                let id = outgoing.id.to_string();
-                if !self.accepted.contains(&id) {
-                    let recipient = outgoing.recipient.clone();
-                    self.stories.extend(stories.into_iter().map(|story| (recipient.clone(), story)));
-                }
-                self.accepted.push(id);
+                self.accept(&outgoing.recipient, outgoing.id.to_string(), stories, again);
                 self.told.push(format!("{}s {line}", self.at.as_secs()));
             }
             self.desk().done("lane", &outgoing.recipient, outcome, now);
@@ -195,6 +190,17 @@ impl Timeline {
     fn snapshot(mut self, open: Vec<DownRow>) -> Self {
         self.apply(Input::Snapshot { publisher: "a".to_owned(), open });
         self.settle()
+    }
+
+    /// What the recipient reads. A message that is marked as sent again may repeat what they have read, and nothing else may.
+    fn accept(&mut self, recipient: &str, id: String, stories: Vec<Story>, again: bool) {
+        for story in stories {
+            let had = |(who, read): &(String, Story)| who == recipient && read.event == story.event;
+            if !(again && self.stories.iter().any(had)) {
+                self.stories.push((recipient.to_owned(), story));
+            }
+        }
+        self.accepted.push(id);
     }
 
     fn ledger(&mut self) -> Vec<LedgerRow> {
@@ -642,17 +648,14 @@ fn live_through(steps: &[Step]) -> (Timeline, Vec<Vec<u64>>, [Option<u64>; 5]) {
             Step::Restart => timeline = timeline.restart(),
             Step::Crash => {
                 let now = timeline.now();
-                let mut said = Vec::new();
+                let (mut said, mut again) = (Vec::new(), false);
                 let compose = |_: &str, letter: &Letter<'_>| {
+                    again = letter.again;
                     said = letter.stories.to_vec();
                     Composed { bytes: Vec::new(), told: letter.stories.len() }
                 };
                 if let Some(outgoing) = timeline.desk().next("lane", now, compose).expect("disk") {
-                    let (id, recipient) = (outgoing.id.to_string(), outgoing.recipient);
-                    if !timeline.accepted.contains(&id) {
-                        timeline.stories.extend(said.into_iter().map(|story| (recipient.clone(), story)));
-                    }
-                    timeline.accepted.push(id);
+                    timeline.accept(&outgoing.recipient, outgoing.id.to_string(), said, again);
                 }
                 timeline = timeline.restart();
             }
