@@ -268,3 +268,191 @@ fn when(time: UnixMillis) -> String {
         Err(_) => time.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::message::{Event, Kind};
+    use serde_json::json;
+
+    const MINUTE: i64 = 60_000;
+    const SINCE: i64 = 1_795_236_306_000;
+
+    fn composer() -> Composer {
+        Composer {
+            host: "mon1".try_into().expect("a host"),
+            from: "Cairn <cairn@mon1>".parse().expect("a mailbox"),
+            list_id: "alerts.cairn.mon1".into(),
+        }
+    }
+
+    fn id(n: u32) -> MessageId {
+        MessageId::parse(&format!("00000000-0000-4000-8000-{n:012}")).expect("an id")
+    }
+
+    fn event(n: u32, host: &str, unit: &str) -> Event {
+        serde_json::from_value(json!({
+            "epoch": "00000000-0000-4000-8000-0000000000ee", "seq": n, "nth": n,
+            "id": format!("00000000-0000-4000-8001-{n:012}"), "incident": format!("00000000-0000-4000-8002-{n:012}"),
+            "kind": "down", "address": format!("{host}!port:{unit}"), "host": host, "service": "port", "unit": unit,
+            "severity": "ERR", "top_severity": "ERR", "state": "down", "since": SINCE, "time": SINCE,
+            "text": "connection refused", "rule": "check",
+        }))
+        .expect("an event")
+    }
+
+    fn began(n: u32, host: &str, unit: &str) -> Story {
+        Story { mark: Mark::Began, event: event(n, host, unit), outages: 1, told_in: None }
+    }
+
+    fn ended(n: u32, host: &str, unit: &str, told_in: MessageId) -> Story {
+        let mut event = event(n, host, unit);
+        event.kind = Kind::Up;
+        event.severity = Severity::Info;
+        event.time = UnixMillis(SINCE + 3 * MINUTE);
+        event.duration_ms = Some(180_000);
+        event.text = "answers".into();
+        Story { mark: Mark::Ended, event, outages: 1, told_in: Some(told_in) }
+    }
+
+    fn at(n: u32, stories: &[Story], now: i64) -> (String, usize) {
+        let to = ["ops@example.org".parse().expect("a mailbox")];
+        let letter = Letter { id: id(n), recipient: "ops", stories, again: false, now: UnixMillis(now) };
+        let composed = composer().compose(&to, &letter);
+        (String::from_utf8(composed.bytes).expect("ASCII"), composed.told)
+    }
+
+    fn mail(n: u32, stories: &[Story]) -> String {
+        at(n, stories, SINCE).0
+    }
+
+    fn header<'a>(mail: &'a str, name: &str) -> Option<&'a str> {
+        mail.split("\r\n\r\n").next()?.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    #[test]
+    fn a_beginning_and_its_end_are_one_thread() {
+        let first = mail(1, &[began(7, "web1", "smtp (25)")]);
+        assert_eq!(header(&first, "Subject"), Some("[ERR] web1!port:smtp (25) DOWN"));
+        assert_eq!(header(&first, "Message-ID"), Some("<00000000-0000-4000-8000-000000000001@mon1>"));
+        assert_eq!(header(&first, "References"), Some("<00000000-0000-4000-8002-000000000007@mon1>"));
+        assert_eq!(header(&first, "In-Reply-To"), None);
+        let second = mail(2, &[ended(7, "web1", "smtp (25)", id(1))]);
+        assert_eq!(header(&second, "Subject"), Some("[ERR] web1!port:smtp (25) UP after 3m 0s"));
+        assert_eq!(header(&second, "In-Reply-To"), header(&first, "Message-ID"));
+        let unfolded = second.replace("\r\n ", " ");
+        let references = format!(
+            "{} {}",
+            header(&first, "References").expect("it has one"),
+            header(&first, "Message-ID").expect("it has one")
+        );
+        assert_eq!(header(&unfolded, "References"), Some(references.as_str()));
+    }
+
+    #[test]
+    fn a_mail_is_complete() {
+        let mail = mail(1, &[began(7, "web1", "smtp (25)")]);
+        assert!(mail.is_ascii());
+        for (name, value) in [
+            ("From", "\"Cairn\" <cairn@mon1>"),
+            ("To", "ops@example.org"),
+            ("Date", "Sat, 21 Nov 2026 04:45:06 +0000"),
+            ("Auto-Submitted", "auto-generated"),
+            ("List-Id", "<alerts.cairn.mon1>"),
+            ("X-Cairn-Severity", "ERR"),
+            ("X-Cairn-Incident", "00000000-0000-4000-8002-000000000007"),
+            ("X-Cairn-Event", "00000000-0000-4000-8001-000000000007"),
+            ("MIME-Version", "1.0"),
+            ("Content-Type", "text/plain; charset=utf-8"),
+        ] {
+            let found = header(&mail, name).map(|found| found.replace('"', ""));
+            assert_eq!(found, Some(value.replace('"', "")), "{name} in {mail}");
+        }
+        let (_, text) = mail.split_once("\r\n\r\n").expect("a text");
+        assert!(text.starts_with("[ERR] web1!port:smtp (25) DOWN\r\n    connection refused\r\nSince: "), "{text}");
+        assert!(text.trim_end().ends_with("-- \r\nCairn on mon1, for ops"), "{text}");
+    }
+
+    #[test]
+    fn the_same_letter_gives_the_same_bytes_and_again_says_so() {
+        let stories = [began(7, "web1", "smtp (25)")];
+        assert_eq!(mail(1, &stories), mail(1, &stories));
+        let to = ["ops@example.org".parse().expect("a mailbox")];
+        let letter = Letter { id: id(1), recipient: "ops", stories: &stories, again: true, now: UnixMillis(SINCE) };
+        let again = String::from_utf8(composer().compose(&to, &letter).bytes).expect("ASCII");
+        assert_eq!(header(&again, "Message-ID"), header(&mail(1, &stories), "Message-ID"));
+        assert_eq!(header(&again, "X-Cairn-Resent"), Some("outcome unknown, sent again"));
+        assert!(again.contains("This mail may have reached you before"), "{again}");
+    }
+
+    #[test]
+    fn a_summary_counts_first_and_puts_what_is_open_before_what_is_over() {
+        let stories =
+            [began(1, "web1", "a"), began(2, "web2", "b"), ended(3, "web2", "c", id(9)), ended(4, "db1", "d", id(9))];
+        let (mail, told) = at(1, &stories, SINCE + 15 * MINUTE);
+        assert_eq!(told, 4);
+        assert_eq!(header(&mail, "Subject"), Some("[ERR] 2 problems on 3 hosts, 2 over"));
+        assert_eq!((header(&mail, "References"), header(&mail, "In-Reply-To")), (None, None));
+        assert_eq!(header(&mail, "X-Cairn-Stories"), Some("4"));
+        let (_, text) = mail.split_once("\r\n\r\n").expect("a text");
+        let order = [
+            "2 problems on 3 hosts, 2 over.",
+            "STILL OPEN",
+            "[ERR] web1!port:a DOWN",
+            "News of: 15m 0s ago",
+            "[ERR] web2!port:b DOWN",
+            "OVER",
+            "[ERR] web2!port:c UP after 3m 0s",
+            "News of: 12m 0s ago",
+            "[ERR] db1!port:d UP after 3m 0s",
+        ];
+        let places: Vec<_> = order.map(|line| text.find(line).unwrap_or_else(|| panic!("{line} in {text}"))).into();
+        assert!(places.is_sorted(), "{text}");
+    }
+
+    #[test]
+    fn ends_that_were_all_told_in_one_summary_answer_it() {
+        let stories = [ended(3, "web2", "c", id(9)), ended(4, "db1", "d", id(9))];
+        let mail = mail(1, &stories);
+        assert_eq!(header(&mail, "Subject"), Some("[ERR] 2 problems over on 2 hosts"));
+        assert_eq!(header(&mail, "In-Reply-To"), Some("<00000000-0000-4000-8000-000000000009@mon1>"));
+        assert_eq!(header(&mail, "References"), header(&mail, "In-Reply-To"));
+    }
+
+    #[test]
+    fn what_does_not_fit_waits_for_the_next_mail() {
+        let mut stories: Vec<Story> = (0..2000).map(|n| began(n, "web1", &format!("unit {n}"))).collect();
+        for story in &mut stories {
+            story.event.text = "ü".repeat(5000);
+        }
+        let (mail, told) = at(1, &stories, SINCE);
+        assert!((100..1000).contains(&told), "{told}");
+        assert!(mail.len() < 3 * MAX_TEXT_BYTES, "{}", mail.len());
+        let (alone, told) = at(1, &stories[..1], SINCE);
+        assert_eq!(told, 1);
+        assert!(alone.len() < MAX_TEXT_BYTES, "{}", alone.len());
+    }
+
+    #[test]
+    fn a_long_unit_leaves_the_word_in_the_subject_and_every_line_short() {
+        let long = mail(1, &[began(1, &"h".repeat(253), &"ü".repeat(500))]);
+        assert!(long.lines().all(|line| line.len() <= 998), "{long}");
+        let ascii = mail(1, &[began(1, "web1", &"u".repeat(1000))]);
+        let subject = header(&ascii, "Subject").expect("a subject").to_owned();
+        assert!(ascii.contains("u… DOWN") || subject.contains("=?utf-8?"), "{ascii}");
+        assert!(ascii.lines().all(|line| line.len() <= 998), "{ascii}");
+    }
+
+    #[test]
+    fn an_odd_clock_makes_a_date_all_the_same() {
+        for now in [i64::MIN, -1, i64::MAX] {
+            let (mail, _) = at(1, &[began(1, "web1", "a")], now);
+            assert!(header(&mail, "Date").is_some_and(|date| date.ends_with("+0000")), "{mail}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!([93.2, 5.0, 0.1 + 0.2, 1e12, -0.5].map(number), ["93.2", "5", "0.3", "1000000000000", "-0.5"]);
+    }
+}

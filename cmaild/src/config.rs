@@ -14,6 +14,7 @@ use lettre::transport::smtp::client::{Certificate, CertificateStore, TlsParamete
 use lettre::transport::smtp::extension::ClientId;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -233,8 +234,8 @@ fn recipients(raw: Vec<RawRecipient>) -> Result<Vec<Recipient<Vec<Mailbox>>>, St
         if recipients.iter().any(|other| other.name == name) {
             return Err(format!("recipient.name {name:?} stands twice"));
         }
-        to.sort();
-        to.dedup_by(|a, b| a.email == b.email);
+        let mut seen = BTreeSet::new();
+        to.retain(|mailbox| seen.insert(mailbox.email.clone()));
         if to.len() > MAX_MAILBOXES {
             return Err(format!("recipient.to of {name:?} has {} addresses, but at most {MAX_MAILBOXES}", to.len()));
         }
@@ -355,4 +356,126 @@ fn read(file: &Path, key: &str) -> Result<Vec<u8>, String> {
 fn secret_hash(secret: &impl std::hash::Hash) -> u64 {
     static KEYS: OnceLock<RandomState> = OnceLock::new();
     KEYS.get_or_init(RandomState::new).hash_one(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn load_in(dir: &Path, text: &str) -> Result<Setup<Mailer>, String> {
+        let path = dir.join("cmaild.toml");
+        fs::write(&path, format!("host = 'mon1'\n{text}")).expect("file");
+        load(&path).map_err(|error| error.to_string().replace(&format!("{}", dir.display()), "DIR"))
+    }
+
+    #[track_caller]
+    fn loaded(text: &str) -> Setup<Mailer> {
+        let dir = tempfile::tempdir().expect("folder");
+        load_in(dir.path(), text).expect("loads")
+    }
+
+    #[track_caller]
+    fn complaint(text: &str) -> String {
+        let dir = tempfile::tempdir().expect("folder");
+        load_in(dir.path(), text).err().expect("a mistake")
+    }
+
+    fn addresses(lane: &Lane<Mailer>) -> Vec<String> {
+        lane.recipients.iter().flat_map(|recipient| &recipient.address).map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_empty_file_puts_mails_to_root_into_a_folder() {
+        let setup = loaded("");
+        assert_eq!(setup.publishers, [PathBuf::from("/run/cairn/stream")]);
+        assert_eq!(setup.give_up_after, Duration::from_hours(72));
+        let [lane] = &setup.lanes[..] else { panic!("one lane") };
+        assert_eq!((lane.name.as_str(), lane.recipients[0].name.as_str()), ("folder", "operator"));
+        assert_eq!(lane.recipients[0].selection, Selection::at_least(Severity::Warn));
+        assert_eq!(addresses(lane), ["root@mon1"]);
+        assert_eq!(lane.medium.composer.from.to_string(), "Cairn <cairn@mon1>");
+        let Way::Folder(folder) = &lane.medium.way else { panic!("a folder") };
+        assert_eq!(folder.path(), Path::new("/var/lib/cairn/cmaild/outbox"));
+    }
+
+    #[test]
+    fn the_example_loads() {
+        load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/cmaild.example.toml"))).expect("loads");
+    }
+
+    #[test]
+    fn recipients_have_their_own_names_mailboxes_and_selections() {
+        let setup = loaded(
+            "[smtp]\nhost = 'mail.example.org'\n[[recipient]]\nto = 'ops@example.org'\n\
+             [[recipient]]\nname = 'boss'\nto = ['Ann <ann@example.org>', 'bob@example.org', 'bob@example.org']\n\
+             severity = 'CRIT'\nonly = ['web*']\n",
+        );
+        let lane = &setup.lanes[0];
+        let names: Vec<_> = lane.recipients.iter().map(|recipient| recipient.name.as_str()).collect();
+        assert_eq!(names, ["ops@example.org", "boss"]);
+        assert_eq!(addresses(lane), ["ops@example.org", "Ann <ann@example.org>", "bob@example.org"]);
+        assert_eq!(lane.recipients[1].selection.minimum, Severity::Crit);
+        assert_eq!(lane.recipients[1].selection.only.len(), 1);
+    }
+
+    #[test]
+    fn the_fingerprint_changes_with_the_password_and_does_not_show_it() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("password");
+        let text = format!(
+            "[smtp]\nhost = 'mail.example.org'\nuser = 'mon'\npassword_file = '{}'\n[[recipient]]\nto = 'ops@example.org'",
+            file.display()
+        );
+        let fingerprint = |password: &str| {
+            fs::write(&file, password).expect("file");
+            load_in(dir.path(), &text).expect("loads").lanes[0].fingerprint.clone()
+        };
+        let first = fingerprint("s3cret\n");
+        assert_eq!(first, fingerprint("s3cret"));
+        assert_ne!(first, fingerprint("s3cret2"));
+        assert!(!first.contains("s3cret"), "{first}");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let smtp = |lines: &str| complaint(&format!("[smtp]\n{lines}\n[[recipient]]\nto = 'ops@example.org'\n"));
+        for (said, expected) in [
+            (complaint("from = 'me'"), "DIR/cmaild.toml:2: from: \"me\" is no mail address"),
+            (complaint("[[recipient]]\nto = 'ops at example'"), "DIR/cmaild.toml:3: recipient.to"),
+            (complaint("[[recipient]]\nto = ['a@b.c', 'nobody']"), "\"nobody\" is no mail address: expected user@host"),
+            (complaint("[[recipient]]\nto = \"x\\r\\nBcc: <a@b.c>\""), "it holds a control character"),
+            (complaint("[[recipient]]\nto = 'jürgen@example.org'"), "it must be ASCII"),
+            (complaint("[[recipient]]\nto = []"), "recipient.to is empty"),
+            (complaint("[[recipient]]\nto = 'a@b.c'\nseverity = 'BAD'"), "recipient.severity is \"BAD\""),
+            (complaint("[[recipient]]\nto = 'a@b.c'\nseverty = 'ERR'"), "did you mean severity?"),
+            (complaint("[[recipient]]\nto = 'a@b.c'\n[[recipient]]\nto = 'a@b.c'"), "\"a@b.c\" stands twice"),
+            (complaint("[[recipient]]\nname = ''\nto = 'a@b.c'"), "must be 1 to 200 bytes"),
+            (complaint("list_id = 'x y'"), "list_id is \"x y\", but must be like"),
+            (complaint("give_up_after = '1s'"), "give_up_after is 1s, but must be 1m to 30d"),
+            (complaint("publishers = []"), "publishers is empty"),
+            (complaint("[smtp]\nhost = 'x'"), "no [[recipient]]"),
+            (complaint("folder = '/x'\n[smtp]\nhost = 'x'"), "mails go one way"),
+            (smtp("host = 'a b'"), "smtp.host is \"a b\", but must be a host name or an address"),
+            (smtp("host = 'x'\nport = 0"), "smtp.port is 0"),
+            (smtp("host = 'x'\nport = 99999"), "smtp.port"),
+            (smtp("host = 'x'\nsecurity = 'ssl'"), "smtp.security"),
+            (smtp("host = 'x'\nsecurity = 'none'"), "x is not this machine"),
+            (smtp("host = 'x'\nsecurity = 'none'\nallow_plaintext = true\nuser = 'mon'"), "its password in plaintext"),
+            (smtp("host = '::1'\nsecurity = 'none'\nca_file = '/x'"), "has no meaning"),
+            (smtp("host = 'x'\nuser = 'mon'"), "smtp.user stands without smtp.password_file"),
+            (smtp("host = 'x'\npassword_file = '/x'"), "without smtp.user"),
+            (
+                smtp("host = 'x'\nuser = 'mon'\npassword_file = '/nowhere'"),
+                "smtp.password_file /nowhere cannot be read",
+            ),
+            (smtp("host = 'x'\nuser = 'mon'\npassword_file = '/dev/null'"), "must hold one line"),
+            (smtp("host = 'x'\nca_file = '/dev/null'"), "holds no certificate in PEM"),
+            (smtp("host = 'x'\ntimeout = '2m'"), "smtp.timeout is 120s, but must be 100ms to 60s"),
+            (smtp("host = 'x'\npassword = 's3cret'"), "smtp.password"),
+        ] {
+            assert!(said.contains(expected), "{said}\ndoes not say\n{expected}");
+            assert!(!said.contains("s3cret"), "{said}");
+        }
+    }
 }
