@@ -262,7 +262,7 @@ fn settings(raw: RawSmtp, own: &HostName) -> Result<(Settings, String), String> 
         return Err(format!("smtp.host is {host:?}, but must be a host name or an address"));
     }
     let timeout = raw.timeout.0;
-    if !(Duration::from_millis(100)..=Duration::from_secs(60)).contains(&timeout) {
+    if !(Duration::from_millis(100)..=Duration::from_mins(1)).contains(&timeout) {
         return Err(format!("smtp.timeout is {timeout:?}, but must be 100ms to 60s"));
     }
     let loopback = host == "localhost" || address.is_some_and(|address| address.is_loopback());

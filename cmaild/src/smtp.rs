@@ -16,7 +16,7 @@ use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::response::{Response, Severity};
 use std::collections::VecDeque;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -342,7 +342,7 @@ type Refusals = Vec<(Address, Failure)>;
 fn in_words(reply: &str, refusals: &[(Address, Failure)]) -> String {
     let mut words = reply.to_owned();
     for (address, failure) in refusals {
-        words.push_str(&format!("; not to {address}: {failure}"));
+        let _ = write!(words, "; not to {address}: {failure}");
     }
     words
 }

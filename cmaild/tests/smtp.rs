@@ -8,7 +8,7 @@ use common::time::UnixMillis;
 use lettre::message::Mailbox;
 use serde_json::json;
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tests::exim::{Exim, Mail};
 use tests::faulty_smtp::FaultySmtp;
@@ -17,7 +17,7 @@ use tests::wait_for;
 
 /// The bound that the tests configure, and what a send may take: twice that, a farewell, and a busy machine.
 const TIMEOUT: Duration = Duration::from_millis(1500);
-const BOUND: Duration = Duration::from_millis(6000);
+const BOUND: Duration = Duration::from_secs(6);
 
 /// A medium as it is configured, and a runtime to drive it.
 struct Sender {
@@ -60,7 +60,7 @@ impl Sender {
         }
     }
 
-    fn exim(exim: &Exim, ca: &PathBuf, password: &str, to: &str) -> Self {
+    fn exim(exim: &Exim, ca: &Path, password: &str, to: &str) -> Self {
         Self::new(&format!("host = 'localhost'\nport = {}\nca_file = '{}'", exim.port, ca.display()), password, to)
     }
 
