@@ -54,16 +54,13 @@ pub struct Composer {
 
 impl Composer {
     /// Writes as many of the letter's stories as fit into one mail.
-    pub fn compose(&self, to: &[Mailbox], letter: &Letter<'_>) -> Composed {
+    pub fn compose(&self, to: &Mailbox, letter: &Letter<'_>) -> Composed {
         let (text, told) = text(letter);
         let stories = &letter.stories[..told];
         let text =
             format!("{text}\n-- \nCairn on {}, for {}\n", self.host, plain::line(letter.recipient, ADDRESS_CHARS));
 
-        let mut mail = lettre::Message::builder().from(self.from.clone()).date(date(letter.now));
-        for mailbox in to {
-            mail = mail.to(mailbox.clone());
-        }
+        let mut mail = lettre::Message::builder().from(self.from.clone()).to(to.clone()).date(date(letter.now));
         mail = mail.message_id(Some(self.message_id(letter.id))).subject(subject(stories));
         mail = self.thread(mail, stories);
         mail = raw(mail, "Auto-Submitted", "auto-generated");
@@ -316,7 +313,7 @@ mod tests {
     }
 
     fn at(n: u32, stories: &[Story], now: i64) -> (String, usize) {
-        let to = ["ops@example.org".parse().expect("a mailbox")];
+        let to = "ops@example.org".parse().expect("a mailbox");
         let letter = Letter { id: id(n), recipient: "ops", stories, again: false, now: UnixMillis(now) };
         let composed = composer().compose(&to, &letter);
         (String::from_utf8(composed.bytes).expect("ASCII"), composed.told)
@@ -377,7 +374,7 @@ mod tests {
     fn the_same_letter_gives_the_same_bytes_and_again_says_so() {
         let stories = [began(7, "web1", "smtp (25)")];
         assert_eq!(mail(1, &stories), mail(1, &stories));
-        let to = ["ops@example.org".parse().expect("a mailbox")];
+        let to = "ops@example.org".parse().expect("a mailbox");
         let letter = Letter { id: id(1), recipient: "ops", stories: &stories, again: true, now: UnixMillis(SINCE) };
         let again = String::from_utf8(composer().compose(&to, &letter).bytes).expect("ASCII");
         assert_eq!(header(&again, "Message-ID"), header(&mail(1, &stories), "Message-ID"));

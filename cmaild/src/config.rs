@@ -14,7 +14,6 @@ use lettre::transport::smtp::client::{Certificate, CertificateStore, TlsParamete
 use lettre::transport::smtp::extension::ClientId;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -27,8 +26,8 @@ use std::time::Duration;
 const PASSWORD_CREDENTIAL: &str = "smtp-password";
 /// A password longer than this is another file named by mistake.
 const MAX_PASSWORD_BYTES: usize = 4096;
-/// Mailboxes of one recipient: they are in one mail's To.
-const MAX_MAILBOXES: usize = 50;
+/// Each has mails of its own. For more people there are mailing lists.
+const MAX_MAILBOXES: usize = 500;
 
 /// The file as it is written.
 #[derive(Deserialize)]
@@ -194,7 +193,7 @@ pub fn load(path: &Path) -> Result<Setup<Mailer>, ConfigError> {
         vec![Recipient {
             name: "operator".into(),
             selection: Selection::at_least(default_severity()),
-            address: vec![Mailbox::new(None, at_host("root")?)],
+            address: Mailbox::new(None, at_host("root")?),
         }]
     } else {
         recipients(raw.recipient).map_err(wrong)?
@@ -221,25 +220,31 @@ pub fn load(path: &Path) -> Result<Setup<Mailer>, ConfigError> {
     Ok(Setup { run_dir: raw.run_dir, state_dir: raw.state_dir, host, publishers, give_up_after, lanes: vec![lane] })
 }
 
-fn recipients(raw: Vec<RawRecipient>) -> Result<Vec<Recipient<Vec<Mailbox>>>, String> {
-    let mut recipients: Vec<Recipient<Vec<Mailbox>>> = Vec::new();
-    for RawRecipient { name, to: Boxes(mut to), severity, only, except } in raw {
+/// One recipient a mailbox, since each has its own back-off and its own told-state. The first bears the name alone, so that
+/// adding another changes nothing for it; the others are `NAME/ADDRESS`.
+fn recipients(raw: Vec<RawRecipient>) -> Result<Vec<Recipient<Mailbox>>, String> {
+    let mut recipients: Vec<Recipient<Mailbox>> = Vec::new();
+    for RawRecipient { name, to: Boxes(to), severity, only, except } in raw {
         let Some(first) = to.first() else {
             return Err("recipient.to is empty, but must name at least one mail address".into());
         };
         let name = name.unwrap_or_else(|| first.email.to_string());
-        if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
-            return Err(format!("recipient.name is {name:?}, but must be 1 to 200 bytes without control characters"));
+        let selection = Selection { minimum: severity, only, except };
+        for (nth, mailbox) in to.into_iter().enumerate() {
+            let name = if nth == 0 { name.clone() } else { format!("{name}/{}", mailbox.email) };
+            if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
+                return Err(format!(
+                    "recipient.name is {name:?}, but must be 1 to 200 bytes without control characters"
+                ));
+            }
+            if recipients.iter().any(|other| other.name == name) {
+                return Err(format!("recipient.name {name:?} stands twice"));
+            }
+            recipients.push(Recipient { name, selection: selection.clone(), address: mailbox });
         }
-        if recipients.iter().any(|other| other.name == name) {
-            return Err(format!("recipient.name {name:?} stands twice"));
-        }
-        let mut seen = BTreeSet::new();
-        to.retain(|mailbox| seen.insert(mailbox.email.clone()));
-        if to.len() > MAX_MAILBOXES {
-            return Err(format!("recipient.to of {name:?} has {} addresses, but at most {MAX_MAILBOXES}", to.len()));
-        }
-        recipients.push(Recipient { name, selection: Selection { minimum: severity, only, except }, address: to });
+    }
+    if recipients.len() > MAX_MAILBOXES {
+        return Err(format!("there are {} recipients, but must be at most {MAX_MAILBOXES}", recipients.len()));
     }
     Ok(recipients)
 }
@@ -382,7 +387,7 @@ mod tests {
     }
 
     fn addresses(lane: &Lane<Mailer>) -> Vec<String> {
-        lane.recipients.iter().flat_map(|recipient| &recipient.address).map(ToString::to_string).collect()
+        lane.recipients.iter().map(|recipient| recipient.address.to_string()).collect()
     }
 
     #[test]
@@ -408,15 +413,16 @@ mod tests {
     fn recipients_have_their_own_names_mailboxes_and_selections() {
         let setup = loaded(
             "[smtp]\nhost = 'mail.example.org'\n[[recipient]]\nto = 'ops@example.org'\n\
-             [[recipient]]\nname = 'boss'\nto = ['Ann <ann@example.org>', 'bob@example.org', 'bob@example.org']\n\
+             [[recipient]]\nname = 'boss'\nto = ['Ann <ann@example.org>', 'bob@example.org']\n\
              severity = 'CRIT'\nonly = ['web*']\n",
         );
         let lane = &setup.lanes[0];
         let names: Vec<_> = lane.recipients.iter().map(|recipient| recipient.name.as_str()).collect();
-        assert_eq!(names, ["ops@example.org", "boss"]);
+        assert_eq!(names, ["ops@example.org", "boss", "boss/bob@example.org"]);
         assert_eq!(addresses(lane), ["ops@example.org", "Ann <ann@example.org>", "bob@example.org"]);
-        assert_eq!(lane.recipients[1].selection.minimum, Severity::Crit);
-        assert_eq!(lane.recipients[1].selection.only.len(), 1);
+        for recipient in &lane.recipients[1..] {
+            assert_eq!((recipient.selection.minimum, recipient.selection.only.len()), (Severity::Crit, 1));
+        }
     }
 
     #[test]
@@ -450,6 +456,7 @@ mod tests {
             (complaint("[[recipient]]\nto = 'a@b.c'\nseverity = 'BAD'"), "recipient.severity is \"BAD\""),
             (complaint("[[recipient]]\nto = 'a@b.c'\nseverty = 'ERR'"), "did you mean severity?"),
             (complaint("[[recipient]]\nto = 'a@b.c'\n[[recipient]]\nto = 'a@b.c'"), "\"a@b.c\" stands twice"),
+            (complaint("[[recipient]]\nto = ['a@b.c', 'd@b.c', 'd@b.c']"), "\"a@b.c/d@b.c\" stands twice"),
             (complaint("[[recipient]]\nname = ''\nto = 'a@b.c'"), "must be 1 to 200 bytes"),
             (complaint("list_id = 'x y'"), "list_id is \"x y\", but must be like"),
             (complaint("give_up_after = '1s'"), "give_up_after is 1s, but must be 1m to 30d"),

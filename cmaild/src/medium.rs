@@ -3,7 +3,6 @@
 use crate::compose::Composer;
 use crate::smtp::Smtp;
 use common::notifier::{Composed, Folder, Letter, Medium, MessageId, Outcome};
-use lettre::Address;
 use lettre::message::Mailbox;
 
 /// Where mails go.
@@ -23,19 +22,16 @@ pub struct Mailer {
 }
 
 impl Medium for Mailer {
-    /// The mailboxes that one mail goes to. At least one.
-    type Address = Vec<Mailbox>;
+    /// Each mailbox is a recipient of its own: what one refuses must not keep the news from another.
+    type Address = Mailbox;
 
-    fn compose(&self, to: &Vec<Mailbox>, letter: &Letter<'_>) -> Composed {
+    fn compose(&self, to: &Mailbox, letter: &Letter<'_>) -> Composed {
         self.composer.compose(to, letter)
     }
 
-    async fn send(&self, to: &Vec<Mailbox>, id: MessageId, bytes: &[u8]) -> Outcome {
+    async fn send(&self, to: &Mailbox, id: MessageId, bytes: &[u8]) -> Outcome {
         match &self.way {
-            Way::Smtp(smtp) => {
-                let to: Vec<Address> = to.iter().map(|mailbox| mailbox.email.clone()).collect();
-                smtp.send(&self.composer.from.email, &to, id, bytes).await
-            }
+            Way::Smtp(smtp) => smtp.send(&self.composer.from.email, &to.email, bytes).await,
             Way::Folder(folder) => folder.write(&format!("{id}.eml"), bytes).await,
         }
     }

@@ -7,7 +7,7 @@
 //! A connection that has just delivered is kept for the next mail, so that a burst does not shake hands for each.
 
 use crate::plain;
-use common::notifier::{MessageId, Outcome, Scope};
+use common::notifier::{Outcome, Scope};
 use lettre::Address;
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
@@ -15,8 +15,7 @@ use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, Tls
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::response::{Response, Severity};
-use std::collections::VecDeque;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -38,9 +37,6 @@ const MAX_REPLY_BYTES: usize = 256 * 1024;
 const REPLY_CHARS: usize = 300;
 /// Bytes handed over at a time.
 const CHUNK: usize = 64 * 1024;
-/// Mails that some of their mailboxes have and others not yet. Of more, the oldest is forgotten, and may then reach the
-/// former twice.
-const MAX_PARTLY_SENT: usize = 1000;
 
 /// How the connection is protected.
 #[derive(Clone)]
@@ -73,7 +69,6 @@ pub struct Settings {
 pub struct Smtp {
     settings: Settings,
     kept: Arc<Mutex<Kept>>,
-    partly_sent: Mutex<VecDeque<(MessageId, Vec<Address>)>>,
 }
 
 /// The connection that waits for the next mail.
@@ -87,62 +82,28 @@ struct Kept {
 impl Smtp {
     /// Touches nothing yet.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, kept: Arc::default(), partly_sent: Mutex::default() }
+        Self { settings, kept: Arc::default() }
     }
 
     /// Hands one mail over. Ends within twice the configured time limit.
-    ///
-    /// Where the server takes it for some mailboxes and not now for others, those others are tried again without the former.
-    pub async fn send(&self, from: &Address, to: &[Address], id: MessageId, bytes: &[u8]) -> Outcome {
-        let had = self.who_has(id);
-        let still: Vec<&Address> = to.iter().filter(|address| !had.contains(address)).collect();
+    pub async fn send(&self, from: &Address, to: &Address, bytes: &[u8]) -> Outcome {
         let deadline = Instant::now() + self.settings.timeout;
-        let (result, refused) = self.attempt(from, &still, bytes, deadline).await;
-        let reply = match result {
-            Ok(reply) => reply,
-            Err(failure) if failure.stage == Stage::Recipient && !had.is_empty() && failure.is_final() => {
-                self.forget(id);
-                return Outcome::Sent(format!("accepted before; {failure}"));
-            }
-            Err(failure) => return failure.outcome(),
-        };
-        let (later, never): (Vec<_>, Vec<_>) = refused.into_iter().partition(|(_, failure)| !failure.is_final());
-        for (address, failure) in &never {
-            tracing::warn!("{address} is not told: {failure}");
-        }
-        if later.is_empty() {
-            self.forget(id);
-            return Outcome::Sent(in_words(&reply, &never));
-        }
-        let accepted = still.iter().filter(|address| !later.iter().any(|(refused, _)| refused == **address));
-        self.remember(id, had.into_iter().chain(accepted.map(|address| (*address).clone())).collect());
-        Outcome::Retry {
-            why: in_words("only some mailboxes have it", &later),
-            scope: Scope::Recipient,
-            maybe_accepted: true,
-            after: None,
+        match self.attempt(from, to, bytes, deadline).await {
+            Ok(reply) => Outcome::Sent(format!("{to}: {reply}")),
+            Err(failure) => failure.outcome(),
         }
     }
 
     /// One attempt, and a second one on a new connection if a kept one turns out to be dead.
-    async fn attempt(
-        &self,
-        from: &Address,
-        to: &[&Address],
-        bytes: &[u8],
-        deadline: Instant,
-    ) -> (Result<String, Failure>, Refusals) {
+    async fn attempt(&self, from: &Address, to: &Address, bytes: &[u8], deadline: Instant) -> Result<String, Failure> {
         if let Some(kept) = self.take_kept() {
-            let (result, refusals) = self.transact(kept, from, to, bytes, deadline).await;
-            match result {
+            match self.transact(kept, from, to, bytes, deadline).await {
                 Err(failure) if failure.stage == Stage::Sender && failure.is_broken() => (),
-                result => return (result, refusals),
+                result => return result,
             }
         }
-        match self.connect(deadline).await {
-            Ok(connection) => self.transact(connection, from, to, bytes, deadline).await,
-            Err(failure) => (Err(failure), Vec::new()),
-        }
+        let connection = self.connect(deadline).await?;
+        self.transact(connection, from, to, bytes, deadline).await
     }
 
     /// A connection on which mails are welcome.
@@ -182,43 +143,30 @@ impl Smtp {
         &self,
         mut connection: AsyncSmtpConnection,
         from: &Address,
-        to: &[&Address],
+        to: &Address,
         bytes: &[u8],
         deadline: Instant,
-    ) -> (Result<String, Failure>, Refusals) {
-        let mut refusals = Refusals::new();
-        let result = self.dialogue(&mut connection, from, to, bytes, deadline, &mut refusals).await;
+    ) -> Result<String, Failure> {
+        let result = self.dialogue(&mut connection, from, to, bytes, deadline).await;
         match &result {
             Ok(_) => self.keep(connection),
             Err(failure) => say_farewell(connection, failure).await,
         }
-        (result, refusals)
+        result
     }
 
     async fn dialogue(
         &self,
         connection: &mut AsyncSmtpConnection,
         from: &Address,
-        to: &[&Address],
+        to: &Address,
         bytes: &[u8],
         deadline: Instant,
-        refusals: &mut Refusals,
     ) -> Result<String, Failure> {
         let mail = Mail::new(Some(from.clone()), Vec::new());
         Stage::Sender.bound(deadline, connection.command(mail)).await?;
-        for address in to {
-            let rcpt = Rcpt::new((*address).clone(), Vec::new());
-            match Stage::Recipient.bound(deadline, connection.command(rcpt)).await {
-                Ok(_) => (),
-                Err(failure) if failure.is_about_the_mailbox() => refusals.push(((*address).clone(), failure)),
-                Err(failure) => return Err(failure),
-            }
-        }
-        if refusals.len() == to.len() {
-            // The mail waits for whoever may still take it.
-            let which = refusals.iter().position(|(_, failure)| !failure.is_final()).unwrap_or(0);
-            return Err(refusals.swap_remove(which).1);
-        }
+        let rcpt = Rcpt::new(to.clone(), Vec::new());
+        Stage::Recipient.bound(deadline, connection.command(rcpt)).await?;
         let reply = Stage::Data.bound(deadline, connection.command(Data)).await?;
         if !reply.has_code(354) {
             return Err(Stage::Data.breach(&reply));
@@ -282,24 +230,6 @@ impl Smtp {
             }
         });
     }
-
-    fn who_has(&self, id: MessageId) -> Vec<Address> {
-        let partly_sent = lock(&self.partly_sent);
-        partly_sent.iter().find(|(other, _)| *other == id).map(|(_, who)| who.clone()).unwrap_or_default()
-    }
-
-    fn remember(&self, id: MessageId, who: Vec<Address>) {
-        self.forget(id);
-        let mut partly_sent = lock(&self.partly_sent);
-        partly_sent.push_back((id, who));
-        if partly_sent.len() > MAX_PARTLY_SENT {
-            partly_sent.pop_front();
-        }
-    }
-
-    fn forget(&self, id: MessageId) {
-        lock(&self.partly_sent).retain(|(other, _)| *other != id);
-    }
 }
 
 /// The mail in pieces; says when it was asked for one more than there are.
@@ -333,18 +263,6 @@ async fn say_farewell(mut connection: AsyncSmtpConnection, failure: &Failure) {
     if !failure.is_broken() {
         let _ = timeout(FAREWELL, connection.quit()).await;
     }
-}
-
-/// The mailboxes that the server did not take the mail for, and why.
-type Refusals = Vec<(Address, Failure)>;
-
-/// `250 OK; not to a@example.org: 550 no such mailbox`.
-fn in_words(reply: &str, refusals: &[(Address, Failure)]) -> String {
-    let mut words = reply.to_owned();
-    for (address, failure) in refusals {
-        let _ = write!(words, "; not to {address}: {failure}");
-    }
-    words
 }
 
 /// `250 OK id=1abc`.
@@ -452,7 +370,7 @@ impl Failure {
         }
     }
 
-    /// It cannot become better by itself, nor by a person mending our configuration.
+    /// It can become better neither by itself nor by a person mending our configuration.
     fn is_final(&self) -> bool {
         match (&self.what, self.stage) {
             (What::Reply(500.., _), Stage::Recipient) => !self.is_about_permission(),
@@ -470,11 +388,6 @@ impl Failure {
     /// RFC 4954 §6.
     fn is_about_authentication(&self) -> bool {
         matches!(self.what, What::Reply(530 | 534 | 535 | 538, _))
-    }
-
-    /// It says nothing about other mailboxes: 421 closes the connection.
-    fn is_about_the_mailbox(&self) -> bool {
-        self.stage == Stage::Recipient && !self.is_broken() && !self.is_about_authentication()
     }
 
     /// What the frame is to make of it.

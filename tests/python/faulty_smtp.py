@@ -4,11 +4,10 @@
     faulty_smtp.py              neither
 
 It prints {"port": N} once it listens on 127.0.0.1, and {"mail": {from, to, data}} for each mail that it has accepted. Each
-line of its input, {"stage", "fault", "to"}, replaces the fault so far, and is answered by {"planned": true}; {} is none.
+line of its input, {"stage", "fault"}, replaces the fault so far, and is answered by {"planned": true}; {} is none.
 
 Stages are banner ehlo starttls auth mail rcpt data text end. Faults are hang, drop, slow (half a second late), endless (a
 reply that does not end) and any reply, as in "451 later". At `end` the mail has been accepted before a hang or drop.
-With `to`, only the mailbox that contains it fails.
 """
 
 import asyncio
@@ -28,9 +27,9 @@ def say(line):
     print(json.dumps(line), flush=True)
 
 
-async def meet(server, stage, to=""):
+async def meet(server, stage):
     """Whether the fault has taken the place of an answer."""
-    if plan.get("stage") != stage or plan.get("to", "") not in to:
+    if plan.get("stage") != stage:
         return False
     fault = plan["fault"]
     if fault == "slow":
@@ -75,7 +74,7 @@ class Faulty(SMTP):
             await super().smtp_MAIL(arg)
 
     async def smtp_RCPT(self, arg):
-        if not await meet(self, "rcpt", arg):
+        if not await meet(self, "rcpt"):
             await super().smtp_RCPT(arg)
 
     async def smtp_DATA(self, arg):

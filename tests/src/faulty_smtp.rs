@@ -44,12 +44,6 @@ impl FaultySmtp {
         self.plan(&json!({ "stage": stage, "fault": fault }));
     }
 
-    /// As [`Self::fail`], for mailboxes that contain `to`.
-    #[track_caller]
-    pub fn fail_for(&mut self, to: &str, fault: &str) {
-        self.plan(&json!({ "stage": "rcpt", "fault": fault, "to": to }));
-    }
-
     /// From now on it works.
     #[track_caller]
     pub fn mend(&mut self) {
