@@ -5,6 +5,7 @@
 
 pub mod exim;
 pub mod faulty_smtp;
+pub mod irc;
 pub mod pki;
 pub mod raw;
 
