@@ -10,7 +10,8 @@ use crate::sources::plugins::{self, value_bytes};
 use crate::store;
 use common::address::{CheckAddress, HostName, Name, Unit};
 use common::counters::Counters;
-use common::journal::{Journal, JournalError, Retention};
+use common::database::DatabaseError;
+use common::journal::{Journal, Retention};
 use common::message::{Alive, Beat, Check, Epoch, ErrorBody, LogEvent, Origin, Request, Sample, encode};
 use common::publisher::JournaledPublisher;
 use common::query::Answer;
@@ -291,13 +292,13 @@ impl Feed {
 }
 
 /// Reads what the last run saved.
-fn restore(journal: &Journal, path: &Path, host: HostName, limits: Limits) -> Result<Keeper, JournalError> {
+fn restore(journal: &Journal, path: &Path, host: HostName, limits: Limits) -> Result<Keeper, DatabaseError> {
     let read = || {
         let rows = store::load_rows(journal.db())?;
         let inventory = store::load_inventory(journal.db())?;
         Ok(Keeper::restore(Now::read(), host, limits, rows, inventory))
     };
-    read().map_err(|source| JournalError::Sqlite { path: path.to_owned(), source })
+    read().map_err(|source| DatabaseError::Sqlite { path: path.to_owned(), source })
 }
 
 impl Waiting {

@@ -4,6 +4,7 @@
 //! so that after a crash at any point journal and state agree. WAL with `synchronous=FULL`: a commit survives a power
 //! cut. Many entries share one commit.
 
+use crate::database::{self, DatabaseError};
 use crate::message::Epoch;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::path::{Path, PathBuf};
@@ -17,33 +18,6 @@ const MAX_ANSWER_BYTES: usize = 256 << 10;
 
 /// And at this many entries.
 const MAX_ANSWER_ENTRIES: u64 = 10_000;
-
-/// Why a journal cannot be opened or written.
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// SQLite's own words.
-    #[error("database {path}: {source}")]
-    Sqlite {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        source: rusqlite::Error,
-    },
-    /// A newer version wrote it; going back could lose what it added.
-    #[error(
-        "database {path} has schema {found} of {what}, but this version knows only up to {known}: install the newer version again"
-    )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Whose tables.
-        what: String,
-        /// Their version.
-        found: i64,
-        /// Ours.
-        known: i64,
-    },
-}
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -128,15 +102,10 @@ impl Journal {
     ///
     /// `what` and `migrations` are the caller's own tables: each migration is SQL that leads from one version to the
     /// next, the first from nothing.
-    pub fn open(path: &Path, retention: Retention, what: &str, migrations: &[&str]) -> Result<Self, JournalError> {
-        let sqlite = |source| JournalError::Sqlite { path: path.to_owned(), source };
-        let mut db = Connection::open(path).map_err(sqlite)?;
-        configure(&db).map_err(sqlite)?;
+    pub fn open(path: &Path, retention: Retention, what: &str, migrations: &[&str]) -> Result<Self, DatabaseError> {
+        let sqlite = |source| DatabaseError::Sqlite { path: path.to_owned(), source };
+        let mut db = database::open(path, &[("journal", &SCHEMA), (what, migrations)])?;
         let tx = db.transaction().map_err(sqlite)?;
-        tx.execute_batch("CREATE TABLE IF NOT EXISTS schema (what TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT")
-            .map_err(sqlite)?;
-        migrate(&tx, path, "journal", &SCHEMA)?;
-        migrate(&tx, path, what, migrations)?;
         let saved: Option<String> =
             tx.query_row("SELECT epoch FROM epoch", [], |row| row.get(0)).optional().map_err(sqlite)?;
         let epoch = match saved.and_then(|text| Epoch::try_from(text).ok()) {
@@ -177,7 +146,7 @@ impl Journal {
     pub fn commit(
         &mut self,
         write: impl FnOnce(&mut Commit<'_>) -> rusqlite::Result<()>,
-    ) -> Result<Vec<Entry>, JournalError> {
+    ) -> Result<Vec<Entry>, DatabaseError> {
         let Self { db, path, head, first, retention, .. } = self;
         let commit_all = || {
             let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
@@ -197,11 +166,11 @@ impl Journal {
             (*head, *first) = (new_head, new_first);
             Ok(entries)
         };
-        commit_all().map_err(|source| JournalError::Sqlite { path: path.clone(), source })
+        commit_all().map_err(|source| DatabaseError::Sqlite { path: path.clone(), source })
     }
 
     /// The entries after `seq` of `epoch`, at most `limit` and at most 256 KiB of payload, but at least one if there is one.
-    pub fn after(&self, epoch: Option<&str>, seq: u64, limit: u64) -> Result<After, JournalError> {
+    pub fn after(&self, epoch: Option<&str>, seq: u64, limit: u64) -> Result<After, DatabaseError> {
         if epoch.is_some_and(|epoch| epoch != self.epoch.as_str()) || seq > self.head || seq + 1 < self.first {
             return Ok(After::Gone { first_seq: self.first });
         }
@@ -222,37 +191,8 @@ impl Journal {
             }
             Ok(After::Entries(entries))
         };
-        read().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        read().map_err(|source| DatabaseError::Sqlite { path: self.path.clone(), source })
     }
-}
-
-/// What every database of ours is opened with.
-fn configure(db: &Connection) -> rusqlite::Result<()> {
-    db.busy_timeout(std::time::Duration::from_secs(5))?;
-    db.pragma_update(None, "journal_mode", "WAL")?;
-    db.pragma_update(None, "synchronous", "FULL")?;
-    // 2 MiB of pages: the tail of the journal is what is read, and small hosts are short of memory.
-    db.pragma_update(None, "cache_size", -2048)?;
-    Ok(())
-}
-
-/// Brings the tables of `what` to the last of `migrations`; refuses tables that are newer.
-fn migrate(tx: &Transaction<'_>, path: &Path, what: &str, migrations: &[&str]) -> Result<(), JournalError> {
-    let sqlite = |source| JournalError::Sqlite { path: path.to_owned(), source };
-    let found: i64 = tx
-        .query_row("SELECT version FROM schema WHERE what = ?1", [what], |row| row.get(0))
-        .optional()
-        .map_err(sqlite)?
-        .unwrap_or(0);
-    let known = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
-    if found > known {
-        return Err(JournalError::Newer { path: path.to_owned(), what: what.to_owned(), found, known });
-    }
-    for migration in migrations.iter().skip(usize::try_from(found).unwrap_or(0)) {
-        tx.execute_batch(migration).map_err(sqlite)?;
-    }
-    tx.execute("INSERT OR REPLACE INTO schema VALUES (?1, ?2)", params![what, known]).map_err(sqlite)?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -327,15 +267,5 @@ mod tests {
         assert_eq!(seqs(&journal.after(None, 1999, 10).expect("after")), [2000, 2001]);
         drop(journal);
         assert_eq!(open(dir.path(), Retention { entries: 10 }).head(), 2001);
-    }
-
-    #[test]
-    fn a_newer_schema_is_refused() {
-        let dir = tempfile::tempdir().expect("folder");
-        let path = dir.path().join("j.db");
-        let both = ["CREATE TABLE a (n INTEGER)", "CREATE TABLE b (n INTEGER)"];
-        drop(Journal::open(&path, Retention::default(), "test", &both).expect("newer"));
-        let error = Journal::open(&path, Retention::default(), "test", &both[..1]).expect_err("older");
-        assert!(error.to_string().contains("schema 2 of test, but this version knows only up to 1"), "{error}");
     }
 }

@@ -5,12 +5,14 @@
 pub mod address;
 pub mod config;
 pub mod counters;
+pub mod database;
 pub mod journal;
 pub mod message;
 pub mod notifier;
 pub mod number;
 pub mod publisher;
 pub mod query;
+pub mod questions;
 pub mod severity;
 pub mod socket;
 pub mod startup;

@@ -4,7 +4,8 @@
 //! of its own cursor, and asks `events {after}`. What may be lost is published without a place in the journal.
 
 use crate::counters::Counters;
-use crate::journal::{After, Commit, Journal, JournalError};
+use crate::database::DatabaseError;
+use crate::journal::{After, Commit, Journal};
 use crate::message::{Beat, ErrorBody, ErrorCode, Request};
 use crate::query::Answer;
 use crate::socket::{Publisher, SocketError};
@@ -31,7 +32,7 @@ impl JournaledPublisher {
 
     /// Makes entries and the state that belongs to them last, then publishes the entries. On an error nothing was
     /// published either.
-    pub fn commit(&mut self, write: impl FnOnce(&mut Commit<'_>) -> rusqlite::Result<()>) -> Result<(), JournalError> {
+    pub fn commit(&mut self, write: impl FnOnce(&mut Commit<'_>) -> rusqlite::Result<()>) -> Result<(), DatabaseError> {
         for entry in self.journal.commit(write)? {
             self.socket.send(entry.topic, entry.payload);
         }
@@ -50,7 +51,7 @@ impl JournaledPublisher {
 
     /// The answer to `events {after, epoch?, limit?}`: `{epoch, head_seq, events}`, each event with its `topic` added.
     pub fn events(&self, request: &Request) -> Result<Answer, ErrorBody> {
-        let failed = |error: JournalError| ErrorBody::new(ErrorCode::Failed, error.to_string());
+        let failed = |error: DatabaseError| ErrorBody::new(ErrorCode::Failed, error.to_string());
         let after = request.after.ok_or_else(|| {
             ErrorBody::new(ErrorCode::BadArgument, "events needs after, the seq of the last event you have")
         })?;

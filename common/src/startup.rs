@@ -3,7 +3,7 @@
 use crate::address::HostName;
 use crate::config::ConfigError;
 use crate::counters::Counters;
-use crate::journal::JournalError;
+use crate::database::DatabaseError;
 use crate::message::{Epoch, Health};
 use crate::socket::SocketError;
 use clap::Parser;
@@ -51,9 +51,9 @@ pub enum Fatal {
     /// A socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The journal cannot be opened or written.
+    /// The journal or the state cannot be opened or written.
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Database(#[from] DatabaseError),
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -75,7 +75,7 @@ pub fn exit_code(result: Result<(), Fatal>) -> ExitCode {
             tracing::error!("{error}");
             match error {
                 Fatal::Config(_) => ExitCode::from(EXIT_CONFIG),
-                Fatal::Socket(_) | Fatal::Journal(_) | Fatal::Other(_) => ExitCode::FAILURE,
+                Fatal::Socket(_) | Fatal::Database(_) | Fatal::Other(_) => ExitCode::FAILURE,
             }
         }
     }

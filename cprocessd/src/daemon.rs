@@ -12,9 +12,10 @@ use common::message::{
     Beat, Epoch, ErrorBody, ErrorCode, Event, Forgotten, Request, decode_batch, encode, event_topic,
 };
 use common::publisher::JournaledPublisher;
-use common::query::{self, Answer, Format, Pager, Ready};
+use common::query::{self, Answer};
+use common::questions::{Asker, Questions};
 use common::severity::Severity;
-use common::socket::{Requester, Responder, Route, SocketError, name_of};
+use common::socket::{Requester, Responder, Route, SocketError};
 use common::startup::{self, Asked, Fatal, Signals};
 use common::subscriber::{Cursor, Delivery, Publication, Start, follow};
 use common::time::UnixMillis;
@@ -84,43 +85,9 @@ struct Waiting {
 
 /// An order that is ready to be applied here.
 struct Order {
-    format: Format,
-    route: Route,
+    asker: Asker,
     request: Request,
     unreached: Vec<String>,
-}
-
-/// A question socket and the pages it has given out.
-struct Questions {
-    name: String,
-    socket: Responder,
-    pager: Pager,
-}
-
-impl Questions {
-    async fn bind(path: &Path, counters: &Counters) -> Result<Self, SocketError> {
-        Ok(Self { name: name_of(path), socket: Responder::bind(path, counters).await?, pager: Pager::default() })
-    }
-
-    /// Parses a question and counts it if it is none.
-    fn parse(&self, frame: Option<&Bytes>, counters: &Counters) -> (Format, Result<Request, ErrorBody>) {
-        let (format, request) = query::parse(frame.map(Bytes::as_ref));
-        if let Err(error) = &request
-            && counters.count(&self.name, "undecodable")
-        {
-            tracing::warn!("{}: {error}; more of this is only counted", self.name);
-        }
-        (format, request)
-    }
-
-    async fn reply(&mut self, format: Format, route: Route, result: Result<Answer, ErrorBody>) {
-        let reply = self.pager.first(Instant::now(), result);
-        self.send(format, route, &reply).await;
-    }
-
-    async fn send(&self, format: Format, route: Route, reply: &Ready) {
-        self.socket.reply(route, query::write(format, reply)).await;
-    }
 }
 
 /// What woke the daemon.
@@ -165,7 +132,7 @@ impl Daemon {
         let publisher = JournaledPublisher::bind(&run.join("stream"), journal, &counters).await?;
         let control = Questions::bind(&run.join("control"), &counters).await?;
         let own = Questions::bind(&run.join("cprocessd.sock"), &counters).await?;
-        give_to_group(&control.socket, &config.control_group);
+        give_to_group(control.socket(), &config.control_group);
         let (orders_in, orders) = mpsc::channel(100);
         let deliveries = follow_feeds(&config.feeds, &cursors, &counters);
         Ok(Self {
@@ -216,7 +183,7 @@ impl Daemon {
         self.refused_at = None;
         self.commit();
         let Self { publisher, query, control, own, .. } = self;
-        tokio::join!(publisher.close(), query.socket.close(), control.socket.close(), own.socket.close());
+        tokio::join!(publisher.close(), query.close(), control.close(), own.close());
         tracing::info!("stopped");
     }
 
@@ -230,9 +197,9 @@ impl Daemon {
         };
         tokio::select! {
             Some(waiting) = self.inbox.deliveries.recv(), if taking => Woken::Delivery(waiting),
-            question = self.query.socket.recv() => question.map_or_else(failed, |(route, frame)| Woken::Query(route, frame)),
-            question = self.own.socket.recv() => question.map_or_else(failed, |(route, frame)| Woken::Own(route, frame)),
-            order = self.control.socket.recv() => order.map_or_else(failed, |(route, frame)| Woken::Control(route, frame)),
+            question = self.query.recv() => question.map_or_else(failed, |(route, frame)| Woken::Query(route, frame)),
+            question = self.own.recv() => question.map_or_else(failed, |(route, frame)| Woken::Own(route, frame)),
+            order = self.control.recv() => order.map_or_else(failed, |(route, frame)| Woken::Control(route, frame)),
             Some(order) = self.inbox.orders.recv() => Woken::Order(order),
             asked = self.inbox.signals.recv() => Woken::Signal(asked),
             () = tokio::time::sleep_until(deadline.into()) => Woken::Deadline,
@@ -416,34 +383,24 @@ impl Daemon {
     }
 
     async fn answer(&mut self, route: Route, frame: Option<&Bytes>) {
-        let (format, request) = self.query.parse(frame, &self.counters);
-        match request {
-            Ok(Request { page: Some(page), .. }) => {
-                let reply = self.query.pager.next(Instant::now(), &page);
-                self.query.send(format, route, &reply).await;
-            }
-            Ok(request) if request.query.as_deref() == Some("health") => {
-                let health = self.health();
-                self.query.reply(format, route, Ok(health)).await;
-            }
-            Ok(request) => {
-                let answer = answers::answer(&self.engine, &self.publisher, &request);
-                self.query.reply(format, route, answer).await;
-            }
-            Err(error) => self.query.reply(format, route, Err(error)).await,
-        }
+        let Some((asker, request)) = self.query.read(route, frame).await else { return };
+        let answer = match request.query.as_deref() {
+            Some("health") => Ok(self.health()),
+            _ => answers::answer(&self.engine, &self.publisher, &request),
+        };
+        self.query.answer(asker, answer).await;
     }
 
     async fn answer_own(&mut self, route: Route, frame: Option<&Bytes>) {
-        let (format, request) = self.own.parse(frame, &self.counters);
-        let answer = request.and_then(|request| match request.query.as_deref() {
+        let Some((asker, request)) = self.own.read(route, frame).await else { return };
+        let answer = match request.query.as_deref() {
             Some("health") => Ok(self.health()),
             _ => Err(ErrorBody::new(
                 ErrorCode::UnknownRequest,
                 "only health is answered here; questions go to the socket query",
             )),
-        });
-        self.own.reply(format, route, answer).await;
+        };
+        self.own.answer(asker, answer).await;
     }
 
     fn health(&self) -> Answer {
@@ -460,8 +417,8 @@ impl Daemon {
     /// Checks an order, and lets the ccollectds carry out their part first: were it the other way round, their next report
     /// would bring back what was just forgotten.
     async fn begin_order(&mut self, route: Route, frame: Option<&Bytes>) {
-        let (format, request) = self.control.parse(frame, &self.counters);
-        match request.and_then(checked_order) {
+        let Some((asker, request)) = self.control.read(route, frame).await else { return };
+        match checked_order(request) {
             Ok(request) => {
                 let (feeds, done) = (self.config.feeds.clone(), self.inbox.orders_in.clone());
                 tokio::spawn(async move {
@@ -474,15 +431,15 @@ impl Daemon {
                         }
                     }
                     // The receiver lives as long as the daemon.
-                    let _ = done.send(Order { format, route, request, unreached }).await;
+                    let _ = done.send(Order { asker, request, unreached }).await;
                 });
             }
-            Err(error) => self.control.reply(format, route, Err(error)).await,
+            Err(error) => self.control.answer(asker, Err(error)).await,
         }
     }
 
     async fn finish_order(&mut self, order: Order) {
-        let Order { format, route, request, unreached } = order;
+        let Order { asker, request, unreached } = order;
         let pattern = answers::pattern(request.pattern.as_deref().unwrap_or_default());
         let answer = pattern.map(|pattern| {
             let (id, author) = (request.id.unwrap_or_default(), request.author.unwrap_or_default());
@@ -497,7 +454,7 @@ impl Daemon {
             Answer::whole(&Forgotten { addresses, unreached })
         });
         self.commit();
-        self.control.reply(format, route, answer).await;
+        self.control.answer(asker, answer).await;
     }
 
     /// Parse, then swap: a bad file changes nothing.

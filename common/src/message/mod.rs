@@ -11,8 +11,8 @@ pub use codec::{DecodeError, MAX_DEPTH, decode, decode_batch, encode};
 pub use feed::{Alive, Beat, Check, Epoch, LogEvent, Origin, Sample, Stamp, Values};
 pub use plugin::{PluginMessage, PluginReport};
 pub use request::{
-    AlarmRow, AlarmState, DownRow, ErrorBody, ErrorCode, EventsPage, FeedSnapshot, FeedSnapshotHost, Forgotten, Health,
-    Reply, Request, ServerRow, ServerStatus, ServiceRow, StreamSnapshot, ValueRow,
+    AlarmRow, AlarmState, Delivery, DownRow, ErrorBody, ErrorCode, EventsPage, FeedSnapshot, FeedSnapshotHost,
+    Forgotten, Health, LedgerRow, Reply, Request, ServerRow, ServerStatus, ServiceRow, StreamSnapshot, ValueRow,
 };
 pub use stream::{Event, EventId, IncidentId, Kind, State, event_topic};
 

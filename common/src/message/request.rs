@@ -1,11 +1,12 @@
 //! Questions, orders and their answers: one frame in, one out.
 
 use crate::address::{Address, CheckAddress, HostName, Name, Unit};
-use crate::message::{Check, Epoch, IncidentId, State};
+use crate::message::{Check, Epoch, EventId, IncidentId, Kind, State};
 use crate::severity::Severity;
 use crate::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// A question (`query`) or an order (`order`) with its arguments. Fields it does not know are ignored.
 ///
@@ -25,15 +26,24 @@ pub struct Request {
     /// Which addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
-    /// `events`: those after this `seq`.
+    /// `events`: those after this `seq`. `ledger`: those after this `item`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<u64>,
     /// `events`: the journal that `after` belongs to; another is answered with `gone`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<String>,
-    /// `events`: at most this many.
+    /// `events`, `ledger`: at most this many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
+    /// `ledger`, `test`: which recipient.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    /// `ledger`: which incident.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<String>,
+    /// `ledger`: what was selected at this time or later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<UnixMillis>,
     /// The page to go on with, from the `next` of the previous one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page: Option<String>,
@@ -289,6 +299,75 @@ pub struct Forgotten {
     /// Feeds whose ccollectd could not be told: what it still reports comes back.
     #[serde(default)]
     pub unreached: Vec<String>,
+}
+
+/// A row of `ledger`: one event for one recipient, and what became of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LedgerRow {
+    /// Its number in this ledger, in the order of selection.
+    pub item: i64,
+    /// The recipient.
+    pub who: String,
+    /// The lane: `smtp`, an IRC network, `sms`.
+    pub via: String,
+    /// When it was selected, by our clock.
+    pub queued: UnixMillis,
+    /// What the event says.
+    pub kind: Kind,
+    /// What it is about.
+    pub address: Address,
+    /// How bad the event is.
+    pub severity: Severity,
+    /// Its incident.
+    pub incident: IncidentId,
+    /// The event.
+    pub event: EventId,
+    /// The event's text.
+    pub text: String,
+    /// What has become of it.
+    pub state: Delivery,
+    /// Since when.
+    pub changed: UnixMillis,
+    /// How often it was sent.
+    pub attempts: u64,
+    /// How often of these after an attempt of which nobody knows whether it was accepted: so many copies there may be.
+    pub again: u64,
+    /// The message that tells it, or is to tell it.
+    pub message: Option<String>,
+    /// The medium's words, or why it waits, failed or was dropped.
+    pub result: String,
+}
+
+/// What becomes of what was selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Delivery {
+    /// For its turn, or for another attempt.
+    Waiting,
+    /// Under way, or its outcome is not known and it will be sent again.
+    Sending,
+    /// The medium has accepted it.
+    Sent,
+    /// It was given up, or refused for good.
+    Failed,
+    /// Telling it would make no sense any more.
+    Dropped,
+    /// A state of a newer daemon.
+    #[serde(other)]
+    Other,
+}
+
+impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Delivery::Waiting => "waiting",
+            Delivery::Sending => "sending",
+            Delivery::Sent => "sent",
+            Delivery::Failed => "failed",
+            Delivery::Dropped => "dropped",
+            Delivery::Other => "other",
+        })
+    }
 }
 
 /// The answer to `health`.

@@ -1,17 +1,676 @@
-//! The shell.
+//! The shell of a notifier: streams in, messages out, questions answered. What it decides is decided in `teller` and
+//! `outbox`.
 
 use crate::config::ConfigError;
-use crate::notifier::{Medium, Setup};
-use crate::startup::{DaemonArgs, Fatal};
-use std::path::Path;
+use crate::counters::Counters;
+use crate::message::{DownRow, ErrorBody, ErrorCode, Event, Request, StreamSnapshot, decode};
+use crate::notifier::outbox::{Change, Outbox};
+use crate::notifier::store::{Saved, Store, Write, Written};
+use crate::notifier::teller::{Input, Key, Now, Output, Teller};
+use crate::notifier::{
+    Composed, Lane, Letter, Mark, Medium, MessageId, Outcome, Recipient, Scope, Setup, Story, one_line,
+};
+use crate::query::{Answer, ask_for, from_value};
+use crate::questions::Questions;
+use crate::socket::{Requester, Route};
+use crate::startup::{self, Asked, DaemonArgs, Fatal, Signals};
+use crate::subscriber::{Delivery, Publication, Start, follow};
+use crate::time::{UnixMillis, for_people};
+use crate::traffic::Traffic;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 
-/// Runs a notifier: the whole of its `main` after the command line.
+/// Deliveries of all streams that wait for us. Beyond it the streams' own sockets keep them, and their journals after that.
+const WAITING_DELIVERIES: usize = 256;
+/// Deliveries that share one commit.
+const BATCH: usize = 256;
+/// The watchdog, silence, pauses that end.
+const TICK: Duration = Duration::from_millis(500);
+/// A medium that has not ended by then has lost the message.
+const SEND_AT_MOST: Duration = Duration::from_mins(3);
+/// At a stop, how long a message that is under way may take to get its answer.
+const DRAIN: Duration = Duration::from_secs(15);
+/// How long a comparison may take per publisher.
+const COMPARE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two attempts to write to a disk that refused.
+const DISK_RETRY: Duration = Duration::from_secs(1);
+/// Between two cleanings of the ledger.
+const CLEAN_EVERY: Duration = Duration::from_hours(1);
+/// Of a text, this much is logged.
+const LOGGED_CHARS: usize = 200;
+
+/// Runs a notifier: the whole of its `main` after the command line. `load` reads and checks its configuration; it is called
+/// within the runtime.
 pub fn run<M: Medium>(
     name: &'static str,
     args: &DaemonArgs,
     load: fn(&Path) -> Result<Setup<M>, ConfigError>,
 ) -> Result<(), Fatal> {
     let path = args.config_path(name);
-    let _setup = load(&path)?;
-    Ok(())
+    let print = args.print;
+    let check_only = args.check_config;
+    startup::block_on(async move {
+        let setup = load(&path)?;
+        if check_only {
+            return Ok(());
+        }
+        let mut daemon = Daemon::start(name, setup, path, load, print).await?;
+        startup::notify_ready();
+        daemon.run().await?;
+        daemon.stop().await;
+        Ok(())
+    })
+}
+
+struct Daemon<M: Medium> {
+    name: &'static str,
+    config_path: PathBuf,
+    load: fn(&Path) -> Result<Setup<M>, ConfigError>,
+    run_dir: PathBuf,
+    state_dir: PathBuf,
+    publishers: Vec<PathBuf>,
+    started: Instant,
+    store: Store,
+    teller: Teller,
+    outbox: Outbox,
+    lanes: BTreeMap<String, Running<M>>,
+    recipients: BTreeMap<String, Recipient<M::Address>>,
+    counters: Counters,
+    traffic: Traffic,
+    signals: Signals,
+    own: Questions,
+    deliveries: mpsc::Receiver<(String, Delivery)>,
+    reports: mpsc::Receiver<Report>,
+    reporter: mpsc::Sender<Report>,
+    /// What is decided and not on disk yet, in order.
+    writes: Vec<Write>,
+    /// When the disk refused.
+    refused_at: Option<Instant>,
+    tick_at: Instant,
+    clean_at: Instant,
+}
+
+/// A lane and the task that sends on it.
+struct Running<M: Medium> {
+    fingerprint: String,
+    medium: Arc<M>,
+    jobs: mpsc::Sender<Job<M::Address>>,
+    /// Tells the reports of this task from those of its predecessor, which may still be sending when we reload.
+    generation: u64,
+    /// It can send, and has nothing under way.
+    is_free: bool,
+    /// Since when it cannot be reached.
+    away: Option<Instant>,
+}
+
+/// A message for a lane's task.
+struct Job<A> {
+    recipient: String,
+    to: A,
+    id: MessageId,
+    bytes: Vec<u8>,
+}
+
+/// What a lane's task, or a comparison, has to say.
+enum Report {
+    Ready { lane: String, generation: u64 },
+    Done { lane: String, generation: u64, recipient: String, id: MessageId, outcome: Outcome },
+    Compared { open: Vec<DownRow> },
+}
+
+/// What woke the daemon.
+enum Woken {
+    Delivery(String, Delivery),
+    Report(Report),
+    Question(Route, Option<Bytes>),
+    Signal(Asked),
+    Tick,
+}
+
+impl<M: Medium> Daemon<M> {
+    async fn start(
+        name: &'static str,
+        setup: Setup<M>,
+        config_path: PathBuf,
+        load: fn(&Path) -> Result<Setup<M>, ConfigError>,
+        print: bool,
+    ) -> Result<Self, Fatal> {
+        for dir in [&setup.run_dir, &setup.state_dir] {
+            std::fs::create_dir_all(dir)
+                .map_err(|error| Fatal::Other(format!("cannot make folder {}: {error}", dir.display())))?;
+        }
+        let counters = Counters::default();
+        // A socket first: a second daemon on the same folders is refused before it touches the outbox.
+        let own = Questions::bind(&setup.run_dir.join(format!("{name}.sock")), &counters).await?;
+        let store = Store::open(&setup.state_dir, name)?;
+        let started = Instant::now();
+        let now = Now { monotonic: Duration::ZERO, wall: UnixMillis::now() };
+        let saved = store.load(now)?;
+        if saved.unreadable > 0 {
+            counters.add("state", "unreadable", saved.unreadable);
+            tracing::error!("{} rows of the saved state cannot be read and are left out", saved.unreadable);
+        }
+        let names: Vec<String> = setup.publishers.iter().map(|path| path.display().to_string()).collect();
+        let (reporter, reports) = mpsc::channel(1000);
+        let deliveries = follow_all(&setup.publishers, &saved, &counters);
+        let mut daemon = Self {
+            name,
+            config_path,
+            load,
+            run_dir: setup.run_dir.clone(),
+            state_dir: setup.state_dir.clone(),
+            publishers: setup.publishers.clone(),
+            started,
+            teller: Teller::new(name, setup.host.clone(), &names, now),
+            outbox: Outbox::new(store.id(), setup.give_up_after),
+            store,
+            lanes: BTreeMap::new(),
+            recipients: BTreeMap::new(),
+            counters,
+            traffic: Traffic::new(print),
+            signals: Signals::new()?,
+            own,
+            deliveries,
+            reports,
+            reporter,
+            writes: Vec::new(),
+            refused_at: None,
+            tick_at: started,
+            clean_at: started,
+        };
+        tracing::info!("following {}", names.join(", "));
+        daemon.install(setup);
+        daemon.restore(saved);
+        Ok(daemon)
+    }
+
+    /// Puts back what was saved.
+    fn restore(&mut self, saved: Saved) {
+        for (recipient, key, told) in saved.told {
+            self.teller.restore(recipient, key, told);
+        }
+        if !saved.unknown.is_empty() || !saved.waiting.is_empty() {
+            let (unknown, waiting) = (saved.unknown.len(), saved.waiting.len());
+            tracing::info!("{waiting} events wait, {unknown} messages were under way and will be sent again");
+        }
+        for (recipient, items) in saved.unknown {
+            let changes = self.outbox.push_unknown(&recipient, items);
+            self.changed(changes);
+        }
+        self.push(saved.waiting);
+    }
+
+    /// Takes over who is to be told and by what. A lane that is as it was keeps its connection.
+    fn install(&mut self, setup: Setup<M>) {
+        let mut old = std::mem::take(&mut self.lanes);
+        let mut lanes_of = BTreeMap::new();
+        let mut selections = BTreeMap::new();
+        self.recipients.clear();
+        for Lane { name, fingerprint, medium, recipients } in setup.lanes {
+            for recipient in recipients {
+                lanes_of.insert(recipient.name.clone(), name.clone());
+                selections.insert(recipient.name.clone(), recipient.selection.clone());
+                self.recipients.insert(recipient.name.clone(), recipient);
+            }
+            let running = match old.remove(&name) {
+                Some(running) if running.fingerprint == fingerprint => running,
+                replaced => {
+                    let generation = replaced.map_or(0, |running| running.generation + 1);
+                    self.spawn(&name, fingerprint, medium, generation)
+                }
+            };
+            self.lanes.insert(name, running);
+        }
+        if self.recipients.is_empty() {
+            tracing::warn!("nobody is configured, so nobody is told of anything");
+        }
+        self.teller.set_recipients(selections);
+        let changes = self.outbox.set_recipients(&lanes_of, setup.give_up_after);
+        self.changed(changes);
+    }
+
+    fn spawn(&self, lane: &str, fingerprint: String, medium: M, generation: u64) -> Running<M> {
+        let medium = Arc::new(medium);
+        // One message is under way at a time.
+        let (jobs, inbox) = mpsc::channel(1);
+        tokio::spawn(serve(lane.to_owned(), generation, medium.clone(), inbox, self.reporter.clone()));
+        Running { fingerprint, medium, jobs, generation, is_free: false, away: None }
+    }
+
+    async fn run(&mut self) -> Result<(), Fatal> {
+        loop {
+            match self.wait().await {
+                Woken::Delivery(publisher, delivery) => self.take_batch(publisher, delivery),
+                Woken::Report(report) => self.report(report),
+                Woken::Question(route, frame) => self.answer(route, frame.as_ref()).await,
+                Woken::Signal(Asked::Reload) => self.reload(),
+                Woken::Signal(Asked::Stop) => return Ok(()),
+                Woken::Tick => self.tick(),
+            }
+            self.commit();
+            self.dispatch();
+        }
+    }
+
+    /// Lets what is under way come to its end, so that it need not be sent again.
+    async fn stop(mut self) {
+        startup::notify_stopping();
+        let deadline = tokio::time::Instant::now() + DRAIN;
+        while self.outbox.under_way() > 0 {
+            match tokio::time::timeout_at(deadline, self.reports.recv()).await {
+                Ok(Some(report)) => self.report(report),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.refused_at = None;
+        self.commit();
+        self.own.close().await;
+        tracing::info!("stopped");
+    }
+
+    async fn wait(&mut self) -> Woken {
+        let pause = self.outbox.next_deadline(self.started.elapsed()).map(|until| self.started + until);
+        let deadline = (self.tick_at + TICK).min(pause.unwrap_or(self.tick_at + TICK));
+        tokio::select! {
+            Some((publisher, delivery)) = self.deliveries.recv(), if self.refused_at.is_none() => {
+                Woken::Delivery(publisher, delivery)
+            }
+            Some(report) = self.reports.recv() => Woken::Report(report),
+            question = self.own.recv() => {
+                // The library gave up on one of our sockets: a new process has a better chance.
+                let (route, frame) = question.unwrap_or_else(|error| panic!("{error}"));
+                Woken::Question(route, frame)
+            }
+            asked = self.signals.recv() => Woken::Signal(asked),
+            () = tokio::time::sleep_until(deadline.into()) => Woken::Tick,
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: self.started.elapsed(), wall: UnixMillis::now() }
+    }
+
+    fn apply(&mut self, input: Input) {
+        for output in self.teller.apply(self.now(), input) {
+            match output {
+                Output::Tell { recipient, role, event } => {
+                    let lane = self.lane_of(&recipient).unwrap_or_default().to_owned();
+                    self.writes.push(Write::Tell { recipient, lane, role, event });
+                }
+                Output::Save { recipient, key, told } => self.writes.push(Write::Save { recipient, key, told }),
+                Output::Forget { recipient, key } => self.writes.push(Write::Forget { recipient, key }),
+                Output::Compare => self.compare(),
+            }
+        }
+    }
+
+    /// One delivery and what waits behind it, so that all of it shares one commit.
+    fn take_batch(&mut self, publisher: String, delivery: Delivery) {
+        self.take(publisher, delivery);
+        for _ in 1..BATCH {
+            match self.deliveries.try_recv() {
+                Ok((publisher, delivery)) => self.take(publisher, delivery),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn take(&mut self, publisher: String, delivery: Delivery) {
+        match delivery {
+            Delivery::Snapshot { cursor, state } => match from_value::<StreamSnapshot>(&state) {
+                Ok(snapshot) => {
+                    self.apply(Input::Snapshot { publisher: publisher.clone(), open: snapshot.incidents });
+                    self.writes.push(Write::Cursor { publisher, cursor });
+                }
+                Err(error) => self.undecodable("snapshot", &error.to_string()),
+            },
+            Delivery::Entry { cursor, topic, payload } => {
+                self.traffic.print("in", &topic, &payload);
+                match decode::<Event>(&payload) {
+                    Ok(event) => self.apply(Input::Event { publisher: publisher.clone(), event: Box::new(event) }),
+                    Err(error) => self.undecodable(&String::from_utf8_lossy(&topic), &error.to_string()),
+                }
+                self.writes.push(Write::Cursor { publisher, cursor });
+            }
+            Delivery::Beat(_) => self.apply(Input::Beat { publisher }),
+            Delivery::Live { topic, .. } => {
+                self.undecodable(&String::from_utf8_lossy(&topic), "it has no place in the journal");
+            }
+            // Only for a start that prefers the oldest entry to a snapshot; ours does not.
+            Delivery::Lost { .. } => {}
+        }
+    }
+
+    fn undecodable(&self, topic: &str, why: &str) {
+        if self.counters.count("stream", "undecodable") {
+            tracing::warn!("the stream sent what is no message under {topic:?}: {why}; more of this is only counted");
+        }
+    }
+
+    /// Everything that was decided in one transaction; then the outbox learns of what is new.
+    fn commit(&mut self) {
+        if self.writes.is_empty() || self.refused_at.is_some_and(|at| at.elapsed() < DISK_RETRY) {
+            return;
+        }
+        match self.store.commit(&self.writes, self.now()) {
+            Ok(written) => {
+                self.writes.clear();
+                if self.refused_at.take().is_some() {
+                    tracing::info!("the outbox can be written again");
+                }
+                self.push(written);
+            }
+            Err(error) => {
+                self.counters.count("outbox", "write_failed");
+                if self.refused_at.replace(Instant::now()).is_none() {
+                    tracing::error!("{error}; nothing more is read or told until the outbox can be written");
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, written: Vec<Written>) {
+        for Written { recipient, item } in written {
+            let changes = self.outbox.push(&recipient, item);
+            self.changed(changes);
+        }
+    }
+
+    /// Records what became of items, and what follows from it for what was told.
+    fn changed(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            let reason = match &change {
+                Change::Sent { .. } => "sent",
+                Change::Waits { .. } | Change::Unknown { .. } => "retried",
+                Change::Failed { .. } => "failed",
+                Change::Dropped { .. } => "dropped",
+                Change::Untold { recipient, key } => {
+                    if let Some(Output::Forget { recipient, key }) = self.teller.untold(recipient, key) {
+                        self.writes.push(Write::Forget { recipient, key });
+                    }
+                    continue;
+                }
+            };
+            self.counters.count("outbox", reason);
+            self.writes.push(Write::Change(change));
+        }
+    }
+
+    /// Starts a message on each lane that is free.
+    fn dispatch(&mut self) {
+        if self.refused_at.is_some() {
+            return;
+        }
+        let now = self.now();
+        let free: Vec<String> =
+            self.lanes.iter().filter(|(_, lane)| lane.is_free).map(|(name, _)| name.clone()).collect();
+        for lane in free {
+            let Some(mut ready) = self.outbox.next(&lane, now.monotonic) else { continue };
+            let recipient = self.recipients[&ready.recipient].clone();
+            for folded in &mut ready.stories {
+                if folded.story.mark == Mark::Ended {
+                    let told = self.teller.told(&ready.recipient, &Key::of(&folded.story.event));
+                    folded.story.told_in = told.and_then(|told| told.message);
+                }
+            }
+            let medium = self.lanes[&lane].medium.clone();
+            let stories: Vec<Story> = ready.stories.iter().map(|folded| folded.story.clone()).collect();
+            // Its name depends on what it tells, and what fits into it may depend on its name: fewer each time round.
+            let mut told = stories.len();
+            let (id, items, bytes) = loop {
+                let mut items: Vec<i64> =
+                    ready.stories[..told].iter().flat_map(|folded| folded.items.clone()).collect();
+                items.sort_unstable();
+                let id = self.outbox.message_id(&ready.recipient, &items);
+                let letter = Letter {
+                    id,
+                    recipient: &ready.recipient,
+                    stories: &stories[..told],
+                    again: ready.again,
+                    now: now.wall,
+                };
+                let Composed { bytes, told: fits } = medium.compose(&recipient.address, &letter);
+                if fits >= told {
+                    break (id, items, bytes);
+                }
+                told = fits.max(1);
+            };
+            let begun = ready.stories[..told].iter().filter(|folded| folded.story.mark == Mark::Began);
+            for folded in begun {
+                let key = Key::of(&folded.story.event);
+                if let Some(Output::Save { recipient, key, told }) = self.teller.told_in(&ready.recipient, &key, id) {
+                    self.writes.push(Write::Save { recipient, key, told });
+                }
+            }
+            self.writes.push(Write::Sending { items: items.clone(), message: id, again: ready.again });
+            // On disk before it is on the wire: after a crash we know that it may have been accepted.
+            self.commit();
+            if self.refused_at.is_some() {
+                return;
+            }
+            self.outbox.begin(&ready.recipient, &items, ready.again);
+            self.traffic.print("out", ready.recipient.as_bytes(), &bytes);
+            let running = self.lanes.get_mut(&lane).expect("it was free");
+            running.is_free = false;
+            let job = Job { recipient: ready.recipient, to: recipient.address, id, bytes };
+            running.jobs.try_send(job).unwrap_or_else(|_| panic!("the task of lane {lane} takes one job at a time"));
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        match report {
+            Report::Ready { lane, generation } => {
+                if let Some(running) = self.lanes.get_mut(&lane).filter(|running| running.generation == generation) {
+                    running.is_free = true;
+                }
+            }
+            Report::Done { lane, generation, recipient, id, outcome } => {
+                self.log(&lane, generation, &recipient, id, &outcome);
+                let changes = self.outbox.done(&lane, &recipient, outcome, self.started.elapsed());
+                self.changed(changes);
+            }
+            Report::Compared { open } => self.apply(Input::Compared { open }),
+        }
+    }
+
+    /// The change, not each attempt.
+    fn log(&mut self, lane: &str, generation: u64, recipient: &str, id: MessageId, outcome: &Outcome) {
+        let running = self.lanes.get_mut(lane).filter(|running| running.generation == generation);
+        match outcome {
+            Outcome::Sent(words) => {
+                if let Some(since) = running.and_then(|running| running.away.take()) {
+                    tracing::info!("{lane}: back after {}", for_people(since.elapsed()));
+                }
+                tracing::info!("told {recipient}, message {id}: {}", one_line(words, LOGGED_CHARS));
+            }
+            Outcome::Never(why) => {
+                tracing::error!("{recipient}: message {id} failed for good: {}", one_line(why, LOGGED_CHARS));
+            }
+            Outcome::Retry { why, scope: Scope::Lane, .. } => {
+                let Some(running) = running else { return };
+                if running.away.is_none() {
+                    running.away = Some(Instant::now());
+                    tracing::warn!("{lane}: unavailable, will retry: {}", one_line(why, LOGGED_CHARS));
+                }
+            }
+            Outcome::Retry { why, scope: Scope::Recipient, .. } => {
+                if self.outbox.is_first_failure(recipient) {
+                    tracing::warn!("{recipient}: not accepted, will retry: {}", one_line(why, LOGGED_CHARS));
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        if self.tick_at.elapsed() >= TICK {
+            self.tick_at = Instant::now();
+            startup::notify_watchdog();
+            // What has arrived is heard before anybody is called silent.
+            if self.deliveries.is_empty() {
+                self.apply(Input::Tick);
+            }
+            let changes = self.outbox.give_up(self.started.elapsed());
+            self.changed(changes);
+        }
+        if self.clean_at.elapsed() >= CLEAN_EVERY {
+            self.clean_at = Instant::now();
+            if let Err(error) = self.store.clean(UnixMillis::now()) {
+                tracing::error!("the ledger could not be cleaned: {error}");
+            }
+        }
+    }
+
+    /// Asks every publisher what is open. Nothing follows unless all of them answer.
+    fn compare(&self) {
+        let (publishers, reporter) = (self.publishers.clone(), self.reporter.clone());
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            for publisher in publishers {
+                let mut questions = Requester::new(&question_socket(&publisher));
+                let asked =
+                    ask_for::<Vec<DownRow>>(&mut questions, &Request::query("down-list"), COMPARE_TIMEOUT).await;
+                match asked {
+                    Ok(rows) => open.extend(rows),
+                    Err(error) => {
+                        tracing::debug!("{}: what is open cannot be compared: {error}", publisher.display());
+                        return;
+                    }
+                }
+            }
+            // The receiver lives as long as the daemon.
+            let _ = reporter.send(Report::Compared { open }).await;
+        });
+    }
+
+    async fn answer(&mut self, route: Route, frame: Option<&Bytes>) {
+        let Some((asker, request)) = self.own.read(route, frame).await else { return };
+        let answer = match request.query.as_deref() {
+            Some("health") => Ok(self.health()),
+            Some("ledger") => self.store.ledger(&request).map(|rows| Answer::list(&rows)),
+            Some("test") => self.test(&request),
+            other => {
+                let question = one_line(other.unwrap_or("nothing"), 60);
+                let message = format!("there is no question {question:?} here, only health, ledger, test");
+                Err(ErrorBody::new(ErrorCode::UnknownRequest, message))
+            }
+        };
+        self.own.answer(asker, answer).await;
+    }
+
+    fn health(&self) -> Answer {
+        let mut health = startup::health(self.name, None, 0, self.started, &self.counters);
+        health.counters.insert("outbox.waiting".to_owned(), self.outbox.waiting() as u64);
+        Answer::whole(&health)
+    }
+
+    /// A marked test to one recipient or to all, by the way that everything goes. The answer is their rows of the ledger.
+    fn test(&mut self, request: &Request) -> Result<Answer, ErrorBody> {
+        if let Some(who) = &request.who
+            && !self.recipients.contains_key(who)
+        {
+            let known: Vec<&str> = self.recipients.keys().map(String::as_str).collect();
+            let who = one_line(who, 60);
+            let message = format!("there is no recipient {who:?} here, only {}", known.join(", "));
+            return Err(ErrorBody::new(ErrorCode::NotFound, message));
+        }
+        let failed = |why: String| ErrorBody::new(ErrorCode::Failed, why);
+        self.commit();
+        if self.refused_at.is_some() {
+            return Err(failed("the outbox cannot be written".to_owned()));
+        }
+        let newest = self.store.newest().map_err(|error| failed(error.to_string()))?;
+        self.apply(Input::Test { who: request.who.clone() });
+        self.commit();
+        let rows = self.store.ledger(&Request { after: Some(newest), limit: Some(10_000), ..Request::default() })?;
+        Ok(Answer::list(&rows))
+    }
+
+    /// Parse, then swap: a bad file changes nothing.
+    fn reload(&mut self) {
+        match (self.load)(&self.config_path) {
+            Ok(setup) => {
+                if (&setup.run_dir, &setup.state_dir, &setup.publishers)
+                    != (&self.run_dir, &self.state_dir, &self.publishers)
+                {
+                    tracing::warn!("run_dir, state_dir and publishers change only with a restart");
+                }
+                self.install(setup);
+                tracing::info!("configuration read again");
+            }
+            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+        }
+    }
+
+    fn lane_of(&self, recipient: &str) -> Option<&str> {
+        self.outbox.lane_of(recipient)
+    }
+}
+
+/// The task of a lane: waits for the medium, takes a message, sends it, says what became of it.
+async fn serve<M: Medium>(
+    lane: String,
+    generation: u64,
+    medium: Arc<M>,
+    mut jobs: mpsc::Receiver<Job<M::Address>>,
+    reports: mpsc::Sender<Report>,
+) {
+    loop {
+        tokio::select! {
+            () = medium.ready() => {}
+            // There is no job before we say that we are ready: a reload has replaced us.
+            _ = jobs.recv() => return,
+        }
+        if reports.send(Report::Ready { lane: lane.clone(), generation }).await.is_err() {
+            return;
+        }
+        let Some(Job { recipient, to, id, bytes }) = jobs.recv().await else { return };
+        let outcome = timeout(SEND_AT_MOST, medium.send(&to, id, &bytes)).await.unwrap_or_else(|_| Outcome::Retry {
+            why: format!("no outcome within {}", for_people(SEND_AT_MOST)),
+            scope: Scope::Lane,
+            maybe_accepted: true,
+            after: None,
+        });
+        if reports.send(Report::Done { lane: lane.clone(), generation, recipient, id, outcome }).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The question socket beside a stream.
+fn question_socket(stream: &Path) -> PathBuf {
+    stream.with_file_name("query")
+}
+
+/// One task a stream, all into one inbox.
+fn follow_all(publishers: &[PathBuf], saved: &Saved, counters: &Counters) -> mpsc::Receiver<(String, Delivery)> {
+    let (inbox, deliveries) = mpsc::channel(WAITING_DELIVERIES);
+    for publisher in publishers {
+        let name = publisher.display().to_string();
+        let start = saved.cursors.get(&name).map_or(Start::Snapshot, |cursor| Start::After(cursor.clone()));
+        let publication = Publication {
+            publisher: publisher.clone(),
+            questions: question_socket(publisher),
+            prefixes: vec!["event."],
+        };
+        let (counters, inbox) = (counters.clone(), inbox.clone());
+        let (out, mut followed) = mpsc::channel(16);
+        tokio::spawn(async move {
+            if let Err(error) = follow(publication, start, counters, out).await {
+                panic!("cannot follow a stream: {error}");
+            }
+        });
+        tokio::spawn(async move {
+            while let Some(delivery) = followed.recv().await {
+                if inbox.send((name.clone(), delivery)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    deliveries
 }

@@ -6,7 +6,7 @@
 //! marked as under way before it is sent, and its outcome is recorded after. Only between the medium's acceptance and that
 //! record a crash can double a message: it is then sent again under the same [`MessageId`], and marked as such.
 //!
-//! - [`teller`](self) decides what to tell to whom, and `outbox` in which message and when. Both are pure: they are given
+//! - `teller` decides what to tell to whom, and `outbox` in which message and when. Both are pure: they are given
 //!   the time, and tests run hours of outages in milliseconds.
 //! - `store` keeps cursors, told-state and the outbox, which is the ledger, in SQLite.
 //! - `daemon` is the shell: streams in, messages out, questions answered.
@@ -14,14 +14,17 @@
 mod daemon;
 mod folder;
 mod medium;
+mod outbox;
 mod selection;
+mod store;
 mod story;
+mod teller;
 
 pub use daemon::run;
 pub use folder::Folder;
 pub use medium::{Composed, Lane, Letter, Medium, Outcome, Recipient, Scope, Setup};
 pub use selection::Selection;
-pub use story::{Mark, MessageId, Story};
+pub use story::{Mark, MessageId, Story, one_line};
 
 /// The rule name of what only tries out a path: `cctl test-notify`.
 pub const TEST_RULE: &str = "test";

@@ -1,0 +1,371 @@
+//! Decides in which message, and when, what is to be told is told. Pure: it is told the time and the outcomes.
+//!
+//! One message is under way on a lane at a time. What a recipient is to hear meanwhile waits, and the next message takes all
+//! of it: a single event is never delayed for the sake of others, and a storm, or an hour without the medium, folds into few
+//! messages by itself. What began and ended while it waited is one story; what the recipient knows already is not repeated.
+//!
+//! A message whose outcome is not known is sent again as it was, with the same items and so the same [`MessageId`], before
+//! anything else goes to that recipient.
+
+use crate::message::Event;
+use crate::notifier::teller::{Key, Role};
+use crate::notifier::{Mark, MessageId, Outcome, Scope, Story};
+use crate::severity::Severity;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// The first pause after a failure; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// And the longest.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// What may wait for one recipient. Beyond it the oldest beginnings and single events are given up, and that is on record; ends
+/// of what was told are kept.
+const MAX_WAITING: usize = 10_000;
+
+/// Something that a recipient is to hear.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    /// Its row in the ledger, in the order of time.
+    pub(crate) id: i64,
+    pub(crate) role: Role,
+    pub(crate) event: Arc<Event>,
+    /// How old it was when we took it in, on the monotonic clock: before 0 for what a restart found.
+    pub(crate) age_at: Age,
+}
+
+/// A moment on the monotonic clock of this process that may lie before its start, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Age(pub(crate) i64);
+
+impl Age {
+    fn until(self, now: Duration) -> Duration {
+        let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        Duration::from_millis(u64::try_from(now.saturating_sub(self.0)).unwrap_or(0))
+    }
+}
+
+/// A message that could go now.
+#[derive(Clone, Debug)]
+pub(crate) struct Ready {
+    pub(crate) recipient: String,
+    pub(crate) stories: Vec<Folded>,
+    /// Sent before, with an unknown outcome, and so to be sent as it was.
+    pub(crate) again: bool,
+}
+
+/// A story and the items that it tells.
+#[derive(Clone, Debug)]
+pub(crate) struct Folded {
+    pub(crate) story: Story,
+    pub(crate) items: Vec<i64>,
+}
+
+/// What becomes of an item.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Change {
+    /// Told; the medium's words.
+    Sent { item: i64, words: String },
+    /// Waits on, and why.
+    Waits { item: i64, why: String },
+    /// Under way with an unknown outcome; goes again as it was.
+    Unknown { item: i64, why: String },
+    /// Failed for good.
+    Failed { item: i64, why: String },
+    /// Not told, because that would make no sense any more.
+    Dropped { item: i64, why: String },
+    /// A beginning was not told, for good.
+    Untold { recipient: String, key: Key },
+}
+
+/// A message that was sent or is being sent.
+#[derive(Debug)]
+struct Flight {
+    items: Vec<Item>,
+    again: bool,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    lane: String,
+    /// In the order of time.
+    waiting: VecDeque<Item>,
+    /// Messages with an unknown outcome, the oldest first.
+    unknown: VecDeque<Vec<Item>>,
+    under_way: Option<Flight>,
+    pause: Pause,
+}
+
+/// Back-off.
+#[derive(Debug, Default)]
+struct Pause {
+    failures: u32,
+    until: Duration,
+}
+
+impl Pause {
+    fn failed(&mut self, now: Duration, after: Option<Duration>) {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
+        self.failures += 1;
+        self.until = now + pause.max(after.unwrap_or_default());
+    }
+}
+
+/// The state.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    /// Names this outbox in the ids of its messages.
+    id: Uuid,
+    give_up_after: Duration,
+    queues: BTreeMap<String, Queue>,
+    lanes: BTreeMap<String, Pause>,
+}
+
+impl Outbox {
+    pub(crate) fn new(id: Uuid, give_up_after: Duration) -> Self {
+        Self { id, give_up_after, queues: BTreeMap::new(), lanes: BTreeMap::new() }
+    }
+
+    /// Who there is, by name, with their lane. What waits for somebody who is gone is dropped.
+    pub(crate) fn set_recipients(&mut self, lanes: &BTreeMap<String, String>, give_up_after: Duration) -> Vec<Change> {
+        self.give_up_after = give_up_after;
+        for (recipient, lane) in lanes {
+            let queue = self.queues.entry(recipient.clone()).or_default();
+            // Another way may work at once.
+            queue.pause = Pause::default();
+            queue.lane.clone_from(lane);
+        }
+        self.lanes.clear();
+        let gone = self.queues.extract_if(.., |recipient, _| !lanes.contains_key(recipient));
+        let items = gone.flat_map(|(_, queue)| {
+            let under_way = queue.under_way.map(|flight| flight.items).unwrap_or_default();
+            under_way.into_iter().chain(queue.unknown.into_iter().flatten()).chain(queue.waiting)
+        });
+        let why = "the recipient is no longer configured";
+        items.map(|item| Change::Dropped { item: item.id, why: why.to_owned() }).collect()
+    }
+
+    /// What is new, or was waiting when we last stopped. Says what had to make way.
+    pub(crate) fn push(&mut self, recipient: &str, item: Item) -> Vec<Change> {
+        let Some(queue) = self.queues.get_mut(recipient) else {
+            return vec![Change::Dropped { item: item.id, why: "there is no such recipient".to_owned() }];
+        };
+        queue.waiting.push_back(item);
+        if queue.waiting.len() <= MAX_WAITING {
+            return Vec::new();
+        }
+        let oldest = queue.waiting.iter().position(|item| item.role != Role::End).unwrap_or(0);
+        let item = queue.waiting.remove(oldest).expect("it was found");
+        tracing::warn!("{recipient}: more than {MAX_WAITING} events wait, {} is given up", item.event.address);
+        let why = format!("more than {MAX_WAITING} events were waiting");
+        let mut changes = vec![Change::Failed { item: item.id, why }];
+        changes.extend(queue.beginning_failed(recipient, &[item]));
+        changes
+    }
+
+    /// What was being sent when we last stopped.
+    pub(crate) fn push_unknown(&mut self, recipient: &str, items: Vec<Item>) -> Vec<Change> {
+        match self.queues.get_mut(recipient) {
+            Some(queue) => {
+                queue.unknown.push_back(items);
+                Vec::new()
+            }
+            None => {
+                let why = "the recipient is no longer configured; the outcome is not known";
+                items.iter().map(|item| Change::Dropped { item: item.id, why: why.to_owned() }).collect()
+            }
+        }
+    }
+
+    /// How many items are not told yet.
+    pub(crate) fn waiting(&self) -> usize {
+        let of = |queue: &Queue| {
+            let under_way = queue.under_way.as_ref().map_or(0, |flight| flight.items.len());
+            queue.waiting.len() + under_way + queue.unknown.iter().map(Vec::len).sum::<usize>()
+        };
+        self.queues.values().map(of).sum()
+    }
+
+    /// How many messages are under way.
+    pub(crate) fn under_way(&self) -> usize {
+        self.queues.values().filter(|queue| queue.under_way.is_some()).count()
+    }
+
+    /// The lane of a recipient.
+    pub(crate) fn lane_of(&self, recipient: &str) -> Option<&str> {
+        self.queues.get(recipient).map(|queue| queue.lane.as_str())
+    }
+
+    /// Whether the last attempt at this recipient, if there was one, was a success.
+    pub(crate) fn is_first_failure(&self, recipient: &str) -> bool {
+        self.queues.get(recipient).is_some_and(|queue| queue.pause.failures == 0)
+    }
+
+    /// What has waited for too long.
+    pub(crate) fn give_up(&mut self, now: Duration) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (recipient, queue) in &mut self.queues {
+            let limit = self.give_up_after;
+            let old = |item: &Item| item.age_at.until(now) > limit;
+            let mut given_up: Vec<Item> = Vec::new();
+            while queue.unknown.front().is_some_and(|items| items.iter().any(old)) {
+                given_up.extend(queue.unknown.pop_front().expect("it was there"));
+            }
+            while queue.waiting.front().is_some_and(old) {
+                given_up.extend(queue.waiting.pop_front());
+            }
+            let why = format!("not accepted within {}", crate::time::for_people(limit));
+            changes.extend(given_up.iter().map(|item| Change::Failed { item: item.id, why: why.clone() }));
+            changes.extend(queue.beginning_failed(recipient, &given_up));
+        }
+        changes
+    }
+
+    /// The next message of a lane with nothing under way, if one can go now: that of the recipient who has waited longest.
+    pub(crate) fn next(&self, lane: &str, now: Duration) -> Option<Ready> {
+        if self.lanes.get(lane).is_some_and(|pause| now < pause.until) {
+            return None;
+        }
+        let free = |queue: &&Queue| queue.lane == lane && queue.under_way.is_none() && now >= queue.pause.until;
+        let oldest = |queue: &Queue| queue.unknown.iter().flatten().chain(&queue.waiting).map(|item| item.id).next();
+        let queues = self.queues.iter().filter(|(_, queue)| free(queue));
+        let (_, recipient, queue) =
+            queues.filter_map(|(name, queue)| Some((oldest(queue)?, name, queue))).min_by_key(|(id, ..)| *id)?;
+        let (items, again): (Vec<&Item>, bool) = match queue.unknown.front() {
+            Some(items) => (items.iter().collect(), true),
+            None => (queue.waiting.iter().collect(), false),
+        };
+        Some(Ready { recipient: recipient.clone(), stories: fold(&items), again })
+    }
+
+    /// These items of a recipient go now, in one message.
+    pub(crate) fn begin(&mut self, recipient: &str, items: &[i64], again: bool) {
+        let Some(queue) = self.queues.get_mut(recipient) else { return };
+        let all: Vec<Item> = if again {
+            queue.unknown.pop_front().unwrap_or_default()
+        } else {
+            std::mem::take(&mut queue.waiting).into()
+        };
+        let (chosen, rest): (Vec<Item>, Vec<Item>) = all.into_iter().partition(|item| items.contains(&item.id));
+        // Of a message that names fewer than it did, because the configuration has changed, the others go with the next one.
+        for item in rest.into_iter().rev() {
+            queue.waiting.push_front(item);
+        }
+        queue.under_way = Some(Flight { items: chosen, again });
+    }
+
+    /// The name of the message that tells these items.
+    pub(crate) fn message_id(&self, recipient: &str, items: &[i64]) -> MessageId {
+        MessageId::new(self.id, recipient, items)
+    }
+
+    /// What became of the message under way to `recipient`.
+    pub(crate) fn done(&mut self, lane: &str, recipient: &str, outcome: Outcome, now: Duration) -> Vec<Change> {
+        let Some(queue) = self.queues.get_mut(recipient) else { return Vec::new() };
+        let Some(Flight { items, again }) = queue.under_way.take() else { return Vec::new() };
+        let mut changes = Vec::new();
+        match outcome {
+            Outcome::Sent(words) => {
+                let words = if again { format!("outcome unknown, sent again; {words}") } else { words };
+                changes.extend(items.iter().map(|item| Change::Sent { item: item.id, words: words.clone() }));
+                queue.pause = Pause::default();
+                self.lanes.remove(lane);
+            }
+            Outcome::Never(why) => {
+                changes.extend(items.iter().map(|item| Change::Failed { item: item.id, why: why.clone() }));
+                changes.extend(queue.beginning_failed(recipient, &items));
+                queue.pause = Pause::default();
+            }
+            Outcome::Retry { why, scope, maybe_accepted, after } => {
+                if maybe_accepted || again {
+                    changes.extend(items.iter().map(|item| Change::Unknown { item: item.id, why: why.clone() }));
+                    queue.unknown.push_front(items);
+                } else {
+                    changes.extend(items.iter().map(|item| Change::Waits { item: item.id, why: why.clone() }));
+                    let mut all: Vec<Item> = items.into_iter().chain(std::mem::take(&mut queue.waiting)).collect();
+                    all.sort_by_key(|item| item.id);
+                    queue.waiting = all.into();
+                }
+                match scope {
+                    Scope::Lane => self.lanes.entry(lane.to_owned()).or_default().failed(now, after),
+                    Scope::Recipient => queue.pause.failed(now, after),
+                }
+            }
+        }
+        changes
+    }
+
+    /// When a pause ends, the earliest.
+    pub(crate) fn next_deadline(&self, now: Duration) -> Option<Duration> {
+        let queues = self.queues.values().filter(|queue| !queue.waiting.is_empty() || !queue.unknown.is_empty());
+        let pauses =
+            queues.map(|queue| queue.pause.until.max(self.lanes.get(&queue.lane).map_or(Duration::ZERO, |p| p.until)));
+        pauses.filter(|&until| until > now).min()
+    }
+}
+
+impl Queue {
+    /// These were not told, for good. An end that waits for one of them is not told either; a beginning that nothing else
+    /// stands for is untold.
+    fn beginning_failed(&mut self, recipient: &str, failed: &[Item]) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let mut last: BTreeMap<Key, Role> = BTreeMap::new();
+        for item in failed.iter().filter(|item| item.role != Role::Once) {
+            last.insert(Key::of(&item.event), item.role);
+        }
+        for (key, _) in last.into_iter().filter(|(_, role)| *role == Role::Begin) {
+            match self.waiting.iter().position(|item| item.role != Role::Once && Key::of(&item.event) == key) {
+                Some(at) if self.waiting[at].role == Role::End => {
+                    let item = self.waiting.remove(at).expect("it was found");
+                    let why = "its beginning could not be told".to_owned();
+                    changes.push(Change::Dropped { item: item.id, why });
+                }
+                // It has got worse meanwhile, and that is still to be told.
+                Some(_) => {}
+                None => changes.push(Change::Untold { recipient: recipient.to_owned(), key }),
+            }
+        }
+        changes
+    }
+}
+
+/// One story per key, and one per single event: what is open first, then by severity, then by time.
+fn fold(items: &[&Item]) -> Vec<Folded> {
+    let mut keys: BTreeMap<Key, Vec<&Item>> = BTreeMap::new();
+    let mut folded = Vec::new();
+    for &item in items {
+        match item.role {
+            Role::Once => folded.push(Folded {
+                story: Story { mark: Mark::Once, event: (*item.event).clone(), outages: 1, told_in: None },
+                items: vec![item.id],
+            }),
+            Role::Begin | Role::End => keys.entry(Key::of(&item.event)).or_default().push(item),
+        }
+    }
+    folded.extend(keys.into_values().map(|items| of_one_key(&items)));
+    folded.sort_by_key(|folded| {
+        let over = matches!(folded.story.mark, Mark::Passed | Mark::Ended);
+        (over, Reverse(folded.story.severity()), folded.story.happened(), folded.items[0])
+    });
+    folded
+}
+
+/// Beginnings and ends of one key, at least one, in the order of time.
+fn of_one_key(items: &[&Item]) -> Folded {
+    let (first, last) = (items[0], items[items.len() - 1]);
+    let ends = items.iter().filter(|item| item.role == Role::End).count();
+    let (mark, outages) = match (first.role, last.role) {
+        (Role::End, Role::End) => (Mark::Ended, ends),
+        (_, Role::End) => (Mark::Passed, ends),
+        // It is open now. What it was before that only counts.
+        (Role::End, _) => (Mark::Began, ends),
+        _ => (Mark::Began, ends + 1),
+    };
+    let worst = items.iter().map(|item| item.event.top_severity).max().unwrap_or(Severity::Debug);
+    let mut event = (*last.event).clone();
+    event.top_severity = worst;
+    let story = Story { mark, event, outages: u32::try_from(outages).unwrap_or(u32::MAX), told_in: None };
+    Folded { story, items: items.iter().map(|item| item.id).collect() }
+}

@@ -1,0 +1,377 @@
+//! What a notifier keeps: how far each stream was read, what each recipient was told, and the outbox, which is the ledger.
+
+use crate::database::{self, DatabaseError};
+use crate::message::{Delivery, Epoch, ErrorBody, ErrorCode, Event, LedgerRow, Request, decode, encode};
+use crate::notifier::MessageId;
+use crate::notifier::outbox::{Age, Change, Item};
+use crate::notifier::teller::{Key, Now, Role, Told};
+use crate::severity::Severity;
+use crate::subscriber::Cursor;
+use crate::time::UnixMillis;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// One migration a version.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE outbox (id TEXT NOT NULL) STRICT;
+    CREATE TABLE cursor (publisher TEXT PRIMARY KEY, epoch TEXT, seq INTEGER NOT NULL) STRICT;
+    CREATE TABLE told (
+        recipient TEXT NOT NULL, address TEXT NOT NULL, rule TEXT NOT NULL,
+        incident TEXT NOT NULL, open INTEGER NOT NULL, since INTEGER NOT NULL, severity TEXT NOT NULL,
+        closed_by TEXT, message TEXT,
+        PRIMARY KEY (recipient, address, rule)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE item (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        recipient TEXT NOT NULL, lane TEXT NOT NULL, role TEXT NOT NULL,
+        event TEXT NOT NULL, incident TEXT NOT NULL, payload BLOB NOT NULL,
+        queued INTEGER NOT NULL, state TEXT NOT NULL, changed INTEGER NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0, again INTEGER NOT NULL DEFAULT 0,
+        message TEXT, result TEXT NOT NULL DEFAULT ''
+    ) STRICT;
+    CREATE INDEX unfinished ON item (id) WHERE state IN ('waiting', 'sending');
+    CREATE INDEX item_event ON item (recipient, event);
+    CREATE INDEX item_incident ON item (incident);
+"];
+/// Finished items are kept for this long,
+const KEPT: Duration = Duration::from_hours(90 * 24);
+/// and at most so many.
+const MAX_KEPT: i64 = 500_000;
+/// `ledger` without a limit.
+const DEFAULT_LIMIT: u64 = 100;
+/// And at most.
+const MAX_LIMIT: u64 = 10_000;
+
+/// What is to be written.
+#[derive(Debug)]
+pub(crate) enum Write {
+    /// A new item.
+    Tell { recipient: String, lane: String, role: Role, event: Box<Event> },
+    /// What a recipient knows.
+    Save { recipient: String, key: Key, told: Told },
+    /// What no recipient needs to know any more.
+    Forget { recipient: String, key: Key },
+    /// How far a stream was read.
+    Cursor { publisher: String, cursor: Cursor },
+    /// These items are in a message that is sent now.
+    Sending { items: Vec<i64>, message: MessageId, again: bool },
+    /// What became of an item.
+    Change(Change),
+}
+
+/// An item that was written, for the outbox.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) recipient: String,
+    pub(crate) item: Item,
+}
+
+/// What was there when we started.
+#[derive(Debug, Default)]
+pub(crate) struct Saved {
+    pub(crate) cursors: BTreeMap<String, Cursor>,
+    pub(crate) told: Vec<(String, Key, Told)>,
+    pub(crate) waiting: Vec<Written>,
+    /// Sent, but nobody knows with what outcome: those of one message together.
+    pub(crate) unknown: Vec<(String, Vec<Item>)>,
+    /// Rows that we cannot read.
+    pub(crate) unreadable: u64,
+}
+
+/// The open database.
+#[derive(Debug)]
+pub(crate) struct Store {
+    db: Connection,
+    path: PathBuf,
+    id: Uuid,
+}
+
+impl Store {
+    /// Opens or creates the database of `daemon` in `dir`.
+    pub(crate) fn open(dir: &Path, daemon: &str) -> Result<Self, DatabaseError> {
+        let path = dir.join(format!("{daemon}.db"));
+        let db = database::open(&path, &[("notifier", &MIGRATIONS)])?;
+        let sqlite = |source| DatabaseError::Sqlite { path: path.clone(), source };
+        let saved: Option<String> =
+            db.query_row("SELECT id FROM outbox", [], |row| row.get(0)).optional().map_err(sqlite)?;
+        let id = match saved.and_then(|text| Uuid::try_parse(&text).ok()) {
+            Some(id) => id,
+            None => {
+                let id = Uuid::new_v4();
+                db.execute("INSERT INTO outbox VALUES (?1)", [id.to_string()]).map_err(sqlite)?;
+                id
+            }
+        };
+        Ok(Self { db, path, id })
+    }
+
+    /// The name of this outbox.
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// All that matters after a restart.
+    pub(crate) fn load(&self, now: Now) -> Result<Saved, DatabaseError> {
+        let load = || {
+            let mut saved = Saved::default();
+            let mut statement = self.db.prepare("SELECT publisher, epoch, seq FROM cursor")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let epoch: Option<String> = row.get(1)?;
+                let cursor = Cursor { epoch: epoch.and_then(|text| text.try_into().ok()), seq: row.get(2)? };
+                saved.cursors.insert(row.get(0)?, cursor);
+            }
+            let mut statement = self.db.prepare("SELECT * FROM told")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                match told(row) {
+                    Some(told) => saved.told.push(told),
+                    None => saved.unreadable += 1,
+                }
+            }
+            let mut statement = self.db.prepare(
+                "SELECT id, recipient, role, payload, queued, state, message FROM item
+                 WHERE state IN ('waiting', 'sending') ORDER BY id",
+            )?;
+            let mut rows = statement.query([])?;
+            let mut unknown: BTreeMap<(String, String), Vec<Item>> = BTreeMap::new();
+            while let Some(row) = rows.next()? {
+                let Some(written) = unfinished(row, now) else {
+                    saved.unreadable += 1;
+                    continue;
+                };
+                let message: Option<String> = row.get("message")?;
+                match (row.get::<_, String>("state")?.as_str(), message) {
+                    ("sending", Some(message)) => {
+                        unknown.entry((written.recipient, message)).or_default().push(written.item);
+                    }
+                    _ => saved.waiting.push(written),
+                }
+            }
+            saved.unknown = unknown.into_iter().map(|((recipient, _), items)| (recipient, items)).collect();
+            saved.unknown.sort_by_key(|(_, items)| items[0].id);
+            Ok(saved)
+        };
+        load().map_err(|source| self.error(source))
+    }
+
+    /// Writes all of it or nothing, and makes it last. Returns the items that are new.
+    pub(crate) fn commit(&mut self, writes: &[Write], now: Now) -> Result<Vec<Written>, DatabaseError> {
+        let mut commit = || {
+            let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut written = Vec::new();
+            for write in writes {
+                written.extend(perform(&tx, write, now)?);
+            }
+            tx.commit()?;
+            Ok(written)
+        };
+        commit().map_err(|source| DatabaseError::Sqlite { path: self.path.clone(), source })
+    }
+
+    /// Drops what is old from the ledger.
+    pub(crate) fn clean(&self, now: UnixMillis) -> Result<(), DatabaseError> {
+        let clean = || {
+            let finished = "state NOT IN ('waiting', 'sending')";
+            self.db.execute(&format!("DELETE FROM item WHERE {finished} AND changed < ?1"), [now.minus(KEPT).0])?;
+            self.db.execute(
+                &format!("DELETE FROM item WHERE {finished} AND id <= (SELECT max(id) FROM item) - ?1"),
+                [MAX_KEPT],
+            )
+        };
+        clean().map(drop).map_err(|source| self.error(source))
+    }
+
+    /// The newest item, 0 before the first.
+    pub(crate) fn newest(&self) -> Result<u64, DatabaseError> {
+        self.db
+            .query_row("SELECT ifnull(max(id), 0) FROM item", [], |row| row.get(0))
+            .map_err(|source| self.error(source))
+    }
+
+    /// The answer to `ledger {who?, incident?, since?, after?, limit?}`: the newest that match, in the order of selection;
+    /// with `after` the oldest after that item.
+    pub(crate) fn ledger(&self, request: &Request) -> Result<Vec<LedgerRow>, ErrorBody> {
+        let limit = request.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
+        let order = if request.after.is_some() { "ASC" } else { "DESC" };
+        let read = || {
+            let mut statement = self.db.prepare_cached(&format!(
+                "SELECT * FROM item WHERE (:who IS NULL OR recipient = :who) AND (:incident IS NULL OR incident = :incident)
+                 AND queued >= :since AND id > :after ORDER BY id {order} LIMIT :limit"
+            ))?;
+            let mut rows = statement.query(named_params! {
+                ":who": request.who, ":incident": request.incident, ":since": request.since.map_or(i64::MIN, |since| since.0),
+                ":after": request.after.unwrap_or(0).min(i64::MAX as u64), ":limit": limit,
+            })?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                found.extend(ledger_row(row)?);
+            }
+            Ok(found)
+        };
+        let mut found: Vec<LedgerRow> =
+            read().map_err(|source| ErrorBody::new(ErrorCode::Failed, self.error(source).to_string()))?;
+        found.sort_by_key(|row| row.item);
+        Ok(found)
+    }
+
+    fn error(&self, source: rusqlite::Error) -> DatabaseError {
+        DatabaseError::Sqlite { path: self.path.clone(), source }
+    }
+}
+
+fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Option<Written>> {
+    let wall = now.wall.0;
+    let set_state = |item: i64, state: &str, result: &str| {
+        tx.prepare_cached("UPDATE item SET state = ?2, changed = ?3, result = ?4 WHERE id = ?1")?
+            .execute(params![item, state, wall, result])
+    };
+    match write {
+        Write::Tell { recipient, lane, role, event } => {
+            let id = event.id.to_string();
+            // Told-state recognises copies of beginnings and ends; the rest is recognised by its id.
+            if *role == Role::Once {
+                let had = tx
+                    .prepare_cached("SELECT 1 FROM item WHERE recipient = ?1 AND event = ?2")?
+                    .exists(params![recipient, id])?;
+                if had {
+                    return Ok(None);
+                }
+            }
+            tx.prepare_cached(
+                "INSERT INTO item (recipient, lane, role, event, incident, payload, queued, state, changed)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'waiting', ?7)",
+            )?
+            .execute(params![
+                recipient,
+                lane,
+                role_word(*role),
+                id,
+                event.incident.to_string(),
+                encode(event),
+                wall
+            ])?;
+            let age_at = Age(i64::try_from(now.monotonic.as_millis()).unwrap_or(i64::MAX));
+            let item = Item { id: tx.last_insert_rowid(), role: *role, event: Arc::new((**event).clone()), age_at };
+            return Ok(Some(Written { recipient: recipient.clone(), item }));
+        }
+        Write::Save { recipient, key, told } => {
+            tx.prepare_cached("INSERT OR REPLACE INTO told VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(
+                params![
+                    recipient,
+                    key.address.to_string(),
+                    key.rule,
+                    told.incident.to_string(),
+                    told.open,
+                    told.since.0,
+                    told.severity.as_str(),
+                    told.closed_by,
+                    told.message.map(|message| message.to_string()),
+                ],
+            )?;
+        }
+        Write::Forget { recipient, key } => {
+            tx.prepare_cached("DELETE FROM told WHERE recipient = ?1 AND address = ?2 AND rule = ?3")?
+                .execute(params![recipient, key.address.to_string(), key.rule])?;
+        }
+        Write::Cursor { publisher, cursor } => {
+            tx.prepare_cached("INSERT OR REPLACE INTO cursor VALUES (?1, ?2, ?3)")?.execute(params![
+                publisher,
+                cursor.epoch.as_ref().map(Epoch::as_str),
+                cursor.seq
+            ])?;
+        }
+        Write::Sending { items, message, again } => {
+            let mut statement = tx.prepare_cached(
+                "UPDATE item SET state = 'sending', changed = ?2, message = ?3, attempts = attempts + 1, again = again + ?4
+                 WHERE id = ?1",
+            )?;
+            for item in items {
+                statement.execute(params![item, wall, message.to_string(), again])?;
+            }
+        }
+        Write::Change(change) => {
+            match change {
+                Change::Sent { item, words } => set_state(*item, "sent", words)?,
+                Change::Waits { item, why } => set_state(*item, "waiting", why)?,
+                Change::Unknown { item, why } => set_state(*item, "sending", &format!("outcome unknown: {why}"))?,
+                Change::Failed { item, why } => set_state(*item, "failed", why)?,
+                Change::Dropped { item, why } => set_state(*item, "dropped", why)?,
+                // The told-state is written by itself.
+                Change::Untold { .. } => 0,
+            };
+        }
+    }
+    Ok(None)
+}
+
+fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Begin => "begin",
+        Role::End => "end",
+        Role::Once => "once",
+    }
+}
+
+fn told(row: &Row<'_>) -> Option<(String, Key, Told)> {
+    let text = |column: &str| row.get::<_, String>(column).ok();
+    let key = Key { address: text("address")?.parse().ok()?, rule: text("rule")? };
+    let told = Told {
+        incident: text("incident")?.try_into().ok()?,
+        open: row.get("open").ok()?,
+        since: UnixMillis(row.get("since").ok()?),
+        severity: text("severity")?.parse::<Severity>().ok()?,
+        closed_by: row.get("closed_by").ok()?,
+        message: row.get::<_, Option<String>>("message").ok()?.as_deref().and_then(MessageId::parse),
+    };
+    Some((text("recipient")?, key, told))
+}
+
+fn unfinished(row: &Row<'_>, now: Now) -> Option<Written> {
+    let role = match row.get::<_, String>("role").ok()?.as_str() {
+        "begin" => Role::Begin,
+        "end" => Role::End,
+        _ => Role::Once,
+    };
+    let event: Event = decode(&row.get::<_, Vec<u8>>("payload").ok()?).ok()?;
+    let age = now.wall.millis_since(UnixMillis(row.get("queued").ok()?));
+    let monotonic = i64::try_from(now.monotonic.as_millis()).unwrap_or(i64::MAX);
+    let age_at = Age(monotonic.saturating_sub(i64::try_from(age).unwrap_or(i64::MAX)));
+    let item = Item { id: row.get("id").ok()?, role, event: Arc::new(event), age_at };
+    Some(Written { recipient: row.get("recipient").ok()?, item })
+}
+
+/// A row whose event cannot be read, which only a damaged file has, is left out.
+fn ledger_row(row: &Row<'_>) -> rusqlite::Result<Option<LedgerRow>> {
+    let Ok(event) = decode::<Event>(&row.get::<_, Vec<u8>>("payload")?) else { return Ok(None) };
+    let state = match row.get::<_, String>("state")?.as_str() {
+        "waiting" => Delivery::Waiting,
+        "sending" => Delivery::Sending,
+        "sent" => Delivery::Sent,
+        "failed" => Delivery::Failed,
+        "dropped" => Delivery::Dropped,
+        _ => Delivery::Other,
+    };
+    Ok(Some(LedgerRow {
+        item: row.get("id")?,
+        who: row.get("recipient")?,
+        via: row.get("lane")?,
+        queued: UnixMillis(row.get("queued")?),
+        kind: event.kind,
+        address: event.address,
+        severity: event.severity,
+        incident: event.incident,
+        event: event.id,
+        text: event.text,
+        state,
+        changed: UnixMillis(row.get("changed")?),
+        attempts: row.get("attempts")?,
+        again: row.get("again")?,
+        message: row.get("message")?,
+        result: row.get("result")?,
+    }))
+}

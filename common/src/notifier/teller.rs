@@ -1,0 +1,522 @@
+//! Decides who is to hear of what. Pure: it is told the time and what happened, and answers with what is to be told and
+//! remembered.
+//!
+//! Told-state is what each recipient knows of each incident key. Whatever it already says is a copy, whoever sent it, and a
+//! recipient hears of an end only if they heard of the beginning. That is also what makes a lost journal harmless: the
+//! publisher's whole state is compared with what was told, and only the difference is news.
+
+use crate::address::{Address, CheckAddress, HostName, Name, Unit};
+use crate::message::{DownRow, Epoch, Event, EventId, IncidentId, Kind, State};
+use crate::notifier::{MessageId, Selection, TEST_RULE};
+use crate::severity::Severity;
+use crate::time::{UnixMillis, for_people};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// A publisher that has not been heard for this long is silent, and that is said.
+pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(30);
+/// What is told as open is compared with what the publishers say is open this often. What is missing twice in a row, from
+/// all of them, is closed.
+const COMPARE_EVERY: Duration = Duration::from_mins(5);
+/// A publisher beats, for the comparison, if it was heard within this.
+const BEATING: Duration = Duration::from_secs(5);
+/// A gap between two calls that is longer than this was our own pause, and nobody's silence.
+const MAX_GAP: Duration = Duration::from_secs(2);
+/// What is over is remembered for this long, so that a publisher that lags by less cannot tell it again.
+const REMEMBERED: Duration = Duration::from_hours(30 * 24);
+/// The rule name of a publisher's silence.
+const WATCH_RULE: &str = "watchdog";
+
+/// Now, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    /// Time since the daemon started. Measures silence.
+    pub(crate) monotonic: Duration,
+    /// For dates.
+    pub(crate) wall: UnixMillis,
+}
+
+/// What an incident is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) address: Address,
+    pub(crate) rule: String,
+}
+
+impl Key {
+    pub(crate) fn of(event: &Event) -> Self {
+        Self { address: event.address.clone(), rule: event.rule.clone() }
+    }
+}
+
+/// What an event does to an incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Opens it, or makes it worse.
+    Begin,
+    /// Closes it.
+    End,
+    /// Neither.
+    Once,
+}
+
+impl Role {
+    /// Of an event of the stream. What closed an incident says how long that was open.
+    pub(crate) fn of(event: &Event) -> Self {
+        match event.kind {
+            Kind::Down | Kind::Alarm | Kind::Absent => Role::Begin,
+            Kind::Up | Kind::Solved | Kind::Retired | Kind::Watchdog if event.duration_ms.is_some() => Role::End,
+            Kind::Watchdog if event.state == State::Open => Role::Begin,
+            Kind::Up
+            | Kind::Solved
+            | Kind::Retired
+            | Kind::Blip
+            | Kind::Log
+            | Kind::Started
+            | Kind::Stopped
+            | Kind::Watchdog
+            | Kind::Order
+            | Kind::Other => Role::Once,
+        }
+    }
+}
+
+/// What a recipient knows of one key.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Told {
+    pub(crate) incident: IncidentId,
+    pub(crate) open: bool,
+    /// Of the last incident.
+    pub(crate) since: UnixMillis,
+    /// The worst that was told.
+    pub(crate) severity: Severity,
+    /// Who said that it is over.
+    pub(crate) closed_by: Option<String>,
+    /// The message that told of the beginning, once it is on its way.
+    pub(crate) message: Option<MessageId>,
+}
+
+/// What can happen.
+#[derive(Clone, Debug)]
+pub(crate) enum Input {
+    /// An event of a publisher's journal.
+    Event { publisher: String, event: Box<Event> },
+    /// All that is open at a publisher, and what it did not say is not.
+    Snapshot { publisher: String, open: Vec<DownRow> },
+    /// All that is open at every publisher, asked for by [`Output::Compare`].
+    Compared { open: Vec<DownRow> },
+    /// A publisher lives.
+    Beat { publisher: String },
+    /// Somebody tries the path out, to one recipient or to all.
+    Test { who: Option<String> },
+    /// Time passed.
+    Tick,
+}
+
+/// What is to be done about it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Output {
+    /// To the outbox. One with an id that this recipient has had is a copy, unless it is a beginning or an end.
+    Tell { recipient: String, role: Role, event: Box<Event> },
+    /// Remember.
+    Save { recipient: String, key: Key, told: Told },
+    /// Remember no longer.
+    Forget { recipient: String, key: Key },
+    /// Ask all publishers what is open, and hand it in as [`Input::Compared`] if all of them answered.
+    Compare,
+}
+
+/// A publisher, as far as it is watched.
+#[derive(Debug)]
+struct Watched {
+    /// On the clock that stands still while we do.
+    heard: Duration,
+    heard_wall: UnixMillis,
+    silent: bool,
+}
+
+/// The state.
+#[derive(Debug)]
+pub(crate) struct Teller {
+    daemon: &'static str,
+    host: HostName,
+    recipients: BTreeMap<String, Selection>,
+    told: BTreeMap<String, BTreeMap<Key, Told>>,
+    publishers: BTreeMap<String, Watched>,
+    /// When we were last called, and for how long we have not been, all in all.
+    last: Duration,
+    paused: Duration,
+    compare_at: Duration,
+    /// What was missing from the last comparison.
+    missing: BTreeSet<(String, Key)>,
+}
+
+impl Teller {
+    pub(crate) fn new(daemon: &'static str, host: HostName, publishers: &[String], now: Now) -> Self {
+        let watched = |_| Watched { heard: now.monotonic, heard_wall: now.wall, silent: false };
+        Self {
+            daemon,
+            host,
+            recipients: BTreeMap::new(),
+            told: BTreeMap::new(),
+            publishers: publishers.iter().map(|name| (name.clone(), watched(name))).collect(),
+            last: now.monotonic,
+            paused: Duration::ZERO,
+            compare_at: now.monotonic + COMPARE_EVERY,
+            missing: BTreeSet::new(),
+        }
+    }
+
+    /// Who there is to tell. What somebody was told under an earlier selection stays told, and so does its end.
+    pub(crate) fn set_recipients(&mut self, recipients: BTreeMap<String, Selection>) {
+        self.recipients = recipients;
+    }
+
+    /// Puts back what was saved.
+    pub(crate) fn restore(&mut self, recipient: String, key: Key, told: Told) {
+        // A publisher that was silent when we stopped is still said to be: its next beat is the end of that.
+        if told.open
+            && key.rule == WATCH_RULE
+            && let Some(watched) = self.publishers.get_mut(key.address.unit().as_str())
+        {
+            watched.silent = true;
+        }
+        self.told.entry(recipient).or_default().insert(key, told);
+    }
+
+    /// What a recipient knows of a key.
+    pub(crate) fn told(&self, recipient: &str, key: &Key) -> Option<&Told> {
+        self.told.get(recipient)?.get(key)
+    }
+
+    pub(crate) fn apply(&mut self, now: Now, input: Input) -> Vec<Output> {
+        let attention = self.attention(now);
+        let mut outputs = Vec::new();
+        match input {
+            Input::Event { publisher, event } => {
+                self.heard(&publisher, attention, now, &mut outputs);
+                self.event(&publisher, &event, &mut outputs);
+            }
+            Input::Snapshot { publisher, open } => {
+                self.heard(&publisher, attention, now, &mut outputs);
+                self.snapshot(&publisher, &open, now, &mut outputs);
+            }
+            Input::Compared { open } => self.compared(&open, now, &mut outputs),
+            Input::Beat { publisher } => self.heard(&publisher, attention, now, &mut outputs),
+            Input::Test { who } => self.test(who.as_deref(), now, &mut outputs),
+            Input::Tick => self.overdue(attention, now, &mut outputs),
+        }
+        outputs
+    }
+
+    /// The message that tells of a beginning is on its way.
+    pub(crate) fn told_in(&mut self, recipient: &str, key: &Key, message: MessageId) -> Option<Output> {
+        let told = self.told.get_mut(recipient)?.get_mut(key)?;
+        told.message = Some(message);
+        Some(Output::Save { recipient: recipient.to_owned(), key: key.clone(), told: told.clone() })
+    }
+
+    /// The beginning could not be told, for good: then its end is not told either.
+    pub(crate) fn untold(&mut self, recipient: &str, key: &Key) -> Option<Output> {
+        self.told.get_mut(recipient)?.remove(key)?;
+        Some(Output::Forget { recipient: recipient.to_owned(), key: key.clone() })
+    }
+
+    /// The clock of silence: it stands still while nobody calls us.
+    fn attention(&mut self, now: Now) -> Duration {
+        let gap = now.monotonic.saturating_sub(self.last);
+        if gap > MAX_GAP {
+            self.paused += gap;
+        }
+        self.last = self.last.max(now.monotonic);
+        self.last.saturating_sub(self.paused)
+    }
+
+    fn event(&mut self, publisher: &str, event: &Event, outputs: &mut Vec<Output>) {
+        for recipient in self.recipients.keys().cloned().collect::<Vec<_>>() {
+            match Role::of(event) {
+                Role::Begin => self.begin(&recipient, Some(publisher), event, outputs),
+                Role::End => self.end(&recipient, Some(publisher), event, outputs),
+                Role::Once => {
+                    if self.recipients[&recipient].wants(event.top_severity, &event.address) {
+                        outputs.push(tell(&recipient, Role::Once, event));
+                    }
+                }
+            }
+        }
+        self.missing.retain(|(_, key)| key.address != event.address || key.rule != event.rule);
+    }
+
+    /// `publisher` is absent where we say it ourselves.
+    fn begin(&mut self, recipient: &str, publisher: Option<&str>, event: &Event, outputs: &mut Vec<Output>) {
+        if event.kind != Kind::Watchdog && !self.recipients[recipient].wants(event.top_severity, &event.address) {
+            return;
+        }
+        let key = Key::of(event);
+        let told = self.told.entry(recipient.to_owned()).or_default();
+        if let Some(known) = told.get(&key) {
+            let copy = if known.open {
+                event.top_severity <= known.severity
+            } else {
+                // Who said that the last one is over says this one after it, whatever the clocks; anybody else may be late.
+                let other = known.closed_by.as_deref().is_some_and(|closer| Some(closer) != publisher);
+                other && event.since <= known.since
+            };
+            if copy {
+                return;
+            }
+        }
+        let message = told.get(&key).filter(|known| known.open).and_then(|known| known.message);
+        let known = Told {
+            incident: event.incident,
+            open: true,
+            since: event.since,
+            severity: event.top_severity,
+            closed_by: None,
+            message,
+        };
+        told.insert(key.clone(), known.clone());
+        outputs.push(tell(recipient, Role::Begin, event));
+        outputs.push(Output::Save { recipient: recipient.to_owned(), key, told: known });
+    }
+
+    fn end(&mut self, recipient: &str, publisher: Option<&str>, event: &Event, outputs: &mut Vec<Output>) {
+        let key = Key::of(event);
+        let Some(known) = self.told.get_mut(recipient).and_then(|told| told.get_mut(&key)).filter(|known| known.open)
+        else {
+            return;
+        };
+        known.open = false;
+        known.since = known.since.max(event.since);
+        known.closed_by = publisher.map(str::to_owned);
+        outputs.push(tell(recipient, Role::End, event));
+        outputs.push(Output::Save { recipient: recipient.to_owned(), key, told: known.clone() });
+    }
+
+    fn snapshot(&mut self, publisher: &str, open: &[DownRow], now: Now, outputs: &mut Vec<Output>) {
+        tracing::info!("{publisher}: compared {} open incidents with what was told", open.len());
+        for row in open.iter().filter(|row| !row.acked && !row.silenced && !row.unreachable) {
+            let event = beginning(row, now);
+            for recipient in self.recipients.keys().cloned().collect::<Vec<_>>() {
+                self.begin(&recipient, Some(publisher), &event, outputs);
+            }
+        }
+        // What was told and is not there closes once it has been missing for long enough.
+        self.compare_at = self.last;
+    }
+
+    fn compared(&mut self, open: &[DownRow], now: Now, outputs: &mut Vec<Output>) {
+        let open: BTreeSet<(&Address, &str)> = open.iter().map(|row| (&row.address, row.rule.as_str())).collect();
+        let mut missing = BTreeSet::new();
+        for (recipient, told) in &self.told {
+            for (key, known) in told {
+                let listed = open.contains(&(&key.address, key.rule.as_str()));
+                if known.open && !listed && key.rule != WATCH_RULE {
+                    missing.insert((recipient.clone(), key.clone()));
+                }
+            }
+        }
+        let gone: Vec<_> = missing.intersection(&self.missing).cloned().collect();
+        for (recipient, key) in gone {
+            let Some(known) = self.told(&recipient, &key) else { continue };
+            let event = synthetic(
+                &key.address,
+                &key.rule,
+                known.incident,
+                known.since,
+                now,
+                Draft {
+                    kind: Kind::Solved,
+                    severity: Severity::Info,
+                    top_severity: known.severity,
+                    state: State::Resolved,
+                    text: "no longer reported by any cprocessd".to_owned(),
+                    duration_ms: Some(now.wall.millis_since(known.since)),
+                },
+            );
+            self.end(&recipient, None, &event, outputs);
+            missing.remove(&(recipient, key));
+        }
+        self.missing = missing;
+        self.forget_old(now, outputs);
+    }
+
+    fn forget_old(&mut self, now: Now, outputs: &mut Vec<Output>) {
+        for (recipient, told) in &mut self.told {
+            let old = told.extract_if(.., |_, known| !known.open && now.wall.since(known.since) > REMEMBERED);
+            outputs.extend(old.map(|(key, _)| Output::Forget { recipient: recipient.clone(), key }));
+        }
+    }
+
+    fn heard(&mut self, publisher: &str, attention: Duration, now: Now, outputs: &mut Vec<Output>) {
+        let Some(watched) = self.publishers.get_mut(publisher) else { return };
+        let was_silent = std::mem::take(&mut watched.silent);
+        (watched.heard, watched.heard_wall) = (attention, now.wall);
+        if !was_silent {
+            return;
+        }
+        let address = self.watch_address(publisher);
+        let key = Key { address: address.clone(), rule: WATCH_RULE.to_owned() };
+        for recipient in self.recipients.keys().cloned().collect::<Vec<_>>() {
+            let Some(known) = self.told(&recipient, &key).filter(|known| known.open) else { continue };
+            let event = synthetic(
+                &address,
+                WATCH_RULE,
+                known.incident,
+                known.since,
+                now,
+                Draft {
+                    kind: Kind::Watchdog,
+                    severity: Severity::Info,
+                    top_severity: Severity::Crit,
+                    state: State::Resolved,
+                    text: "heard again; what happened meanwhile follows".to_owned(),
+                    duration_ms: Some(now.wall.millis_since(known.since)),
+                },
+            );
+            self.end(&recipient, None, &event, outputs);
+        }
+    }
+
+    fn overdue(&mut self, attention: Duration, now: Now, outputs: &mut Vec<Output>) {
+        let mut silent = Vec::new();
+        for (publisher, watched) in &mut self.publishers {
+            if !watched.silent && attention.saturating_sub(watched.heard) >= SILENT_AFTER {
+                watched.silent = true;
+                silent.push((publisher.clone(), watched.heard_wall));
+            }
+        }
+        for (publisher, since) in silent {
+            tracing::warn!("{publisher}: no beat for {}", for_people(SILENT_AFTER));
+            let address = self.watch_address(&publisher);
+            let incident = IncidentId::new(&address, WATCH_RULE, since);
+            let text = format!(
+                "no beat for {}: cprocessd is down, hangs or cannot be reached, and nothing is heard of it meanwhile",
+                for_people(SILENT_AFTER)
+            );
+            let event = synthetic(
+                &address,
+                WATCH_RULE,
+                incident,
+                since,
+                now,
+                Draft {
+                    kind: Kind::Watchdog,
+                    severity: Severity::Crit,
+                    top_severity: Severity::Crit,
+                    state: State::Open,
+                    text,
+                    duration_ms: None,
+                },
+            );
+            for recipient in self.recipients.keys().cloned().collect::<Vec<_>>() {
+                self.begin(&recipient, None, &event, outputs);
+            }
+        }
+        let anything_open = self.told.values().flatten().any(|(key, known)| known.open && key.rule != WATCH_RULE);
+        let all_beat = self.publishers.values().all(|watched| attention.saturating_sub(watched.heard) < BEATING);
+        if now.monotonic >= self.compare_at && anything_open && all_beat {
+            self.compare_at = now.monotonic + COMPARE_EVERY;
+            outputs.push(Output::Compare);
+        }
+    }
+
+    fn test(&mut self, who: Option<&str>, now: Now, outputs: &mut Vec<Output>) {
+        let address = self.own_address(Unit::default());
+        for recipient in self.recipients.keys().filter(|name| who.is_none_or(|who| who == *name)) {
+            // Each test is an event of its own.
+            let key = format!("{TEST_RULE} {}", Uuid::new_v4());
+            let incident = IncidentId::new(&address, &key, now.wall);
+            let event = synthetic(
+                &address,
+                TEST_RULE,
+                incident,
+                now.wall,
+                now,
+                Draft {
+                    kind: Kind::Log,
+                    severity: Severity::Info,
+                    top_severity: Severity::Info,
+                    state: State::Unknown,
+                    text: format!("a test of the way from {} to {recipient}; nothing is wrong", self.daemon),
+                    duration_ms: None,
+                },
+            );
+            outputs.push(tell(recipient, Role::Once, &event));
+        }
+    }
+
+    /// Where a publisher's silence is said: `HOST!cmaild:/run/cairn/stream`.
+    fn watch_address(&self, publisher: &str) -> Address {
+        self.own_address(Unit::try_from(publisher).unwrap_or_default())
+    }
+
+    fn own_address(&self, unit: Unit) -> Address {
+        let service = Name::try_from(self.daemon).expect("a daemon's name is a name");
+        Address::from(CheckAddress { host: self.host.clone(), service, unit })
+    }
+}
+
+fn tell(recipient: &str, role: Role, event: &Event) -> Output {
+    Output::Tell { recipient: recipient.to_owned(), role, event: Box::new(event.clone()) }
+}
+
+/// What an event says that no cprocessd said.
+struct Draft {
+    kind: Kind,
+    severity: Severity,
+    top_severity: Severity,
+    state: State,
+    text: String,
+    duration_ms: Option<u64>,
+}
+
+fn synthetic(address: &Address, rule: &str, incident: IncidentId, since: UnixMillis, now: Now, draft: Draft) -> Event {
+    Event {
+        epoch: Epoch::random(),
+        seq: 0,
+        nth: 0,
+        id: EventId::new(incident, draft.kind, 1),
+        incident,
+        kind: draft.kind,
+        address: address.clone(),
+        host: address.host().clone(),
+        service: address.service().clone(),
+        unit: address.unit().clone(),
+        severity: draft.severity,
+        top_severity: draft.top_severity,
+        state: draft.state,
+        since,
+        time: now.wall,
+        text: draft.text,
+        value: None,
+        rule: rule.to_owned(),
+        duration_ms: draft.duration_ms,
+        data: None,
+    }
+}
+
+/// The event that opened an incident, as far as a list of what is open tells.
+fn beginning(row: &DownRow, now: Now) -> Event {
+    let (kind, state) = match row.rule.as_str() {
+        "check" => (Kind::Down, State::Down),
+        "silent" => (Kind::Absent, State::Unknown),
+        _ => (Kind::Alarm, State::Open),
+    };
+    synthetic(
+        &row.address,
+        &row.rule,
+        row.incident,
+        row.since,
+        now,
+        Draft {
+            kind,
+            severity: row.severity,
+            top_severity: row.severity,
+            state,
+            text: row.text.clone(),
+            duration_ms: None,
+        },
+    )
+}
