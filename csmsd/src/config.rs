@@ -388,3 +388,135 @@ fn check_to(kind: Kind, to: &str) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Setup<Sms>, String> {
+        with_token("hunter2\n", text)
+    }
+
+    fn with_token(token_text: &str, text: &str) -> Result<Setup<Sms>, String> {
+        crate::install_tls();
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("csmsd.toml");
+        let token = dir.path().join("token");
+        std::fs::write(&token, token_text).expect("file");
+        let text = text.replace("TOKEN", &token.display().to_string());
+        std::fs::write(&path, format!("host = 'm'\n{text}")).expect("file");
+        load(&path).map_err(|error| error.to_string().replace(&format!("{}", dir.path().display()), "DIR"))
+    }
+
+    #[track_caller]
+    fn complaint(text: &str) -> String {
+        parsed(text).err().expect("a mistake")
+    }
+
+    #[test]
+    fn an_empty_file_is_a_working_configuration() {
+        let setup = parsed("").expect("loads");
+        assert_eq!(setup.publishers, [PathBuf::from("/run/cairn/stream")]);
+        let [lane] = &setup.lanes[..] else { panic!("one lane") };
+        assert_eq!(lane.medium.folder.path(), Path::new("/var/lib/cairn/csmsd/outbox"));
+        assert_eq!(lane.recipients[0].name, "operator");
+        assert_eq!(lane.recipients[0].selection, Selection::at_least(Severity::Crit));
+    }
+
+    #[test]
+    fn every_preset_is_a_table_that_names_what_it_needs() {
+        for (name, text) in PRESETS {
+            let table: Table = common::config::parse(Path::new(name), text).unwrap_or_else(|error| panic!("{error}"));
+            table.check().unwrap_or_else(|error| panic!("{name}: {error}"));
+            let needed = [Variable::Account, Variable::From, Variable::Token];
+            for variable in table.needs.iter().filter(|variable| needed.contains(variable)) {
+                assert!(table.uses(*variable), "{name} needs {variable:?}, but does not use it");
+            }
+            assert!(table.uses(Variable::To) || table.uses(Variable::ToDigits) || name == "gotify", "{name}");
+        }
+        let missing = complaint("[[provider]]\nname='main'\npreset='twilio'\naccount='AC1'\nfrom='+1'");
+        assert_eq!(missing, "DIR/csmsd.toml: provider \"main\": token_file is missing");
+    }
+
+    #[test]
+    fn the_example_loads() {
+        crate::install_tls();
+        load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/csmsd.example.toml")))
+            .map(|_| ())
+            .expect("loads");
+    }
+
+    const KANNEL: &str = "[[provider]]\nname='main'\npreset='kannel'\naccount='a'\nfrom='1'\ntoken_file='TOKEN'\n[[recipient]]\nto='+4912345678'\n";
+
+    #[test]
+    fn failover_goes_in_the_order_of_the_file_or_of_the_recipient() {
+        let push = "[[provider]]\nname='push'\npreset='ntfy'\n[[recipient]]\nname='p'\nto='ops'\nproviders=['push']\n";
+        let setup = parsed(&format!("{}providers=['main']\n{push}", KANNEL)).expect("loads");
+        let destinations: Vec<_> = setup.lanes.iter().map(|lane| &lane.recipients[0].address).collect();
+        assert_eq!(setup.lanes[0].recipients[0].name, "+4912…78");
+        assert_eq!(destinations[0].limit, Limit { segments: Some(3), chars: None });
+        assert_eq!(destinations[1].limit, Limit { segments: None, chars: Some(1000) });
+        assert_eq!(destinations[1].providers, [1]);
+        let mixed = complaint(&format!("{KANNEL}{push}"));
+        assert!(
+            mixed.contains("provider \"main\" takes a number, but") || mixed.contains("takes a number, but push"),
+            "{mixed}"
+        );
+    }
+
+    #[test]
+    fn another_token_is_another_lane_and_no_token_is_shown() {
+        let print = |setup: &Setup<Sms>| setup.lanes[0].fingerprint.clone();
+        let one = parsed(KANNEL).expect("loads");
+        assert_eq!(print(&one), print(&parsed(KANNEL).expect("loads")));
+        assert_ne!(print(&one), print(&with_token("hunter3\n", KANNEL).expect("loads")));
+        assert!(with_token("one\ntwo\n", KANNEL).is_err_and(|error| error.contains("must hold one line")));
+        assert!(!format!("{:?}{}", one.lanes[0].medium, print(&one)).contains("hunter2"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, expected) in [
+            ("recipent = 1", "unknown key recipent"),
+            ("[[provider]]\nname='a'", "preset is missing, one of 46elks, gotify"),
+            ("[[provider]]\nname='a'\npreset='twillio'", "preset is \"twillio\", but must be one of 46elks"),
+            ("[[provider]]\nname='a'\npreset='ntfy'\naccount='x'", "account is given, but nothing in the request asks"),
+            ("[[provider]]\nname='a'\npreset='gotify'\ntoken_file='TOKEN'", "url is missing"),
+            ("[[provider]]\nname='a'\npreset='gotify'\ntoken_file='/nonexistent'", "cannot read /nonexistent"),
+            ("[[provider]]\nname='a'\npreset='ntfy'\nurl='http://ntfy.example'", "but must begin with https://"),
+            ("[[provider]]\nname='a'\npreset='ntfy'\nurl='https://u:pw@h/'", "url must be without user, password"),
+            ("[[provider]]\nname='a'\npreset='ntfy'\nurl='ftp://h/'", "url must begin with https://"),
+            ("[[provider]]\nname='a'\npreset='ntfy'\ntoken_file='TOKEN'", "nobody to tell: add a [[recipient]]"),
+            ("[[provider]]\nname='a'\npreset='ntfy'\n[[provider]]\nname='a'\npreset='ntfy'", "\"a\" stands twice"),
+            ("[[recipient]]\nname='x'\n[[recipient]]\nname='x'", "recipient.name \"x\" stands twice"),
+            ("[[recipient]]\nname='x'\nproviders=['y']", "there is no provider \"y\""),
+            ("[[recipient]]\nname='x'\nmax_segments=9", "max_segments is 9, but must be 1 to 8"),
+            ("[[recipient]]\nname='x'\nseverity='LOUD'", "csmsd.toml:4: recipient.severity"),
+        ] {
+            let complaint = complaint(text);
+            assert!(complaint.contains(expected), "{text:?} gives {complaint}");
+        }
+        for to in ["004912345678", "+49 1234", "+0123456789", "+1234567890123456", "", "+49123a5678"] {
+            let complaint = complaint(&KANNEL.replace("+4912345678", to));
+            assert!(complaint.contains("must be a number as in"), "{to:?} gives {complaint}");
+        }
+    }
+
+    #[test]
+    fn a_table_of_ones_own_is_checked_too() {
+        let own = |request: &str| format!("[[provider]]\nname='a'\nurl='https://h'\n[provider.request]\n{request}");
+        for (request, expected) in [
+            ("json={t='{txt}'}\naccepted={status=[200]}", "{txt} is no variable"),
+            ("json={t='{text'}\naccepted={status=[200]}", "lacks a closing brace"),
+            ("json={t='{text}'}", "accepted"),
+            ("json={t='{to}'}\naccepted={status=[200]}", "{text} stands nowhere"),
+            ("json={t='{text}'}\ntext='{text}'\naccepted={status=[200]}", "exclude each other"),
+            ("text='{text}'\npath='x'\naccepted={status=[200]}", "path is \"x\", but must begin with /"),
+            ("text='{text}'\naccepted={status=[200],pointer='id'}", "pointer is \"id\", but must begin with /"),
+            ("text='{text}'\nheaders={'a b'='c'}\naccepted={status=[200]}", "is no name of a header"),
+        ] {
+            let complaint = complaint(&own(request));
+            assert!(complaint.contains(expected), "{request:?} gives {complaint}");
+        }
+    }
+}

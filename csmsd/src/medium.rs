@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// For all providers of one text together; a send must end within about a minute.
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(60);
+const TOTAL_TIMEOUT: Duration = Duration::from_mins(1);
 /// For one of them.
 const PROVIDER_TIMEOUT: Duration = Duration::from_secs(20);
 

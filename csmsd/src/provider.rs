@@ -15,9 +15,9 @@ const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// Of an answer, in what is said about it.
 const MAX_SAID_CHARS: usize = 200;
 /// A provider that failed is asked last for this long: with a dead one in front, every text would wait for its timeout.
-const REST: Duration = Duration::from_secs(60);
+const REST: Duration = Duration::from_mins(1);
 /// The longest wait that is believed of a provider.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 /// One account with one provider.
 #[derive(Debug)]

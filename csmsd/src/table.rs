@@ -510,3 +510,132 @@ impl Values<'_> {
         Some(text.to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn table(text: &str) -> Table {
+        let table: Table = common::config::parse(Path::new("test"), text).unwrap_or_else(|error| panic!("{error}"));
+        table.check().unwrap_or_else(|error| panic!("{error}"));
+        table
+    }
+
+    fn preset(name: &str) -> Table {
+        let path = format!("{}/presets/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        table(&std::fs::read_to_string(path).expect("a preset"))
+    }
+
+    /// Everything in it could break out of a URL, a form, JSON or a header.
+    const NASTY: &str = "a/b?c=d&e#f%2e\"{text}\\ ü+\u{1}";
+
+    fn values<'a>(token: &'a Secret) -> Values<'a> {
+        Values {
+            to: "+4912345678",
+            text: NASTY,
+            title: "title",
+            id: "id",
+            severity: Severity::Crit,
+            account: Some("../x/y?z"),
+            from: Some("me&to=+1"),
+            token: Some(token),
+            priority: None,
+            alphabet: None,
+        }
+    }
+
+    fn request(table: &Table, values: &Values<'_>) -> reqwest::Request {
+        crate::install_tls();
+        let base = Url::parse(table.url.as_deref().unwrap_or("https://h/base/")).expect("a URL");
+        table.request(&reqwest::Client::new(), &base, values).expect("a request")
+    }
+
+    fn body(request: &reqwest::Request) -> String {
+        String::from_utf8(request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default().to_vec()).expect("text")
+    }
+
+    #[test]
+    fn a_value_stays_in_its_place() {
+        let token = Secret::new("to&ken".to_owned());
+        let twilio = request(&preset("twilio"), &values(&token));
+        assert_eq!(twilio.url().as_str(), "https://api.twilio.com/2010-04-01/Accounts/..%2Fx%2Fy%3Fz/Messages.json");
+        let form = Url::parse(&format!("form:/?{}", body(&twilio))).expect("a form");
+        let fields: Vec<_> = form.query_pairs().into_owned().collect();
+        let expected = [("Body", NASTY), ("From", "me&to=+1"), ("To", "+4912345678")];
+        assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+
+        let kannel = request(&preset("kannel"), &values(&token));
+        let query: Vec<_> = kannel.url().query_pairs().filter(|(name, _)| name == "to").collect();
+        assert_eq!(query.len(), 1, "{}", kannel.url());
+
+        let gotify = request(&preset("gotify"), &values(&token));
+        assert_eq!(gotify.url().as_str(), "https://h/base/message");
+        let json: Value = serde_json::from_str(&body(&gotify)).expect("JSON");
+        assert_eq!(json, serde_json::json!({ "title": "title", "message": NASTY, "priority": 10 }));
+    }
+
+    #[test]
+    fn what_is_not_configured_is_left_out_and_a_header_cannot_be_split() {
+        let token = Secret::new("t".to_owned());
+        let without = Values { token: None, ..values(&token) };
+        assert!(request(&preset("ntfy"), &without).headers().get("authorization").is_none());
+        assert_eq!(request(&preset("ntfy"), &values(&token)).headers()["authorization"], "Bearer t");
+        let headers = table("text = '{text}'\nheaders = { X = '{text}' }\naccepted = { status = [200] }");
+        let refused =
+            headers.request(&reqwest::Client::new(), &Url::parse("https://h").expect("a URL"), &values(&token));
+        assert_eq!(refused.map(|_| ()), Err("the header X would hold control characters".to_owned()));
+    }
+
+    #[test]
+    fn vonage_is_believed_by_its_words_and_not_by_its_status() {
+        let vonage = preset("vonage");
+        let judge = |body: &str| vonage.judge(200, body.as_bytes());
+        let accepted = judge(r#"{"messages":[{"status":"0","message-id":"A"},{"status":"0"}]}"#);
+        assert_eq!(accepted, Verdict::Accepted(Some("A".to_owned())));
+        assert!(matches!(judge(r#"{"messages":[{"status":"6","error-text":"no such number"}]}"#), Verdict::Refused(_)));
+        assert!(matches!(judge(r#"{"messages":[{"status":"4"}]}"#), Verdict::Faulty(_)));
+        assert!(matches!(judge(r#"{"messages":[{"status":"0"},{"status":"1"}]}"#), Verdict::Faulty(_)));
+        assert!(matches!(judge(r#"{"messages":[]}"#), Verdict::Unknown(_)));
+        assert!(matches!(judge("<html>"), Verdict::Unknown(_)));
+    }
+
+    #[test]
+    fn a_status_says_whose_fault_it_is() {
+        let plain = table("text = '{text}'\naccepted = { status = [201] }");
+        assert_eq!(plain.judge(201, b"anything"), Verdict::Accepted(None));
+        assert_eq!(plain.judge(400, b"bad number"), Verdict::Refused("400 bad number".to_owned()));
+        assert_eq!(plain.judge(422, b""), Verdict::Refused("422".to_owned()));
+        for status in [401, 402, 403, 404, 301, 307] {
+            assert!(matches!(plain.judge(status, b""), Verdict::Faulty(_)), "{status}");
+        }
+        for status in [408, 429, 500, 503] {
+            assert!(matches!(plain.judge(status, b""), Verdict::Away(_)), "{status}");
+        }
+        for status in [200, 202, 502, 504] {
+            assert!(matches!(plain.judge(status, b""), Verdict::Unknown(_)), "{status}");
+        }
+    }
+
+    #[test]
+    fn only_some_complaints_of_twilio_and_pushover_are_about_the_number() {
+        let twilio = preset("twilio");
+        assert!(matches!(twilio.judge(400, br#"{"code":21211,"message":"invalid To"}"#), Verdict::Refused(_)));
+        assert!(matches!(twilio.judge(400, br#"{"code":21606,"message":"From is not yours"}"#), Verdict::Odd(_)));
+        let pushover = preset("pushover");
+        assert!(matches!(pushover.judge(400, br#"{"user":"invalid","status":0}"#), Verdict::Refused(_)));
+        assert!(matches!(pushover.judge(400, br#"{"token":"invalid","status":0}"#), Verdict::Odd(_)));
+        assert!(matches!(pushover.judge(200, br#"{"status":1,"request":"R"}"#), Verdict::Accepted(Some(_))));
+    }
+
+    #[test]
+    fn the_alphabet_is_said_to_those_who_want_to_know() {
+        let token = Secret::new("t".to_owned());
+        let kind = |text: &str| {
+            let values = Values { text, ..values(&token) };
+            let url = request(&preset("kannel"), &values).url().clone();
+            url.query_pairs().find(|(name, _)| name == "coding").expect("coding").1.into_owned()
+        };
+        assert_eq!((kind("Grüße"), kind("привет")), ("0".to_owned(), "2".to_owned()));
+    }
+}
