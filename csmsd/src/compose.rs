@@ -149,7 +149,10 @@ mod tests {
     #[test]
     fn one_story_says_what_where_and_since_when() {
         let one = down("web1!port:smtp (25)", "refused", 723);
-        assert_eq!(written(&[one.clone()], false, 3).0, "CRIT DOWN web1!port:smtp (25): refused 12m 3s ago");
+        assert_eq!(
+            written(std::slice::from_ref(&one), false, 3).0,
+            "CRIT DOWN web1!port:smtp (25): refused 12m 3s ago"
+        );
         assert_eq!(written(&[one], true, 3).0, "(again) CRIT DOWN web1!port:smtp (25): refused 12m 3s ago");
         let up = story(Mark::Ended, Kind::Up, Severity::Info, "web1!port:smtp", "", 2);
         assert_eq!(written(&[up], false, 3).0, "INFO UP web1!port:smtp after 12m 3s");

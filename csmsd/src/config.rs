@@ -1,6 +1,6 @@
 //! What a person may configure, checked once.
 
-use crate::medium::{Destination, Sms};
+use crate::medium::{Destination, Sms, TOTAL_TIMEOUT};
 use crate::provider::{Provider, Route};
 use crate::secret::{Secret, masked};
 use crate::table::{Kind, Table, Variable};
@@ -160,7 +160,7 @@ pub fn load(path: &Path) -> Result<Setup<Sms>, ConfigError> {
     let lanes = recipients.into_iter().map(|recipient| Lane {
         name: recipient.name.clone(),
         fingerprint: fingerprint.clone(),
-        medium: Sms { providers: providers.clone(), folder: folder.clone() },
+        medium: Sms { providers: providers.clone(), folder: folder.clone(), total_timeout: TOTAL_TIMEOUT },
         recipients: vec![recipient],
     });
     Ok(Setup {
@@ -451,7 +451,7 @@ mod tests {
     #[test]
     fn failover_goes_in_the_order_of_the_file_or_of_the_recipient() {
         let push = "[[provider]]\nname='push'\npreset='ntfy'\n[[recipient]]\nname='p'\nto='ops'\nproviders=['push']\n";
-        let setup = parsed(&format!("{}providers=['main']\n{push}", KANNEL)).expect("loads");
+        let setup = parsed(&format!("{KANNEL}providers=['main']\n{push}")).expect("loads");
         let destinations: Vec<_> = setup.lanes.iter().map(|lane| &lane.recipients[0].address).collect();
         assert_eq!(setup.lanes[0].recipients[0].name, "+4912…78");
         assert_eq!(destinations[0].limit, Limit { segments: Some(3), chars: None });

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// For all providers of one text together; a send must end within about a minute.
-const TOTAL_TIMEOUT: Duration = Duration::from_mins(1);
+pub(crate) const TOTAL_TIMEOUT: Duration = Duration::from_mins(1);
 /// For one of them.
 const PROVIDER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -25,6 +25,8 @@ const PROVIDER_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Sms {
     pub(crate) providers: Arc<Vec<Provider>>,
     pub(crate) folder: Folder,
+    /// For all providers of one text together.
+    pub(crate) total_timeout: Duration,
 }
 
 /// Where a text goes.
@@ -80,7 +82,7 @@ impl Medium for Sms {
                 priority: None,
                 alphabet: None,
             };
-            let answer = provider.ask(values, timeout(to.providers.len())).await;
+            let answer = provider.ask(values, self.timeout(to.providers.len())).await;
             if let Verdict::Accepted(reference) = answer.verdict {
                 return Outcome::Sent(tried.sent(&provider.name, reference, &to.to));
             }
@@ -97,12 +99,12 @@ impl Sms {
         providers.sort_by_key(|provider| provider.rests());
         providers
     }
-}
 
-/// So that all providers have their turn within the time of one send.
-fn timeout(providers: usize) -> Duration {
-    let share = TOTAL_TIMEOUT / u32::try_from(providers).expect("a handful");
-    share.min(PROVIDER_TIMEOUT)
+    /// So that all providers have their turn within the time of one send.
+    fn timeout(&self, providers: usize) -> Duration {
+        let share = self.total_timeout / u32::try_from(providers).expect("a handful");
+        share.min(PROVIDER_TIMEOUT)
+    }
 }
 
 /// Which providers did not take a text, and why.
@@ -173,3 +175,6 @@ impl Tried {
         Outcome::Retry { why, scope, maybe_accepted: self.unknown, after }
     }
 }
+
+#[cfg(test)]
+mod tests;

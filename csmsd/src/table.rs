@@ -530,7 +530,7 @@ mod tests {
     /// Everything in it could break out of a URL, a form, JSON or a header.
     const NASTY: &str = "a/b?c=d&e#f%2e\"{text}\\ ü+\u{1}";
 
-    fn values<'a>(token: &'a Secret) -> Values<'a> {
+    fn values(token: &Secret) -> Values<'_> {
         Values {
             to: "+4912345678",
             text: NASTY,
