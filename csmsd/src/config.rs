@@ -158,7 +158,7 @@ pub fn load(path: &Path) -> Result<Setup<Sms>, ConfigError> {
     let fingerprint = Uuid::new_v5(&Uuid::nil(), fingerprint.as_bytes()).to_string();
     // A lane each: a provider that does not answer one of them must not keep the next from being woken.
     let lanes = recipients.into_iter().map(|recipient| Lane {
-        name: recipient.name.clone(),
+        name: format!("sms {}", recipient.name),
         fingerprint: fingerprint.clone(),
         medium: Sms { providers: providers.clone(), folder: folder.clone(), total_timeout: TOTAL_TIMEOUT },
         recipients: vec![recipient],
