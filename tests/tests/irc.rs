@@ -4,6 +4,7 @@
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use tests::irc::{KEYED, Line, Observer, Server};
 use tests::{Moments, Plugin, Suite, Target, wait_at_most, wait_for};
 
@@ -14,9 +15,9 @@ fn cbotd(server: &Server, channels: &[(&str, &str)]) -> String {
         server.port
     );
     for (name, severity) in channels {
-        text.push_str(&format!("[[network.channel]]\nname = '{name}'\nseverity = '{severity}'\n"));
+        let _ = writeln!(text, "[[network.channel]]\nname = '{name}'\nseverity = '{severity}'");
         if *name == KEYED.0 {
-            text.push_str(&format!("key = '{}'\n", KEYED.1));
+            let _ = writeln!(text, "key = '{}'", KEYED.1);
         }
     }
     text
@@ -189,6 +190,16 @@ fn a_new_channel_is_joined_when_the_configuration_is_read_again() {
     observer.wait_for_any("cairn@127.0.0.1 JOIN #new");
     assert!(suite.cctl(&["test-notify", "--who", "lab/#new"]).status.success());
     observer.wait_for("#new", "[ TEST ]");
+}
+
+#[test]
+fn it_takes_leave_when_it_is_stopped() {
+    for server in [Server::inspircd(), Server::ngircd()] {
+        let observer = Observer::join(server.port, "watcher", &[("#ops", "")]);
+        let mut suite = running(&server, "", &[("#ops", "ERR")], &observer);
+        assert_eq!(suite.daemon("cbotd").terminate(), 0);
+        observer.wait_for_any("cairn stops");
+    }
 }
 
 /// Kills cbotd and the server at random moments while faults come. Each fault arrives, and at most one extra copy of it
