@@ -205,6 +205,7 @@ box:
   maildir_format
   create_directory
   envelope_to_add
+  return_path_add
   user = {user}
 begin authenticators
 PLAIN:
