@@ -212,6 +212,21 @@ fn a_reply_without_an_end_is_cut_off() {
 }
 
 #[test]
+fn nobody_on_the_way_can_answer_for_the_server_behind_starttls() {
+    let dir = tempfile::tempdir().expect("folder");
+    let pki = Pki::new(&dir.path().join("pki"));
+    let mut server = FaultySmtp::start(Some(&pki));
+    let sender = Sender::faulty(&server, Some(&pki), "'ops@lab.test'");
+    server.fail(
+        "starttls",
+        "220 go on\r\n250-mx.lab.test\r\n250 AUTH PLAIN\r\n235 ok\r\n250 ok\r\n250 ok\r\n354 go on\r\n250 ok",
+    );
+    let outcome = sender.send(id(1), &down(), false);
+    assert_eq!(word(&outcome), "lane", "{outcome:?}");
+    assert!(format!("{outcome:?}").contains("something follows the reply to STARTTLS"), "{outcome:?}");
+}
+
+#[test]
 fn where_tls_comes_first_faults_are_the_same() {
     let dir = tempfile::tempdir().expect("folder");
     let pki = Pki::new(&dir.path().join("pki"));
