@@ -5,6 +5,8 @@
 
 pub mod exim;
 pub mod faulty_smtp;
+pub mod irc;
+pub mod kannel;
 pub mod pki;
 pub mod raw;
 

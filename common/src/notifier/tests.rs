@@ -9,6 +9,7 @@ use crate::counters::Counters;
 use crate::message::{Delivery, DownRow, Epoch, Event, EventId, IncidentId, Kind, LedgerRow, Request, State};
 use crate::severity::Severity;
 use crate::time::UnixMillis;
+use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,13 +45,16 @@ struct Timeline {
     told: Vec<String>,
     /// The ids of everything that was accepted, copies included.
     accepted: Vec<String>,
+    /// And what these messages said, each once.
+    stories: Vec<(String, Story)>,
 }
 
 impl Timeline {
     fn new(recipients: &[(&str, Severity)]) -> Self {
         let who = |severity| Who { lane: "lane".to_owned(), selection: Selection::at_least(severity) };
         let mut timeline = Self {
-            dir: tempfile::tempdir().expect("folder"),
+            // Where syncing costs nothing: a property lives through thousands of commits.
+            dir: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("folder"),
             desk: None,
             recipients: recipients.iter().map(|(name, severity)| ((*name).to_owned(), who(*severity))).collect(),
             publishers: vec!["a".to_owned()],
@@ -60,6 +64,7 @@ impl Timeline {
             compares: 0,
             told: Vec::new(),
             accepted: Vec::new(),
+            stories: Vec::new(),
         };
         timeline.start();
         timeline
@@ -138,11 +143,11 @@ impl Timeline {
             let compose = |recipient: &str, letter: &Letter<'_>| {
                 let fits = if let Medium::Small(fits) = medium { fits } else { usize::MAX };
                 let told = letter.stories.len().min(fits);
-                letters.push(line(recipient, letter, told));
+                letters.push((line(recipient, letter, told), letter.stories[..told].to_vec(), letter.again));
                 Composed { bytes: Vec::new(), told }
             };
             let Some(outgoing) = self.desk().next("lane", now, compose).expect("disk") else { break };
-            let line = letters.pop().expect("composed");
+            let (line, stories, again) = letters.pop().expect("composed");
             let outcome = match self.medium {
                 Medium::Accepts | Medium::Small(_) => Outcome::Sent("ok".to_owned()),
                 Medium::Away => Outcome::unreachable("away"),
@@ -155,7 +160,7 @@ impl Timeline {
                 Medium::Refuses => Outcome::Never("no such mailbox".to_owned()),
             };
             if matches!(self.medium, Medium::Accepts | Medium::Small(_) | Medium::Mute) {
-                self.accepted.push(outgoing.id.to_string());
+                self.accept(&outgoing.recipient, outgoing.id.to_string(), stories, again);
                 self.told.push(format!("{}s {line}", self.at.as_secs()));
             }
             self.desk().done("lane", &outgoing.recipient, outcome, now);
@@ -185,6 +190,17 @@ impl Timeline {
     fn snapshot(mut self, open: Vec<DownRow>) -> Self {
         self.apply(Input::Snapshot { publisher: "a".to_owned(), open });
         self.settle()
+    }
+
+    /// What the recipient reads. A message that is marked as sent again may repeat what they have read, and nothing else may.
+    fn accept(&mut self, recipient: &str, id: String, stories: Vec<Story>, again: bool) {
+        for story in stories {
+            let had = |(who, read): &(String, Story)| who == recipient && read.event == story.event;
+            if !(again && self.stories.iter().any(had)) {
+                self.stories.push((recipient.to_owned(), story));
+            }
+        }
+        self.accepted.push(id);
     }
 
     fn ledger(&mut self) -> Vec<LedgerRow> {
@@ -564,4 +580,128 @@ fn a_damaged_row_is_left_out() {
     db.execute("UPDATE item SET payload = x'00' WHERE id = 1", []).expect("damage");
     db.execute("UPDATE told SET address = 'nonsense' WHERE address LIKE 'web1%'", []).expect("damage");
     timeline.restart().medium(Medium::Accepts).until(80).expect(["12s ops: DOWN web2!port:smtp"]);
+}
+
+/// What can happen in a random history.
+#[derive(Clone, Debug)]
+enum Step {
+    /// The state of one of a few checks changes.
+    Toggle(usize),
+    Log(usize),
+    Medium(Medium),
+    Wait(u64),
+    Restart,
+    /// SIGKILL after the medium has accepted, before we know.
+    Crash,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let medium = prop_oneof![
+        3 => Just(Medium::Accepts), 2 => Just(Medium::Away), 1 => Just(Medium::Mute), 1 => (1_usize..4).prop_map(Medium::Small),
+    ];
+    prop_oneof![
+        8 => (0_usize..5).prop_map(Step::Toggle),
+        1 => (0_usize..5).prop_map(Step::Log),
+        3 => medium.prop_map(Step::Medium),
+        4 => (1_u64..40).prop_map(Step::Wait),
+        1 => Just(Step::Restart),
+        1 => Just(Step::Crash),
+    ]
+}
+
+/// The checks of random histories. The first is CRIT when it is down, the others ERR.
+const CHECKS: [&str; 5] = ["a!port:1", "a!port:2", "b!port:1", "b!port:2", "c!port:1"];
+
+/// A random history, and after it a medium that works and time to tell everything.
+fn live_through(steps: &[Step]) -> (Timeline, Vec<Vec<u64>>, [Option<u64>; 5]) {
+    let mut timeline = Timeline::new(&[("crit", Severity::Crit), ("err", Severity::Err)]);
+    let mut open: [Option<u64>; 5] = [None; 5];
+    let mut outages: Vec<Vec<u64>> = vec![Vec::new(); 5];
+    let mut at = 0;
+    for step in steps {
+        match step {
+            Step::Toggle(check) => {
+                at += 1;
+                let severity = if *check == 0 { Severity::Crit } else { Severity::Err };
+                let event = match open[*check].take() {
+                    Some(since) => up(at, CHECKS[*check], since, severity),
+                    None => {
+                        open[*check] = Some(at);
+                        outages[*check].push(at);
+                        down(at, CHECKS[*check], severity)
+                    }
+                };
+                timeline = timeline.until(at).event(event);
+                // Events often come together.
+                if at % 3 == 0 {
+                    timeline = timeline.settle();
+                }
+            }
+            Step::Log(check) => {
+                timeline = timeline.event(event(at, CHECKS[*check], Kind::Log, Severity::Warn, at));
+            }
+            Step::Medium(medium) => timeline.medium = *medium,
+            Step::Wait(secs) => {
+                at += secs;
+                timeline = timeline.until(at);
+            }
+            Step::Restart => timeline = timeline.restart(),
+            Step::Crash => {
+                let now = timeline.now();
+                let (mut said, mut again) = (Vec::new(), false);
+                let compose = |_: &str, letter: &Letter<'_>| {
+                    again = letter.again;
+                    said = letter.stories.to_vec();
+                    Composed { bytes: Vec::new(), told: letter.stories.len() }
+                };
+                if let Some(outgoing) = timeline.desk().next("lane", now, compose).expect("disk") {
+                    timeline.accept(&outgoing.recipient, outgoing.id.to_string(), said, again);
+                }
+                timeline = timeline.restart();
+            }
+        }
+    }
+    timeline.medium = Medium::Accepts;
+    (timeline.until(at + 200), outages, open)
+}
+
+proptest! {
+    /// DESIGN §7.5 for a medium that refuses nothing for good: whoever was told of a beginning is told of the end, nobody of an
+    /// end alone, each outage is named once, and at rest what is told as open is what is open.
+    #[test]
+    fn at_rest_each_recipient_knows_what_is_open(steps in proptest::collection::vec(step(), 1..60)) {
+        let (mut timeline, outages, open) = live_through(&steps);
+        for (recipient, checks) in [("crit", &CHECKS[..1]), ("err", &CHECKS[..])] {
+            let mut told_open: BTreeMap<String, u32> = BTreeMap::new();
+            let mut named: BTreeMap<String, usize> = BTreeMap::new();
+            for (_, story) in timeline.stories.iter().filter(|(who, story)| who == recipient && story.mark != Mark::Once) {
+                let address = story.event.address.to_string();
+                let outages = usize::try_from(story.outages).expect("few");
+                match story.mark {
+                    Mark::Began => {
+                        told_open.insert(address.clone(), 1);
+                        *named.entry(address).or_default() += outages;
+                    }
+                    Mark::Ended => {
+                        prop_assert!(told_open.remove(&address).is_some(), "an end alone: {address}");
+                        *named.entry(address).or_default() += outages - 1;
+                    }
+                    Mark::Passed => {
+                        prop_assert!(!told_open.contains_key(&address), "{address} passed although it was told as open");
+                        *named.entry(address).or_default() += outages;
+                    }
+                    Mark::Once => {}
+                }
+            }
+            for (check, address) in CHECKS.iter().enumerate() {
+                let selected = checks.contains(address);
+                let expected = if selected { outages[check].len() } else { 0 };
+                prop_assert_eq!(named.get(*address).copied().unwrap_or(0), expected, "{} named to {}", address, recipient);
+                prop_assert_eq!(told_open.contains_key(*address), selected && open[check].is_some());
+            }
+        }
+        for row in timeline.ledger() {
+            prop_assert_eq!(row.state, Delivery::Sent);
+        }
+    }
 }

@@ -1,0 +1,522 @@
+//! What a person may configure, checked once.
+
+use crate::medium::{Destination, Sms, TOTAL_TIMEOUT};
+use crate::provider::{Provider, Route};
+use crate::secret::{Secret, masked};
+use crate::table::{Kind, Table, Variable};
+use crate::text::Limit;
+use common::address::{HostName, Pattern};
+use common::config::{ConfigError, HumanDuration};
+use common::notifier::{Folder, Lane, Recipient, Selection, Setup};
+use common::severity::Severity;
+use reqwest::Url;
+use serde::Deserialize;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// The providers that are known, as tables of the same form as `[provider.request]`.
+const PRESETS: [(&str, &str); 10] = [
+    ("46elks", include_str!("../presets/46elks.toml")),
+    ("gotify", include_str!("../presets/gotify.toml")),
+    ("kannel", include_str!("../presets/kannel.toml")),
+    ("messagebird", include_str!("../presets/messagebird.toml")),
+    ("ntfy", include_str!("../presets/ntfy.toml")),
+    ("plivo", include_str!("../presets/plivo.toml")),
+    ("pushover", include_str!("../presets/pushover.toml")),
+    ("sinch", include_str!("../presets/sinch.toml")),
+    ("twilio", include_str!("../presets/twilio.toml")),
+    ("vonage", include_str!("../presets/vonage.toml")),
+];
+
+/// Each is asked in turn within one send, which must end within a minute.
+const MAX_PROVIDERS: usize = 6;
+/// A text of more is a mail; 8 × 153 characters is also within what every preset takes.
+const MAX_SEGMENTS: usize = 8;
+/// A token file that is larger was named by mistake.
+const MAX_TOKEN_BYTES: usize = 4096;
+
+/// The file as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    #[serde(default = "default_run_dir")]
+    run_dir: PathBuf,
+    #[serde(default = "default_state_dir")]
+    state_dir: PathBuf,
+    #[serde(default)]
+    host: Option<HostName>,
+    #[serde(default)]
+    publishers: Option<Vec<PathBuf>>,
+    #[serde(default = "default_give_up_after")]
+    give_up_after: HumanDuration,
+    #[serde(default)]
+    provider: Vec<RawProvider>,
+    #[serde(default)]
+    recipient: Vec<RawRecipient>,
+}
+
+fn default_run_dir() -> PathBuf {
+    "/run/cairn".into()
+}
+
+fn default_state_dir() -> PathBuf {
+    "/var/lib/cairn/csmsd".into()
+}
+
+fn default_give_up_after() -> HumanDuration {
+    HumanDuration(Duration::from_hours(24))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawProvider {
+    name: String,
+    #[serde(default)]
+    preset: Option<String>,
+    #[serde(default)]
+    request: Option<Table>,
+    #[serde(default)]
+    url: Option<String>,
+    #[serde(default)]
+    account: Option<String>,
+    #[serde(default)]
+    from: Option<String>,
+    #[serde(default)]
+    token_file: Option<PathBuf>,
+    #[serde(default)]
+    token_credential: Option<String>,
+    #[serde(default)]
+    ca_file: Option<PathBuf>,
+    #[serde(default)]
+    proxy: Option<String>,
+    #[serde(default)]
+    plain_http: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRecipient {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    to: String,
+    #[serde(default = "crit")]
+    severity: Severity,
+    #[serde(default)]
+    only: Vec<Pattern>,
+    #[serde(default)]
+    except: Vec<Pattern>,
+    #[serde(default)]
+    providers: Option<Vec<String>>,
+    #[serde(default = "default_max_segments")]
+    max_segments: usize,
+}
+
+fn crit() -> Severity {
+    Severity::Crit
+}
+
+fn default_max_segments() -> usize {
+    3
+}
+
+/// Reads and checks the file and its drop-ins. What then holds: every recipient's providers exist, have what their tables
+/// need, and want the same kind of `to`, which is valid.
+pub fn load(path: &Path) -> Result<Setup<Sms>, ConfigError> {
+    let raw: Raw = common::config::load(path)?;
+    let wrong = |text: String| ConfigError::in_file(path, text);
+    let host = raw.host.map_or_else(|| common::startup::system_host().map_err(|e| wrong(e.to_string())), Ok)?;
+    let mut fingerprint = String::new();
+    let mut providers: Vec<Provider> = Vec::new();
+    for raw in raw.provider {
+        if providers.iter().any(|other| other.name == raw.name) {
+            return Err(wrong(format!("provider.name {:?} stands twice", raw.name)));
+        }
+        providers.push(provider(raw, path, &mut fingerprint)?);
+    }
+    if raw.recipient.is_empty() && !providers.is_empty() {
+        return Err(wrong("there is a provider, but nobody to tell: add a [[recipient]]".to_owned()));
+    }
+    let mut raw_recipients = raw.recipient;
+    if raw_recipients.is_empty() {
+        raw_recipients.push(operator());
+    }
+    let mut recipients: Vec<Recipient<Destination>> = Vec::new();
+    for raw in raw_recipients {
+        let recipient = recipient(raw, &providers).map_err(wrong)?;
+        if recipients.iter().any(|other| other.name == recipient.name) {
+            return Err(wrong(format!("recipient.name {:?} stands twice", recipient.name)));
+        }
+        recipients.push(recipient);
+    }
+    let providers = Arc::new(providers);
+    let folder = Folder::new(raw.state_dir.join("outbox"));
+    fingerprint.push_str(&folder.path().to_string_lossy());
+    let fingerprint = Uuid::new_v5(&Uuid::nil(), fingerprint.as_bytes()).to_string();
+    // A lane each: a provider that does not answer one of them must not keep the next from being woken.
+    let lanes = recipients.into_iter().map(|recipient| Lane {
+        name: format!("sms {}", recipient.name),
+        fingerprint: fingerprint.clone(),
+        medium: Sms { providers: providers.clone(), folder: folder.clone(), total_timeout: TOTAL_TIMEOUT },
+        recipients: vec![recipient],
+    });
+    Ok(Setup {
+        publishers: raw.publishers.unwrap_or_else(|| vec![raw.run_dir.join("stream")]),
+        run_dir: raw.run_dir,
+        state_dir: raw.state_dir,
+        host,
+        give_up_after: raw.give_up_after.0,
+        lanes: lanes.collect(),
+    })
+}
+
+/// Who is told in a fresh install, in the folder.
+fn operator() -> RawRecipient {
+    RawRecipient {
+        name: Some("operator".to_owned()),
+        to: String::new(),
+        severity: crit(),
+        only: Vec::new(),
+        except: Vec::new(),
+        providers: None,
+        max_segments: default_max_segments(),
+    }
+}
+
+fn provider(raw: RawProvider, path: &Path, fingerprint: &mut String) -> Result<Provider, ConfigError> {
+    let name = raw.name.clone();
+    let wrong = |text: String| ConfigError::in_file(path, format!("provider {name:?}: {text}"));
+    check_name("provider.name", &name).map_err(|text| ConfigError::in_file(path, text))?;
+    let table = table(&raw).map_err(wrong)?;
+    table.check().map_err(|text| wrong(format!("request.{text}")))?;
+    let token = token(&raw).map_err(wrong)?;
+    let url = raw.url.as_ref().or(table.url.as_ref());
+    let given = [
+        (Variable::Url, "url", url.is_some()),
+        (Variable::Account, "account", raw.account.is_some()),
+        (Variable::From, "from", raw.from.is_some()),
+        (Variable::Token, "token_file", token.is_some()),
+    ];
+    for (variable, key, given) in given {
+        let needed = table.needs.contains(&variable);
+        if needed && !given {
+            return Err(wrong(format!("{key} is missing")));
+        }
+        if given && variable != Variable::Url && !table.uses(variable) {
+            return Err(wrong(format!("{key} is given, but nothing in the request asks for it")));
+        }
+    }
+    for (key, value) in [("account", &raw.account), ("from", &raw.from)] {
+        if let Some(value) = value
+            && (value.is_empty() || value.len() > 200 || value.chars().any(char::is_control))
+        {
+            return Err(wrong(format!("{key} must be 1 to 200 bytes without control characters")));
+        }
+        // As a part of a path these would lead elsewhere.
+        if let Some(value @ ("." | "..")) = value.as_deref() {
+            return Err(wrong(format!("{key} is {value:?}, which is no {key}")));
+        }
+    }
+    let url = url.ok_or_else(|| wrong("url is missing".to_owned()))?;
+    let url = checked_url("url", url).map_err(wrong)?;
+    if url.scheme() == "http" && !raw.plain_http && !is_this_machine(&url) {
+        return Err(wrong(format!("url is {url}, but must begin with https:// unless plain_http = true")));
+    }
+    let proxy = raw.proxy.as_deref().map(|proxy| checked_url("proxy", proxy)).transpose().map_err(wrong)?;
+    let ca = raw.ca_file.as_deref().map(|file| read("ca_file", file, 1 << 20)).transpose().map_err(wrong)?;
+    let token_text = token.as_ref().map(Secret::reveal);
+    let (account, from, through) = (&raw.account, &raw.from, proxy.as_ref().map(Url::as_str));
+    let _ = write!(fingerprint, "{name} {table:?} {url} {account:?} {from:?} {token_text:?} {ca:?} {through:?} ");
+    let route = Route { ca, proxy };
+    let mut provider =
+        Provider::new(raw.name, table, url, &route).map_err(|text| wrong(format!("cannot do TLS: {text}")))?;
+    (provider.account, provider.from, provider.token) = (raw.account, raw.from, token);
+    Ok(provider)
+}
+
+fn table(raw: &RawProvider) -> Result<Table, String> {
+    match (&raw.preset, &raw.request) {
+        (Some(_), Some(_)) => Err("preset and request exclude each other".to_owned()),
+        (None, None) => Err(format!("preset is missing, one of {}; or request, for another provider", preset_names())),
+        (None, Some(table)) => Ok(table.clone()),
+        (Some(preset), None) => {
+            let found = PRESETS.iter().find(|(name, _)| name == preset);
+            let (name, text) =
+                found.ok_or_else(|| format!("preset is {preset:?}, but must be one of {}", preset_names()))?;
+            let origin = format!("presets/{name}.toml");
+            Ok(common::config::parse(Path::new(&origin), text).expect("a test loads every preset"))
+        }
+    }
+}
+
+fn preset_names() -> String {
+    PRESETS.map(|(name, _)| name).join(", ")
+}
+
+fn token(raw: &RawProvider) -> Result<Option<Secret>, String> {
+    let (key, file) = match (&raw.token_file, &raw.token_credential) {
+        (Some(_), Some(_)) => return Err("token_file and token_credential exclude each other".to_owned()),
+        (Some(file), None) => ("token_file", file.clone()),
+        (None, Some(name)) => {
+            if name.is_empty() || name.contains('/') || name.starts_with('.') {
+                return Err(format!("token_credential is {name:?}, but must be the name of a credential"));
+            }
+            let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
+                .ok_or_else(|| format!("token_credential is {name:?}, but the service manager gave no credentials"))?;
+            ("token_credential", PathBuf::from(folder).join(name))
+        }
+        (None, None) => return Ok(None),
+    };
+    let bytes = read(key, &file, MAX_TOKEN_BYTES)?;
+    let text = String::from_utf8(bytes).map_err(|_| format!("{key}: {} is not text", file.display()))?;
+    let token = text.trim_end_matches(['\n', '\r']);
+    if token.is_empty() || token.chars().any(char::is_control) {
+        return Err(format!("{key}: {} must hold one line", file.display()));
+    }
+    Ok(Some(Secret::new(token.to_owned())))
+}
+
+fn read(key: &str, file: &Path, most: usize) -> Result<Vec<u8>, String> {
+    let unreadable = |error| format!("{key}: cannot read {}: {error}", file.display());
+    let length = std::fs::metadata(file).map_err(unreadable)?.len();
+    if length > most as u64 {
+        return Err(format!("{key}: {} has {length} bytes, but must have at most {most}", file.display()));
+    }
+    std::fs::read(file).map_err(unreadable)
+}
+
+fn checked_url(key: &str, text: &str) -> Result<Url, String> {
+    // The text is not shown: somebody may have put a password into it.
+    let url = Url::parse(text).map_err(|error| format!("{key} is no URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(format!("{key} must begin with https:// or http://"));
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("{key} must be without user, password, query and fragment"));
+    }
+    Ok(url)
+}
+
+fn is_this_machine(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn check_name(key: &str, name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
+        return Err(format!("{key} is {name:?}, but must be 1 to 200 bytes without control characters"));
+    }
+    Ok(())
+}
+
+fn recipient(raw: RawRecipient, providers: &[Provider]) -> Result<Recipient<Destination>, String> {
+    let name = raw.name.unwrap_or_else(|| masked(&raw.to));
+    check_name("recipient.name", &name)?;
+    let wrong = |text: String| format!("recipient {name:?}: {text}");
+    if !(1..=MAX_SEGMENTS).contains(&raw.max_segments) {
+        return Err(wrong(format!("max_segments is {}, but must be 1 to {MAX_SEGMENTS}", raw.max_segments)));
+    }
+    let indices = match raw.providers {
+        None => (0..providers.len()).collect(),
+        Some(names) => indices(&names, providers).map_err(wrong)?,
+    };
+    if indices.len() > MAX_PROVIDERS {
+        return Err(wrong(format!("there are {} providers, but must be at most {MAX_PROVIDERS}", indices.len())));
+    }
+    let tables = || indices.iter().map(|&index| &providers[index].table);
+    if let Some(first) = indices.first() {
+        let kind = providers[*first].table.to;
+        if let Some(other) = indices.iter().find(|&&index| providers[index].table.to != kind) {
+            let (one, two) = (&providers[*first], &providers[*other]);
+            let (kind, other) = (kind, two.table.to);
+            return Err(wrong(format!("provider {} takes {kind}, but {} takes {other}", one.name, two.name)));
+        }
+        check_to(kind, &raw.to).map_err(wrong)?;
+    }
+    let is_sms = indices.is_empty() || tables().any(|table| table.max_chars.is_none());
+    let limit = Limit {
+        segments: is_sms.then_some(raw.max_segments),
+        chars: tables().filter_map(|table| table.max_chars).min(),
+    };
+    Ok(Recipient {
+        selection: Selection { minimum: raw.severity, only: raw.only, except: raw.except },
+        address: Destination { to: raw.to, providers: indices, limit },
+        name,
+    })
+}
+
+fn indices(names: &[String], providers: &[Provider]) -> Result<Vec<usize>, String> {
+    let mut indices = Vec::new();
+    for name in names {
+        let index = providers.iter().position(|provider| provider.name == *name);
+        let index = index.ok_or_else(|| format!("there is no provider {name:?}"))?;
+        if indices.contains(&index) {
+            return Err(format!("provider {name:?} stands twice"));
+        }
+        indices.push(index);
+    }
+    if indices.is_empty() {
+        return Err("providers is empty, but must name at least one".to_owned());
+    }
+    Ok(indices)
+}
+
+fn check_to(kind: Kind, to: &str) -> Result<(), String> {
+    match kind {
+        Kind::Number => {
+            let digits = to.strip_prefix('+').unwrap_or_default();
+            let valid = (7..=15).contains(&digits.len())
+                && digits.bytes().all(|byte| byte.is_ascii_digit())
+                && !digits.starts_with('0');
+            if !valid {
+                return Err(format!("to is {to:?}, but must be a number as in \"+4912345678\" (E.164)"));
+            }
+        }
+        Kind::Text => {
+            if to.is_empty()
+                || to.len() > 200
+                || !to.bytes().all(|byte| byte.is_ascii_graphic())
+                || to == "."
+                || to == ".."
+            {
+                return Err("to must be 1 to 200 letters, digits or marks without spaces".to_owned());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Setup<Sms>, String> {
+        with_token("hunter2\n", text)
+    }
+
+    fn with_token(token_text: &str, text: &str) -> Result<Setup<Sms>, String> {
+        crate::install_tls();
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("csmsd.toml");
+        let token = dir.path().join("token");
+        std::fs::write(&token, token_text).expect("file");
+        let text = text.replace("TOKEN", &token.display().to_string());
+        std::fs::write(&path, format!("host = 'm'\n{text}")).expect("file");
+        load(&path).map_err(|error| error.to_string().replace(&format!("{}", dir.path().display()), "DIR"))
+    }
+
+    #[track_caller]
+    fn complaint(text: &str) -> String {
+        parsed(text).err().expect("a mistake")
+    }
+
+    #[test]
+    fn an_empty_file_is_a_working_configuration() {
+        let setup = parsed("").expect("loads");
+        assert_eq!(setup.publishers, [PathBuf::from("/run/cairn/stream")]);
+        let [lane] = &setup.lanes[..] else { panic!("one lane") };
+        assert_eq!(lane.medium.folder.path(), Path::new("/var/lib/cairn/csmsd/outbox"));
+        assert_eq!(lane.recipients[0].name, "operator");
+        assert_eq!(lane.recipients[0].selection, Selection::at_least(Severity::Crit));
+    }
+
+    #[test]
+    fn every_preset_is_a_table_that_names_what_it_needs() {
+        for (name, text) in PRESETS {
+            let table: Table = common::config::parse(Path::new(name), text).unwrap_or_else(|error| panic!("{error}"));
+            table.check().unwrap_or_else(|error| panic!("{name}: {error}"));
+            let needed = [Variable::Account, Variable::From, Variable::Token];
+            for variable in table.needs.iter().filter(|variable| needed.contains(variable)) {
+                assert!(table.uses(*variable), "{name} needs {variable:?}, but does not use it");
+            }
+            assert!(table.uses(Variable::To) || table.uses(Variable::ToDigits) || name == "gotify", "{name}");
+        }
+        let missing = complaint("[[provider]]\nname='main'\npreset='twilio'\naccount='AC1'\nfrom='+1'");
+        assert_eq!(missing, "DIR/csmsd.toml: provider \"main\": token_file is missing");
+    }
+
+    #[test]
+    fn the_example_loads() {
+        crate::install_tls();
+        load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/csmsd.example.toml")))
+            .map(|_| ())
+            .expect("loads");
+    }
+
+    const KANNEL: &str = "[[provider]]\nname='main'\npreset='kannel'\naccount='a'\nfrom='1'\ntoken_file='TOKEN'\n[[recipient]]\nto='+4912345678'\n";
+
+    #[test]
+    fn failover_goes_in_the_order_of_the_file_or_of_the_recipient() {
+        let push = "[[provider]]\nname='push'\npreset='ntfy'\n[[recipient]]\nname='p'\nto='ops'\nproviders=['push']\n";
+        let setup = parsed(&format!("{KANNEL}providers=['main']\n{push}")).expect("loads");
+        let destinations: Vec<_> = setup.lanes.iter().map(|lane| &lane.recipients[0].address).collect();
+        assert_eq!(setup.lanes[0].recipients[0].name, "+4912…78");
+        assert_eq!(destinations[0].limit, Limit { segments: Some(3), chars: None });
+        assert_eq!(destinations[1].limit, Limit { segments: None, chars: Some(1000) });
+        assert_eq!(destinations[1].providers, [1]);
+        let mixed = complaint(&format!("{KANNEL}{push}"));
+        assert!(
+            mixed.contains("provider \"main\" takes a number, but") || mixed.contains("takes a number, but push"),
+            "{mixed}"
+        );
+    }
+
+    #[test]
+    fn another_token_is_another_lane_and_no_token_is_shown() {
+        let print = |setup: &Setup<Sms>| setup.lanes[0].fingerprint.clone();
+        let one = parsed(KANNEL).expect("loads");
+        assert_eq!(print(&one), print(&parsed(KANNEL).expect("loads")));
+        assert_ne!(print(&one), print(&with_token("hunter3\n", KANNEL).expect("loads")));
+        assert!(with_token("one\ntwo\n", KANNEL).is_err_and(|error| error.contains("must hold one line")));
+        assert!(!format!("{:?}{}", one.lanes[0].medium, print(&one)).contains("hunter2"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, expected) in [
+            ("recipent = 1", "unknown key recipent"),
+            ("[[provider]]\nname='a'", "preset is missing, one of 46elks, gotify"),
+            ("[[provider]]\nname='a'\npreset='twillio'", "preset is \"twillio\", but must be one of 46elks"),
+            ("[[provider]]\nname='a'\npreset='ntfy'\naccount='x'", "account is given, but nothing in the request asks"),
+            ("[[provider]]\nname='a'\npreset='gotify'\ntoken_file='TOKEN'", "url is missing"),
+            ("[[provider]]\nname='a'\npreset='gotify'\ntoken_file='/nonexistent'", "cannot read /nonexistent"),
+            ("[[provider]]\nname='a'\npreset='ntfy'\nurl='http://ntfy.example'", "but must begin with https://"),
+            ("[[provider]]\nname='a'\npreset='ntfy'\nurl='https://u:pw@h/'", "url must be without user, password"),
+            ("[[provider]]\nname='a'\npreset='ntfy'\nurl='ftp://h/'", "url must begin with https://"),
+            ("[[provider]]\nname='a'\npreset='ntfy'\ntoken_file='TOKEN'", "nobody to tell: add a [[recipient]]"),
+            ("[[provider]]\nname='a'\npreset='ntfy'\n[[provider]]\nname='a'\npreset='ntfy'", "\"a\" stands twice"),
+            ("[[recipient]]\nname='x'\n[[recipient]]\nname='x'", "recipient.name \"x\" stands twice"),
+            ("[[recipient]]\nname='x'\nproviders=['y']", "there is no provider \"y\""),
+            ("[[recipient]]\nname='x'\nmax_segments=9", "max_segments is 9, but must be 1 to 8"),
+            ("[[recipient]]\nname='x'\nseverity='LOUD'", "csmsd.toml:4: recipient.severity"),
+        ] {
+            let complaint = complaint(text);
+            assert!(complaint.contains(expected), "{text:?} gives {complaint}");
+        }
+        for to in ["004912345678", "+49 1234", "+0123456789", "+1234567890123456", "", "+49123a5678"] {
+            let complaint = complaint(&KANNEL.replace("+4912345678", to));
+            assert!(complaint.contains("must be a number as in"), "{to:?} gives {complaint}");
+        }
+    }
+
+    #[test]
+    fn a_table_of_ones_own_is_checked_too() {
+        let own = |request: &str| format!("[[provider]]\nname='a'\nurl='https://h'\n[provider.request]\n{request}");
+        for (request, expected) in [
+            ("json={t='{txt}'}\naccepted={status=[200]}", "{txt} is no variable"),
+            ("json={t='{text'}\naccepted={status=[200]}", "lacks a closing brace"),
+            ("json={t='{text}'}", "accepted"),
+            ("json={t='{to}'}\naccepted={status=[200]}", "{text} stands nowhere"),
+            ("json={t='{text}'}\ntext='{text}'\naccepted={status=[200]}", "exclude each other"),
+            ("text='{text}'\npath='x'\naccepted={status=[200]}", "path is \"x\", but must begin with /"),
+            ("text='{text}'\naccepted={status=[200],pointer='id'}", "pointer is \"id\", but must begin with /"),
+            ("text='{text}'\nheaders={'a b'='c'}\naccepted={status=[200]}", "is no name of a header"),
+        ] {
+            let complaint = complaint(&own(request));
+            assert!(complaint.contains(expected), "{request:?} gives {complaint}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! csmsd tells people by short message and push.
+//!
+//! Everything about waiting, remembering and trying again is the notifier frame's; here is one medium. Providers differ only
+//! in the shape of one HTTP request, so there is one provider that is driven by a table, and the known ones are tables in
+//! `presets/`.
+//!
+//! - [`config`] reads who is told, and through what.
+//! - `compose` writes a text, and `text` knows how many short messages it is.
+//! - `table` makes a request of a text, and judges the answer. It touches no network.
+//! - `provider` carries one request out; `medium` goes from one provider to the next.
+
+mod compose;
+pub mod config;
+mod medium;
+mod provider;
+mod secret;
+mod table;
+mod text;
+
+pub use medium::{Destination, Sms};
+
+/// Makes ring the TLS implementation of this process. First thing in `main`.
+pub fn install_tls() {
+    // Fails only when one is installed already, which is then the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

@@ -1,0 +1,180 @@
+//! Goes from one provider to the next until one has the text.
+//!
+//! Only the first that takes it costs anything, so a definite no leads to the next provider at once. The hard case is a
+//! request that was sent and never answered: the provider may have the text. None of the known ones drops a second request
+//! by its key (Vonage, MessageBird and Sinch take our id as a reference for people), so asking anybody again may double it.
+//! A text too many is better than none when something is CRIT: the next one is asked, with `(again?)` before the text.
+
+use crate::compose::{self, Message, PERHAPS_AGAIN};
+use crate::provider::Provider;
+use crate::secret::masked;
+use crate::table::{Values, Verdict};
+use crate::text::Limit;
+use common::notifier::{Composed, Folder, Letter, Medium, MessageId, Outcome, Scope};
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// For all providers of one text together; a send must end within about a minute.
+pub(crate) const TOTAL_TIMEOUT: Duration = Duration::from_mins(1);
+/// For one of them.
+const PROVIDER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Short messages and push.
+#[derive(Debug)]
+pub struct Sms {
+    pub(crate) providers: Arc<Vec<Provider>>,
+    pub(crate) folder: Folder,
+    /// For all providers of one text together.
+    pub(crate) total_timeout: Duration,
+}
+
+/// Where a text goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Destination {
+    /// A number in E.164, a topic, a key; validated. Empty only for a folder.
+    pub(crate) to: String,
+    /// Which providers may be asked, in this order; none is the folder.
+    pub(crate) providers: Vec<usize>,
+    /// What all of them take.
+    pub(crate) limit: Limit,
+}
+
+impl Destination {
+    /// Room for the mark of a text that another provider may have sent already.
+    fn reserve(&self) -> usize {
+        if self.providers.len() > 1 { PERHAPS_AGAIN.len() } else { 0 }
+    }
+}
+
+impl Medium for Sms {
+    type Address = Destination;
+
+    fn compose(&self, to: &Destination, letter: &Letter<'_>) -> Composed {
+        let (message, told) = compose::compose(letter, to.limit, to.reserve());
+        if to.providers.is_empty() {
+            let text = format!("To: {}\n\n{}\n", letter.recipient, message.text);
+            return Composed { bytes: text.into_bytes(), told };
+        }
+        compose::composed(&message, told)
+    }
+
+    async fn send(&self, to: &Destination, id: MessageId, bytes: &[u8]) -> Outcome {
+        if to.providers.is_empty() {
+            return self.folder.write(&format!("{id}.txt"), bytes).await;
+        }
+        let Ok(message) = serde_json::from_slice::<Message>(bytes) else {
+            return Outcome::Never("the text was not written by this csmsd".to_owned());
+        };
+        let id = id.to_string();
+        let mut tried = Tried::default();
+        for provider in self.in_order(to) {
+            let text = tried.text(&message);
+            let values = Values {
+                to: &to.to,
+                text: &text,
+                title: &message.title,
+                id: &id,
+                severity: message.severity,
+                account: None,
+                from: None,
+                token: None,
+                priority: None,
+                alphabet: None,
+            };
+            let answer = provider.ask(values, self.timeout(to.providers.len())).await;
+            if let Verdict::Accepted(reference) = answer.verdict {
+                return Outcome::Sent(tried.sent(&provider.name, reference, &to.to));
+            }
+            tried.add(&provider.name, answer.verdict, answer.after);
+        }
+        tried.outcome(&to.to)
+    }
+}
+
+impl Sms {
+    /// As configured, but those that failed just now at the end.
+    fn in_order(&self, to: &Destination) -> Vec<&Provider> {
+        let mut providers: Vec<&Provider> = to.providers.iter().map(|&index| &self.providers[index]).collect();
+        providers.sort_by_key(|provider| provider.rests());
+        providers
+    }
+
+    /// So that all providers have their turn within the time of one send.
+    fn timeout(&self, providers: usize) -> Duration {
+        let share = self.total_timeout / u32::try_from(providers).expect("a handful");
+        share.min(PROVIDER_TIMEOUT)
+    }
+}
+
+/// Which providers did not take a text, and why.
+#[derive(Debug, Default)]
+struct Tried {
+    words: Vec<String>,
+    unknown: bool,
+    /// Somebody failed in a way that may pass.
+    passing: bool,
+    /// Somebody works, but not for this text.
+    works: bool,
+    /// What each of those who may take it later asked for.
+    after: Vec<Option<Duration>>,
+}
+
+impl Tried {
+    fn text(&self, message: &Message) -> String {
+        if self.unknown && !message.text.starts_with("(again") {
+            format!("{PERHAPS_AGAIN}{}", message.text)
+        } else {
+            message.text.clone()
+        }
+    }
+
+    fn add(&mut self, provider: &str, verdict: Verdict, after: Option<Duration>) {
+        let (what, why) = match verdict {
+            Verdict::Refused(why) => {
+                self.works = true;
+                self.words.push(format!("{provider} refuses it: {why}"));
+                return;
+            }
+            Verdict::Odd(why) => {
+                self.works = true;
+                ("does not take it", why)
+            }
+            Verdict::Away(why) => ("is away", why),
+            Verdict::Faulty(why) => ("refuses us", why),
+            Verdict::Unknown(why) => {
+                self.unknown = true;
+                ("may have taken it", why)
+            }
+            Verdict::Accepted(_) => return,
+        };
+        self.passing = true;
+        self.after.push(after);
+        self.words.push(format!("{provider} {what}: {why}"));
+    }
+
+    fn sent(&self, provider: &str, reference: Option<String>, to: &str) -> String {
+        let mut words = format!("{provider} took it for {}", masked(to));
+        if let Some(reference) = reference {
+            let _ = write!(words, " as {reference}");
+        }
+        if !self.words.is_empty() {
+            let _ = write!(words, " after {}", self.words.join("; "));
+        }
+        words
+    }
+
+    fn outcome(self, to: &str) -> Outcome {
+        let why = format!("to {}: {}", masked(to), self.words.join("; "));
+        if !self.passing {
+            return Outcome::Never(why);
+        }
+        // One that asks for nothing may be tried at the frame's own pace.
+        let after = self.after.into_iter().min_by_key(|after| after.unwrap_or_default()).flatten();
+        let scope = if self.works { Scope::Recipient } else { Scope::Lane };
+        Outcome::Retry { why, scope, maybe_accepted: self.unknown, after }
+    }
+}
+
+#[cfg(test)]
+mod tests;

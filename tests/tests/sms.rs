@@ -1,0 +1,197 @@
+//! From a fault to the text on the telephone, through a real gateway (Kannel) to its SMSC.
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use tests::kannel::{self, Kannel, Text};
+use tests::{Plugin, Suite, wait_for};
+
+const NUMBER: &str = "+4912345678";
+/// What `drill` reports is worth a text.
+const DRILLS: &str = "[[classify]]\npattern = '*!drill'\nkind = 'down'\nseverity = 'CRIT'\n\
+                      [judging]\nhost_down_after = '3s'\n";
+
+/// A provider of csmsd that is this gateway.
+fn provider(suite: &Suite, name: &str, url: &str, password: &str) -> String {
+    let file = suite.path(&format!("etc/{name}.password"));
+    fs::write(&file, format!("{password}\n")).expect("written");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("our file");
+    let file = file.display();
+    format!(
+        "[[provider]]\nname = '{name}'\npreset = 'kannel'\nurl = '{url}'\naccount = '{}'\nfrom = '2001'\n\
+         token_file = '{file}'\n",
+        kannel::USER
+    )
+}
+
+/// All three daemons, csmsd with these providers and one telephone.
+fn suite(providers: impl FnOnce(&Suite) -> String) -> Suite {
+    let mut suite = Suite::running("", DRILLS);
+    let providers = providers(&suite);
+    suite.configure("csmsd", &format!("{providers}[[recipient]]\nname = 'on duty'\nto = '{NUMBER}'\n"));
+    suite.start("csmsd");
+    wait_for("csmsd answers", || suite.ask("csmsd.sock", r#"{"query":"health"}"#));
+    // It tells what happens from here on, and what is open by then; nothing is.
+    wait_for("csmsd follows", || suite.log("csmsd").contains("following").then_some(()));
+    suite
+}
+
+fn with_kannel() -> (Kannel, Suite) {
+    let kannel = Kannel::start();
+    let suite = suite(|suite| provider(suite, "main", &kannel.url(), kannel::PASSWORD));
+    (kannel, suite)
+}
+
+/// `drill:UNIT` was up, and is down.
+fn fails(plugin: &mut Plugin, unit: &str) {
+    plugin.state("up", unit, common::time::UnixMillis::now().0);
+    plugin.state("down", unit, common::time::UnixMillis::now().0);
+}
+
+/// The result of the newest row of the ledger, once it says that it was sent.
+#[track_caller]
+fn sent(suite: &Suite, address: &str) -> String {
+    wait_for("the ledger says sent", || {
+        let rows = suite.ask("csmsd.sock", r#"{"query":"ledger"}"#)?;
+        let row = rows
+            .as_array()?
+            .iter()
+            .find(|row| row["address"].as_str().is_some_and(|text| text.contains(address)) && row["state"] == "sent")?;
+        Some(row["result"].as_str()?.to_owned())
+    })
+}
+
+#[test]
+fn a_dead_host_is_a_text_and_so_is_its_recovery_but_a_mere_error_is_none() {
+    let kannel = Kannel::start();
+    let mut suite = Suite::running("", "[judging]\nhost_down_after = '3s'\n");
+    let providers = provider(&suite, "main", &kannel.url(), kannel::PASSWORD);
+    suite.configure("csmsd", &format!("{providers}[[recipient]]\nname = 'on duty'\nto = '{NUMBER}'\n"));
+    suite.start("csmsd");
+    let mut plugin = Plugin::connect(&suite);
+    fails(&mut plugin, "printer");
+    let error = suite.wait_for_event("down", "drill:printer");
+    assert_eq!(error["severity"], "ERR");
+
+    suite.kill("ccollectd");
+    let text = kannel.wait_for_text("alive");
+    assert!(text.body.starts_with("CRIT DOWN testhost!alive:"), "{text:?}");
+    assert_eq!((text.to.as_str(), text.segments), (NUMBER, 1));
+    assert!(sent(&suite, "alive").starts_with("main took it for +4912…78"), "{}", sent(&suite, "alive"));
+
+    suite.start("ccollectd");
+    let text = kannel.wait_for_text("INFO UP testhost!alive:");
+    assert!(text.body.contains(" after "), "{text:?}");
+    assert!(!kannel.texts().iter().any(|text| text.body.contains("printer")), "{:?}", kannel.texts());
+    assert_eq!(suite.daemon("csmsd").terminate(), 0);
+    // Neither the number nor the password is anywhere but where it belongs.
+    for secret in [kannel::PASSWORD, NUMBER] {
+        assert!(!suite.log("csmsd").contains(secret), "{}", suite.log("csmsd"));
+        let database = fs::read(suite.path("state/csmsd/csmsd.db")).expect("the outbox");
+        assert!(!String::from_utf8_lossy(&database).contains(secret), "{secret} is in the outbox");
+    }
+}
+
+#[test]
+fn a_text_arrives_whole_in_any_alphabet() {
+    let (kannel, suite) = with_kannel();
+    let mut plugin = Plugin::connect(&suite);
+    let mut event = |unit: &str, text: &str| {
+        plugin.push(&json!({ "service": "note", "msg_type": "event", "unit": unit, "severity": "CRIT", "text": text }));
+        kannel.wait_for_text(&format!("note:{unit}"))
+    };
+    let text = event("umlauts", "Größe von /ümläüt: 95 % {€} [~]^|\\ – “voll”…");
+    let expected = "CRIT LOG testhost!note:umlauts: Größe von /ümläüt: 95 % {€} [~]^|\\ - \"voll\"...";
+    assert_eq!(text, Text { to: NUMBER.into(), body: expected.into(), segments: 1 });
+
+    let text = event("cyrillic", "сервер недоступен 😀");
+    assert_eq!(text.body, "CRIT LOG testhost!note:cyrillic: сервер недоступен 😀");
+    assert_eq!(text.segments, 1);
+
+    let long = format!("{} end", "0123456789 ".repeat(24));
+    let text = event("long", &long);
+    assert_eq!(text.body, format!("CRIT LOG testhost!note:long: {long}"));
+    assert_eq!(text.segments, 2);
+
+    let text = event("wide", &"я".repeat(290));
+    assert!(text.body.starts_with("CRIT LOG testhost!note:wide: яяяя") && text.body.ends_with("я..."), "{text:?}");
+    assert_eq!((text.segments, text.body.encode_utf16().count()), (3, 3 * 67));
+
+    let text = event("\u{202e}nasty&to=+1", "a%00&to=%2B999\n<b>");
+    assert_eq!((text.to.as_str(), text.body.ends_with("a%00&to=%2B999 <b>")), (NUMBER, true), "{text:?}");
+}
+
+#[test]
+fn a_wrong_password_loses_nothing_and_is_mended_by_a_reload() {
+    let kannel = Kannel::start();
+    let mut suite = suite(|suite| provider(suite, "main", &kannel.url(), "wr0ng-password"));
+    let mut plugin = Plugin::connect(&suite);
+    fails(&mut plugin, "web");
+    wait_for("csmsd says what is wrong", || {
+        suite.log("csmsd").contains("main refuses us: 403 Authorization failed").then_some(())
+    });
+    assert_eq!(kannel.texts(), []);
+    fs::write(suite.path("etc/main.password"), kannel::PASSWORD).expect("written");
+    suite.daemon("csmsd").signal(Signal::SIGHUP);
+    assert!(kannel.wait_for_text("drill:web").body.starts_with("CRIT DOWN"));
+    sent(&suite, "drill:web");
+    for secret in [kannel::PASSWORD, "wr0ng-password", NUMBER] {
+        assert!(!suite.log("csmsd").contains(secret), "{}", suite.log("csmsd"));
+    }
+}
+
+#[test]
+fn what_happens_while_the_gateway_is_dead_comes_when_it_is_back() {
+    let (mut kannel, suite) = with_kannel();
+    let mut plugin = Plugin::connect(&suite);
+    kannel.kill_smsbox();
+    fails(&mut plugin, "one");
+    wait_for("csmsd says so", || suite.log("csmsd").contains("main is away: cannot connect").then_some(()));
+    fails(&mut plugin, "two");
+    suite.wait_for_event("down", "drill:two");
+    kannel.restart_smsbox();
+    kannel.wait_for_text("drill:one");
+    kannel.wait_for_text("drill:two");
+    for unit in ["one", "two"] {
+        sent(&suite, &format!("drill:{unit}"));
+        let copies = kannel.texts().iter().filter(|text| text.body.contains(&format!("drill:{unit}"))).count();
+        assert_eq!(copies, 1, "{:?}", kannel.texts());
+    }
+    // The gateway keeps what it accepted while its SMSC is away.
+    kannel.kill_fakesmsc();
+    fails(&mut plugin, "three");
+    sent(&suite, "drill:three");
+    kannel.restart_fakesmsc();
+    kannel.wait_for_text("drill:three");
+}
+
+#[test]
+fn the_second_provider_takes_what_the_first_cannot() {
+    let kannel = Kannel::start();
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
+    let suite = suite(|suite| {
+        provider(suite, "main", &format!("http://{nobody}"), "x1y2z3")
+            + &provider(suite, "backup", &kannel.url(), kannel::PASSWORD)
+    });
+    let mut plugin = Plugin::connect(&suite);
+    fails(&mut plugin, "web");
+    // Nothing was said to the first, so it is no copy of anything.
+    assert!(kannel.wait_for_text("drill:web").body.starts_with("CRIT DOWN"));
+    let words = sent(&suite, "drill:web");
+    assert!(words.starts_with("backup took it for +4912…78 after main is away: cannot connect"), "{words}");
+}
+
+#[test]
+fn without_any_configuration_texts_are_files() {
+    let mut suite = Suite::running("", DRILLS);
+    suite.configure("csmsd", "");
+    suite.start("csmsd");
+    wait_for("csmsd answers", || suite.ask("csmsd.sock", r#"{"query":"health"}"#));
+    let mut plugin = Plugin::connect(&suite);
+    fails(&mut plugin, "web");
+    let file = wait_for("a file", || fs::read_dir(suite.path("state/csmsd/outbox")).ok()?.flatten().next());
+    let text = wait_for("it is whole", || fs::read_to_string(file.path()).ok().filter(|text| !text.is_empty()));
+    assert!(text.starts_with("To: operator\n\nCRIT DOWN testhost!drill:web"), "{text}");
+}
