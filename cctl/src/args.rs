@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::notify::{Ledger, Test};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use common::address::{HostName, Pattern};
 use common::config::HumanDuration;
@@ -106,7 +107,7 @@ pub(crate) enum Command {
     Snapshot,
     /// Show how a daemon itself is: memory, journal, what it refused or lost
     Health {
-        /// As cprocessd or ccollectd
+        /// As cprocessd or cmaild
         #[arg(value_parser = daemon_name)]
         daemon: String,
     },
@@ -115,9 +116,13 @@ pub(crate) enum Command {
         /// As 'web1!port:old*'; written as for last-value
         pattern: Pattern,
     },
+    /// Show who was told what, when, and with what result, by mail, IRC, SMS and push
+    Ledger(Ledger),
+    /// Send a marked test to every recipient, or one, by the way that alerts go
+    TestNotify(Test),
     /// Follow the events as they happen
     Watch(Watch),
-    /// Run ccollectd and cprocessd on this machine, all files in one folder
+    /// Run all daemons on this machine, all files in one folder
     Demo {
         /// The folder; its configuration is written when absent and never overwritten
         dir: PathBuf,

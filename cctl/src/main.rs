@@ -6,6 +6,7 @@ mod ask;
 mod demo;
 mod failure;
 mod line;
+mod notify;
 mod out;
 mod pages;
 mod questions;
@@ -48,6 +49,8 @@ fn run(Args { global, command }: Args) -> Result<Outcome, Failure> {
         Command::Snapshot => questions::ask::<StreamSnapshot>(global, out, &Request::query("snapshot")),
         Command::Health { daemon } => questions::health(global, out, &daemon),
         Command::Forget { pattern } => questions::forget(global, out, pattern.as_str()),
+        Command::Ledger(wanted) => notify::ledger(global, out, &wanted),
+        Command::TestNotify(test) => notify::test(global, out, &test),
         Command::Watch(watch) => watch::run(global, out, &watch),
         Command::Demo { dir } => demo::run(global, out, &dir),
         Command::Completions { shell } => pages::completions(shell),

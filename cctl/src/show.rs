@@ -1,9 +1,10 @@
 //! Answers as tables for people, and what each means for a script.
 
 use crate::failure::Outcome;
+use crate::notify::Row;
 use crate::text::{Cell, Ink, Table, Tint, counted, escape, number};
 use common::message::{
-    AlarmRow, DownRow, Event, EventsPage, Forgotten, Health, ServerRow, ServerStatus, ServiceRow, State,
+    AlarmRow, Delivery, DownRow, Event, EventsPage, Forgotten, Health, ServerRow, ServerStatus, ServiceRow, State,
     StreamSnapshot, ValueRow,
 };
 use common::severity::Severity;
@@ -238,12 +239,40 @@ impl Show for Health {
         if self.counters.is_empty() {
             return text + "nothing was refused, dropped or lost\n";
         }
-        let mut table = Table::new(["REFUSED, DROPPED, LOST", "COUNT"]);
+        let mut table = Table::new(["COUNTED", "COUNT"]);
         for (name, count) in &self.counters {
             table.row([Cell::new(name), Cell::right(count.to_string())]);
         }
         text.push('\n');
         text + &table.render(ink)
+    }
+}
+
+impl Show for Vec<Row> {
+    fn show(&self, ink: Ink) -> String {
+        if self.is_empty() {
+            return "nobody was told of anything\n".to_owned();
+        }
+        let mut table = Table::new(["TIME", "WHO", "BY", "KIND", "SEVERITY", "ADDRESS", "STATE", "RESULT"]);
+        for Row { daemon, row } in self {
+            let tint = match row.state {
+                Delivery::Sent => Tint::Good,
+                Delivery::Failed => Tint::Bad,
+                Delivery::Waiting | Delivery::Sending => Tint::Doubtful,
+                Delivery::Dropped | Delivery::Other => Tint::Faint,
+            };
+            table.row([
+                Cell::new(row.queued.local()),
+                Cell::new(&row.who),
+                Cell::new(format!("{daemon} {}", row.via)),
+                Cell::new(row.kind.to_string()),
+                severity(row.severity),
+                Cell::new(row.address.to_string()),
+                Cell::new(row.state.to_string()).tinted(tint),
+                Cell::new(&row.result),
+            ]);
+        }
+        table.render(ink)
     }
 }
 
@@ -280,7 +309,7 @@ fn mebibytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::message::{AlarmState, Epoch, IncidentId};
+    use common::message::{AlarmState, Epoch, EventId, IncidentId, Kind, LedgerRow};
     use common::time::UnixMillis;
 
     const NOW: UnixMillis = UnixMillis(1_795_236_306_000);
@@ -437,8 +466,39 @@ mod tests {
         assert_eq!(
             health.show(INK),
             "cprocessd 0.1.0 runs for 1m 2s, 11.0 MiB resident (at most 11.5 MiB)\n\n\
-             REFUSED, DROPPED, LOST  COUNT\nquery.undecodable           3\n"
+             COUNTED            COUNT\nquery.undecodable      3\n"
         );
+    }
+
+    #[test]
+    fn the_ledger_shows_what_became_of_each() {
+        let row = LedgerRow {
+            item: 1,
+            who: "ops".into(),
+            via: "smtp".into(),
+            queued: ago(60),
+            kind: Kind::Down,
+            address: "web1!port:www".parse().expect("an address"),
+            severity: Severity::Err,
+            incident: IncidentId::new(&"web1!port:www".parse().expect("an address"), "check", NOW),
+            event: EventId::of_origin("a", "b"),
+            text: "refused".into(),
+            state: Delivery::Failed,
+            changed: ago(50),
+            attempts: 1,
+            again: 0,
+            message: None,
+            result: "550 no such user".into(),
+        };
+        let queued = ago(60).local();
+        assert_eq!(
+            vec![Row { daemon: "cmaild", row }].show(INK),
+            format!(
+                "TIME                 WHO  BY           KIND  SEVERITY  ADDRESS        STATE   RESULT\n\
+                 {queued}  ops  cmaild smtp  down  ERR       web1!port:www  failed  550 no such user\n"
+            )
+        );
+        assert_eq!(Vec::<Row>::new().show(INK), "nobody was told of anything\n");
     }
 
     #[test]

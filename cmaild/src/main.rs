@@ -1,3 +1,22 @@
-//! To come.
+//! cmaild tells people by mail.
 
-fn main() {}
+use clap::Parser;
+use cmaild::config;
+use common::startup::{self, DaemonArgs};
+use std::process::ExitCode;
+
+/// Tells people by mail what cprocessd decided
+#[derive(Debug, Parser)]
+#[command(name = "cmaild", version)]
+struct Args {
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+fn main() -> ExitCode {
+    let args: Args = startup::parse_args();
+    startup::init(args.daemon.verbose);
+    // Fails only where one is installed already, and this is the first line that could.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    startup::exit_code(common::notifier::run("cmaild", &args.daemon, config::load))
+}

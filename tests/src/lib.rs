@@ -3,7 +3,11 @@
 //! Nothing here sleeps and hopes: [`wait_for`] polls a condition until its deadline. The daemons are the binaries beside
 //! this test's own, so `cargo build --workspace` comes first; `tests/run` does that.
 
+pub mod exim;
+pub mod faulty_smtp;
+pub mod irc;
 pub mod kannel;
+pub mod pki;
 pub mod raw;
 
 use common::query::{ask, to_json};

@@ -22,7 +22,7 @@ use tokio::task::spawn_local;
 /// Before a daemon that died is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// From SIGTERM to SIGKILL.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// For the last lines of a daemon that is gone. A program it started may hold the pipe open.
 const LAST_LINES: Duration = Duration::from_millis(500);
 /// A line longer than this is cut in two.

@@ -3,12 +3,17 @@
 use crate::failure::Failure;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 /// What a unix socket's path may have at most, without its end mark (unix(7)).
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// Longer than the name of any socket in `run`.
 const LONGEST_SOCKET_NAME: &str = "cprocessd.sock";
+/// Where the page is, if it can be.
+const PAGE_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8436);
+/// How far the next free port is looked for.
+const PORTS_TRIED: u16 = 50;
 /// A larger log makes way for a new one at the next start.
 const MAX_LOG_BYTES: u64 = 10 << 20;
 
@@ -76,8 +81,39 @@ impl Folder {
         let paths = |daemon: &str| {
             format!("run_dir = {}\nstate_dir = {}\n", toml(&self.run()), toml(&self.root.join("state").join(daemon)))
         };
+        let host = host.as_deref().unwrap_or("*");
         self.write_config("ccollectd", &ccollectd_toml(&paths("ccollectd")))?;
-        self.write_config("cprocessd", &cprocessd_toml(&paths("cprocessd"), host.as_deref().unwrap_or("*")))
+        self.write_config("cprocessd", &cprocessd_toml(&paths("cprocessd"), host))?;
+        self.write_config("cmaild", &cmaild_toml(&paths("cmaild"), &toml(&self.root.join("mail"))))?;
+        self.write_config("cbotd", &cbotd_toml(&paths("cbotd")))?;
+        self.write_config("csmsd", &csmsd_toml(&paths("csmsd"), &toml(&self.root.join("sms"))))?;
+        self.write_config("cwebd", &cwebd_toml(&paths("cwebd")))
+    }
+
+    /// The address that cwebd.toml names, or if somebody else has it the next free port, which a drop-in then says.
+    pub(super) fn choose_page_address(&self) -> Result<SocketAddr, Failure> {
+        let text = fs::read_to_string(self.config("cwebd")).unwrap_or_default();
+        let table = text.parse::<toml::Table>().unwrap_or_default();
+        let listen = table.get("listen").and_then(toml::Value::as_str).and_then(|listen| listen.parse().ok());
+        let wanted: SocketAddr = listen.unwrap_or(PAGE_ADDRESS);
+        let drop_in = self.root.join("etc/cwebd.d/port-is-taken.toml");
+        let ports = wanted.port()..wanted.port().saturating_add(PORTS_TRIED);
+        let mut addresses = ports.map(|port| SocketAddr::new(wanted.ip(), port));
+        let Some(free) = addresses.find(|address| TcpListener::bind(address).is_ok()) else {
+            return Err(Failure::Other(format!(
+                "no port for the page: {wanted} and the {PORTS_TRIED} after it are taken"
+            )));
+        };
+        if free == wanted {
+            match fs::remove_file(&drop_in) {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(Failure::file("remove", &drop_in, &error)),
+                Ok(()) | Err(_) => Ok(free),
+            }
+        } else {
+            let text = format!("# Written anew whenever the demo starts and {wanted} is taken.\nlisten = \"{free}\"\n");
+            fs::write(&drop_in, text).map_err(|error| Failure::file("write", &drop_in, &error))?;
+            Ok(free)
+        }
     }
 
     fn write_config(&self, daemon: &str, text: &str) -> Result<(), Failure> {
@@ -109,17 +145,20 @@ impl Folder {
     }
 
     /// For a person who has just seen the host come up.
-    pub(super) fn what_next(&self, own: &Path, host: &str) -> String {
+    pub(super) fn what_next(&self, own: &Path, host: &str, page: SocketAddr) -> String {
         let cctl = format!("{} --run {}", shell(own), shell(&self.run()));
         let root = self.root.display();
         let reload = |daemon: &str| format!("kill -HUP $(cat {})", shell(&self.run().join(format!("{daemon}.pid"))));
         format!(
             "
-{host} is watched. Try in another terminal:
+{host} is watched: http://{page}
+Mails become files in {root}/mail, texts in {root}/sms, until etc/cmaild.toml and etc/csmsd.toml say
+where else to. IRC begins with a network in etc/cbotd.toml. Try in another terminal:
 
   {cctl} server-list
   {cctl} watch
-  {cctl} last-value '{host}!machine.memory'
+  {cctl} test-notify
+  {cctl} ledger
 
 Watch a port: write this into {root}/etc/ccollectd.d/www.toml
 
@@ -240,12 +279,87 @@ fn cprocessd_toml(paths: &str, host: &str) -> String {
     )
 }
 
+fn cmaild_toml(paths: &str, folder: &toml::Value) -> String {
+    format!(
+        "\
+# cmaild tells people by mail. Written by `cctl demo`; it will not be overwritten.
+# After a change: kill -HUP the cmaild. Files in cmaild.d/*.toml are added to this one.
+{paths}
+# Without a server, each mail becomes a file here.
+folder = {folder}
+
+# [smtp]
+# host = \"mail.example.org\"
+# user = \"cairn\"
+# password_file = \"/etc/cairn/smtp-password\"
+
+[[recipient]]
+name = \"operator\"
+to = \"operator@example.org\"
+severity = \"WARN\"
+"
+    )
+}
+
+fn cbotd_toml(paths: &str) -> String {
+    format!(
+        "\
+# cbotd tells people on IRC. Written by `cctl demo`; it will not be overwritten.
+# After a change: kill -HUP the cbotd. Files in cbotd.d/*.toml are added to this one.
+{paths}
+# [[network]]
+# name = \"libera\"
+# server = \"irc.libera.chat\"
+# nick = \"cairn\"
+# [[network.channel]]
+# name = \"#ops\"
+# severity = \"ERR\"
+"
+    )
+}
+
+fn csmsd_toml(paths: &str, folder: &toml::Value) -> String {
+    format!(
+        "\
+# csmsd tells people by short message and push. Written by `cctl demo`; it will not be overwritten.
+# After a change: kill -HUP the csmsd. Files in csmsd.d/*.toml are added to this one.
+{paths}
+# Without a provider, each text becomes a file here.
+folder = {folder}
+
+# [[provider]]
+# name = \"main\"
+# preset = \"ntfy\"
+# token_file = \"/etc/cairn/ntfy.token\"
+
+[[recipient]]
+name = \"operator\"
+to = \"+10000000000\"
+severity = \"CRIT\"
+"
+    )
+}
+
+fn cwebd_toml(paths: &str) -> String {
+    format!(
+        "\
+# cwebd shows it all on a page. Written by `cctl demo`; it will not be overwritten.
+# After a change: kill -HUP the cwebd. Files in cwebd.d/*.toml are added to this one.
+{paths}
+# Anything but this machine's loopback needs a password: deploy/cwebd.example.toml says how.
+listen = \"{PAGE_ADDRESS}\"
+"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const DAEMONS: [&str; 6] = super::super::DAEMONS;
+
     fn folder(dir: &Path) -> Result<Folder, Failure> {
-        Folder::open(dir, &["ccollectd", "cprocessd"])
+        Folder::open(dir, &DAEMONS)
     }
 
     /// The file as TOML, with the examples in it made real: they must be right, too.
@@ -269,7 +383,7 @@ mod tests {
         let root = dir.path().join("a \"demo\" of 'mine'");
         let folder = folder(&root).expect("a demo");
         folder.write_configuration().expect("written");
-        for daemon in ["ccollectd", "cprocessd"] {
+        for daemon in DAEMONS {
             let table = with_examples(&folder.config(daemon));
             assert_eq!(table["run_dir"].as_str().map(Path::new), Some(folder.run().as_path()));
             assert!(Path::new(table["state_dir"].as_str().expect("text")).is_dir());
@@ -281,6 +395,22 @@ mod tests {
         assert_eq!(ccollectd["process"][0]["min"].as_integer(), Some(1));
         let cprocessd = with_examples(&folder.config("cprocessd"));
         assert!(cprocessd["alarm"][0]["rule"].as_str().is_some_and(|rule| rule.contains("!machine.disk:/.")));
+    }
+
+    #[test]
+    fn a_page_whose_port_is_taken_moves_and_comes_back() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let folder = folder(dir.path()).expect("a demo");
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let wanted = taken.local_addr().expect("an address");
+        fs::write(folder.config("cwebd"), format!("listen = \"{wanted}\"\n")).expect("written");
+        let moved = folder.choose_page_address().expect("an address");
+        assert!(moved.port() > wanted.port());
+        let drop_in = folder.root.join("etc/cwebd.d/port-is-taken.toml");
+        assert!(fs::read_to_string(&drop_in).expect("a drop-in").contains(&format!("listen = \"{moved}\"")));
+        drop(taken);
+        assert_eq!(folder.choose_page_address().expect("an address"), wanted);
+        assert!(!drop_in.exists());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! `cctl demo DIR`: ccollectd and cprocessd on this machine, with everything they read and write in one folder, so that
-//! a newcomer sees Cairn work before installing it. It is also a supervisor, the smallest that will do.
+//! `cctl demo DIR`: all of Cairn on this machine, with everything it reads and writes in one folder, so that a newcomer
+//! sees it work before installing it. It is also a supervisor, the smallest that will do.
 
 mod daemon;
 mod folder;
@@ -13,14 +13,18 @@ use common::startup::Signals;
 use common::time::UnixMillis;
 use daemon::{Ended, Order, Program, supervise};
 use folder::Folder;
+use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet};
 
-/// In the order they are stopped: ccollectd's goodbye still reaches cprocessd.
-const DAEMONS: [&str; 2] = ["ccollectd", "cprocessd"];
+/// In the order they are stopped: ccollectd's goodbye still reaches cprocessd, and what that says of it is still told.
+const DAEMONS: [&str; 6] = ["ccollectd", "cprocessd", "cmaild", "cbotd", "csmsd", "cwebd"];
 /// A host that takes longer to show up is worth a word.
 const HOST_SHOWS_UP: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(500);
@@ -30,6 +34,7 @@ pub(crate) fn run(global: &Global, out: Out, dir: &Path) -> Result<Outcome, Fail
     let own = std::env::current_exe().map_err(|error| Failure::Other(format!("where is cctl itself: {error}")))?;
     let folder = Folder::open(dir, &DAEMONS)?;
     folder.write_configuration()?;
+    let page = folder.choose_page_address()?;
     let programs = DAEMONS.map(|name| Program::beside(&own, name, &folder));
     let programs = programs.into_iter().collect::<Result<Vec<Program>, Failure>>()?;
     // On this thread only, as the daemons are tied to the life of the thread that starts them.
@@ -39,7 +44,7 @@ pub(crate) fn run(global: &Global, out: Out, dir: &Path) -> Result<Outcome, Fail
         let why = tokio::select! {
             _ = signals.recv() => Ok(Outcome::Fine),
             error = any_end(&mut running) => Err(error),
-            error = introduce(global, &own, &folder) => Err(error),
+            error = introduce(global, &own, &folder, page) => Err(error),
         };
         notice("stopping");
         for daemon in &mut running {
@@ -78,30 +83,26 @@ impl Running {
 
 /// The first daemon that cannot be kept running, and why.
 async fn any_end(running: &mut [Running]) -> Failure {
-    let mut supervisors = running.iter_mut();
-    let (Some(first), Some(second)) = (supervisors.next(), supervisors.next()) else {
-        return std::future::pending().await;
-    };
-    let end_of = async |daemon: &mut Running| match &mut daemon.supervisor {
-        Some(supervisor) => {
-            let ended = supervisor.await;
-            daemon.supervisor = None;
-            match ended {
-                Ok(Ended::Failed(failure)) => failure,
-                Ok(Ended::AsAsked) => Failure::Other("a daemon was stopped unasked".to_owned()),
-                Err(error) => Failure::Other(format!("a supervisor failed: {error}")),
+    let ended = poll_fn(|context| {
+        for daemon in &mut *running {
+            if let Some(supervisor) = &mut daemon.supervisor
+                && let Poll::Ready(ended) = Pin::new(supervisor).poll(context)
+            {
+                daemon.supervisor = None;
+                return Poll::Ready(ended);
             }
         }
-        None => std::future::pending().await,
-    };
-    tokio::select! {
-        failure = end_of(first) => failure,
-        failure = end_of(second) => failure,
+        Poll::Pending
+    });
+    match ended.await {
+        Ok(Ended::Failed(failure)) => failure,
+        Ok(Ended::AsAsked) => Failure::Other("a daemon was stopped unasked".to_owned()),
+        Err(error) => Failure::Other(format!("a supervisor failed: {error}")),
     }
 }
 
 /// Waits for the host, says what to try, and never returns unless nobody reads it.
-async fn introduce(global: &Global, own: &Path, folder: &Folder) -> Failure {
+async fn introduce(global: &Global, own: &Path, folder: &Folder, page: SocketAddr) -> Failure {
     let started = tokio::time::Instant::now();
     let begun = UnixMillis::now();
     let mut late = false;
@@ -113,7 +114,7 @@ async fn introduce(global: &Global, own: &Path, folder: &Folder) -> Failure {
         let is_heard = |host: &&ServerRow| host.state == State::Up && host.last_seen >= begun;
         if let Some(host) = hosts.iter().flatten().find(is_heard) {
             // That the terminal is gone is no reason to stop: the logs go on.
-            let _ = put(&folder.what_next(own, host.host.as_str()));
+            let _ = put(&folder.what_next(own, host.host.as_str(), page));
             return std::future::pending().await;
         }
         if started.elapsed() > HOST_SHOWS_UP && !std::mem::replace(&mut late, true) {

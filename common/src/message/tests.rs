@@ -319,6 +319,31 @@ fn answer_bytes() {
         "<88><a6>daemon<a9>cprocessd<a7>version<a1>0<a5>epoch<c0><a8>head_seq<01><a9>rss_bytes<02>\
          <ae>peak_rss_bytes<03><ab>uptime_secs<04><a8>counters<81><b1>query.undecodable<01>",
     );
+    let row = LedgerRow {
+        item: 1,
+        who: "ops".to_owned(),
+        via: "smtp".to_owned(),
+        queued: UnixMillis(6),
+        kind: Kind::Down,
+        address: address.clone().into(),
+        severity: Severity::Err,
+        incident,
+        event: EventId::new(incident, Kind::Down, 1),
+        text: "t".to_owned(),
+        state: Delivery::Sent,
+        changed: UnixMillis(7),
+        attempts: 1,
+        again: 0,
+        message: None,
+        result: "250".to_owned(),
+    };
+    pinned(
+        &row,
+        "<de><00><10><a4>item<01><a3>who<a3>ops<a3>via<a4>smtp<a6>queued<06><a4>kind<a4>down<a7>address<a8>w!port:x\
+         <a8>severity<a3>ERR<a8>incident<d9>$9910d752-b329-543f-83c0-d3dcffa668bb\
+         <a5>event<d9>$fae0778f-9a09-51ae-8bac-f014e4f9369c<a4>text<a1>t<a5>state<a4>sent<a7>changed<07><a8>attempts<01>\
+         <a5>again<00><a7>message<c0><a6>result<a3>250",
+    );
     let row =
         FeedSnapshotHost { host: host("w"), via: vec![host("r")], inventory: vec![address], hash: "h".to_owned() };
     pinned(

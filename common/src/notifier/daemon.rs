@@ -3,18 +3,17 @@
 
 use crate::config::ConfigError;
 use crate::counters::Counters;
+use crate::database::DatabaseError;
 use crate::message::{DownRow, ErrorBody, ErrorCode, Event, Request, StreamSnapshot, decode};
-use crate::notifier::outbox::{Change, Outbox};
-use crate::notifier::store::{Saved, Store, Write, Written};
-use crate::notifier::teller::{Input, Key, Now, Output, Teller};
-use crate::notifier::{
-    Composed, Lane, Letter, Mark, Medium, MessageId, Outcome, Recipient, Scope, Setup, Story, one_line,
-};
+use crate::notifier::desk::{Desk, Outgoing, Who};
+use crate::notifier::store::Store;
+use crate::notifier::teller::{Input, Now, Teller};
+use crate::notifier::{Lane, Letter, Medium, MessageId, Outcome, Recipient, Scope, Setup, one_line};
 use crate::query::{Answer, ask_for, from_value};
 use crate::questions::Questions;
 use crate::socket::{Requester, Route};
 use crate::startup::{self, Asked, DaemonArgs, Fatal, Signals};
-use crate::subscriber::{Delivery, Publication, Start, follow};
+use crate::subscriber::{Cursor, Delivery, Publication, Start, follow};
 use crate::time::{UnixMillis, for_people};
 use crate::traffic::Traffic;
 use bytes::Bytes;
@@ -75,9 +74,7 @@ struct Daemon<M: Medium> {
     state_dir: PathBuf,
     publishers: Vec<PathBuf>,
     started: Instant,
-    store: Store,
-    teller: Teller,
-    outbox: Outbox,
+    desk: Desk,
     lanes: BTreeMap<String, Running<M>>,
     recipients: BTreeMap<String, Recipient<M::Address>>,
     counters: Counters,
@@ -87,10 +84,10 @@ struct Daemon<M: Medium> {
     deliveries: mpsc::Receiver<(String, Delivery)>,
     reports: mpsc::Receiver<Report>,
     reporter: mpsc::Sender<Report>,
-    /// What is decided and not on disk yet, in order.
-    writes: Vec<Write>,
-    /// When the disk refused.
+    /// When the disk refused last; nothing is tried for a moment.
     refused_at: Option<Instant>,
+    /// The disk refuses, and that has been said.
+    disk_refuses: bool,
     tick_at: Instant,
     clean_at: Instant,
 }
@@ -150,14 +147,12 @@ impl<M: Medium> Daemon<M> {
         let store = Store::open(&setup.state_dir, name)?;
         let started = Instant::now();
         let now = Now { monotonic: Duration::ZERO, wall: UnixMillis::now() };
-        let saved = store.load(now)?;
-        if saved.unreadable > 0 {
-            counters.add("state", "unreadable", saved.unreadable);
-            tracing::error!("{} rows of the saved state cannot be read and are left out", saved.unreadable);
-        }
         let names: Vec<String> = setup.publishers.iter().map(|path| path.display().to_string()).collect();
+        let teller = Teller::new(name, setup.host.clone(), &names, now);
+        let (desk, cursors) = Desk::open(store, teller, &who(&setup), setup.give_up_after, &counters, now)?;
         let (reporter, reports) = mpsc::channel(1000);
-        let deliveries = follow_all(&setup.publishers, &saved, &counters);
+        let deliveries = follow_all(&setup.publishers, &cursors, &counters);
+        tracing::info!("following {}", names.join(", "));
         let mut daemon = Self {
             name,
             config_path,
@@ -166,9 +161,7 @@ impl<M: Medium> Daemon<M> {
             state_dir: setup.state_dir.clone(),
             publishers: setup.publishers.clone(),
             started,
-            teller: Teller::new(name, setup.host.clone(), &names, now),
-            outbox: Outbox::new(store.id(), setup.give_up_after),
-            store,
+            desk,
             lanes: BTreeMap::new(),
             recipients: BTreeMap::new(),
             counters,
@@ -178,45 +171,21 @@ impl<M: Medium> Daemon<M> {
             deliveries,
             reports,
             reporter,
-            writes: Vec::new(),
             refused_at: None,
+            disk_refuses: false,
             tick_at: started,
             clean_at: started,
         };
-        tracing::info!("following {}", names.join(", "));
-        daemon.install(setup);
-        daemon.restore(saved);
+        daemon.install(setup.lanes);
         Ok(daemon)
     }
 
-    /// Puts back what was saved.
-    fn restore(&mut self, saved: Saved) {
-        for (recipient, key, told) in saved.told {
-            self.teller.restore(recipient, key, told);
-        }
-        if !saved.unknown.is_empty() || !saved.waiting.is_empty() {
-            let (unknown, waiting) = (saved.unknown.len(), saved.waiting.len());
-            tracing::info!("{waiting} events wait, {unknown} messages were under way and will be sent again");
-        }
-        for (recipient, items) in saved.unknown {
-            let changes = self.outbox.push_unknown(&recipient, items);
-            self.changed(changes);
-        }
-        self.push(saved.waiting);
-    }
-
-    /// Takes over who is to be told and by what. A lane that is as it was keeps its connection.
-    fn install(&mut self, setup: Setup<M>) {
+    /// Takes over the lanes. One that is as it was keeps its connection.
+    fn install(&mut self, lanes: Vec<Lane<M>>) {
         let mut old = std::mem::take(&mut self.lanes);
-        let mut lanes_of = BTreeMap::new();
-        let mut selections = BTreeMap::new();
         self.recipients.clear();
-        for Lane { name, fingerprint, medium, recipients } in setup.lanes {
-            for recipient in recipients {
-                lanes_of.insert(recipient.name.clone(), name.clone());
-                selections.insert(recipient.name.clone(), recipient.selection.clone());
-                self.recipients.insert(recipient.name.clone(), recipient);
-            }
+        for Lane { name, fingerprint, medium, recipients } in lanes {
+            self.recipients.extend(recipients.into_iter().map(|recipient| (recipient.name.clone(), recipient)));
             let running = match old.remove(&name) {
                 Some(running) if running.fingerprint == fingerprint => running,
                 replaced => {
@@ -229,9 +198,6 @@ impl<M: Medium> Daemon<M> {
         if self.recipients.is_empty() {
             tracing::warn!("nobody is configured, so nobody is told of anything");
         }
-        self.teller.set_recipients(selections);
-        let changes = self.outbox.set_recipients(&lanes_of, setup.give_up_after);
-        self.changed(changes);
     }
 
     fn spawn(&self, lane: &str, fingerprint: String, medium: M, generation: u64) -> Running<M> {
@@ -261,7 +227,7 @@ impl<M: Medium> Daemon<M> {
     async fn stop(mut self) {
         startup::notify_stopping();
         let deadline = tokio::time::Instant::now() + DRAIN;
-        while self.outbox.under_way() > 0 {
+        while self.desk.outbox.under_way() > 0 {
             match tokio::time::timeout_at(deadline, self.reports.recv()).await {
                 Ok(Some(report)) => self.report(report),
                 Ok(None) | Err(_) => break,
@@ -274,7 +240,7 @@ impl<M: Medium> Daemon<M> {
     }
 
     async fn wait(&mut self) -> Woken {
-        let pause = self.outbox.next_deadline(self.started.elapsed()).map(|until| self.started + until);
+        let pause = self.desk.outbox.next_deadline(self.started.elapsed()).map(|until| self.started + until);
         let deadline = (self.tick_at + TICK).min(pause.unwrap_or(self.tick_at + TICK));
         tokio::select! {
             Some((publisher, delivery)) = self.deliveries.recv(), if self.refused_at.is_none() => {
@@ -296,16 +262,8 @@ impl<M: Medium> Daemon<M> {
     }
 
     fn apply(&mut self, input: Input) {
-        for output in self.teller.apply(self.now(), input) {
-            match output {
-                Output::Tell { recipient, role, event } => {
-                    let lane = self.lane_of(&recipient).unwrap_or_default().to_owned();
-                    self.writes.push(Write::Tell { recipient, lane, role, event });
-                }
-                Output::Save { recipient, key, told } => self.writes.push(Write::Save { recipient, key, told }),
-                Output::Forget { recipient, key } => self.writes.push(Write::Forget { recipient, key }),
-                Output::Compare => self.compare(),
-            }
+        if self.desk.apply(self.now(), input) {
+            self.compare();
         }
     }
 
@@ -325,7 +283,7 @@ impl<M: Medium> Daemon<M> {
             Delivery::Snapshot { cursor, state } => match from_value::<StreamSnapshot>(&state) {
                 Ok(snapshot) => {
                     self.apply(Input::Snapshot { publisher: publisher.clone(), open: snapshot.incidents });
-                    self.writes.push(Write::Cursor { publisher, cursor });
+                    self.desk.read_to(publisher, cursor);
                 }
                 Err(error) => self.undecodable("snapshot", &error.to_string()),
             },
@@ -335,7 +293,7 @@ impl<M: Medium> Daemon<M> {
                     Ok(event) => self.apply(Input::Event { publisher: publisher.clone(), event: Box::new(event) }),
                     Err(error) => self.undecodable(&String::from_utf8_lossy(&topic), &error.to_string()),
                 }
-                self.writes.push(Write::Cursor { publisher, cursor });
+                self.desk.read_to(publisher, cursor);
             }
             Delivery::Beat(_) => self.apply(Input::Beat { publisher }),
             Delivery::Live { topic, .. } => {
@@ -354,111 +312,51 @@ impl<M: Medium> Daemon<M> {
 
     /// Everything that was decided in one transaction; then the outbox learns of what is new.
     fn commit(&mut self) {
-        if self.writes.is_empty() || self.refused_at.is_some_and(|at| at.elapsed() < DISK_RETRY) {
+        if self.refused_at.is_some_and(|at| at.elapsed() < DISK_RETRY) {
             return;
         }
-        match self.store.commit(&self.writes, self.now()) {
-            Ok(written) => {
-                self.writes.clear();
-                if self.refused_at.take().is_some() {
+        self.refused_at = None;
+        match self.desk.commit(self.now()) {
+            Ok(wrote) => {
+                if wrote && std::mem::take(&mut self.disk_refuses) {
                     tracing::info!("the outbox can be written again");
                 }
-                self.push(written);
             }
-            Err(error) => {
-                self.counters.count("outbox", "write_failed");
-                if self.refused_at.replace(Instant::now()).is_none() {
-                    tracing::error!("{error}; nothing more is read or told until the outbox can be written");
-                }
-            }
+            Err(error) => self.disk_refused(&error),
         }
     }
 
-    fn push(&mut self, written: Vec<Written>) {
-        for Written { recipient, item } in written {
-            let changes = self.outbox.push(&recipient, item);
-            self.changed(changes);
-        }
-    }
-
-    /// Records what became of items, and what follows from it for what was told.
-    fn changed(&mut self, changes: Vec<Change>) {
-        for change in changes {
-            let reason = match &change {
-                Change::Sent { .. } => "sent",
-                Change::Waits { .. } | Change::Unknown { .. } => "retried",
-                Change::Failed { .. } => "failed",
-                Change::Dropped { .. } => "dropped",
-                Change::Untold { recipient, key } => {
-                    if let Some(Output::Forget { recipient, key }) = self.teller.untold(recipient, key) {
-                        self.writes.push(Write::Forget { recipient, key });
-                    }
-                    continue;
-                }
-            };
-            self.counters.count("outbox", reason);
-            self.writes.push(Write::Change(change));
+    fn disk_refused(&mut self, error: &DatabaseError) {
+        self.counters.count("outbox", "write_failed");
+        self.refused_at = Some(Instant::now());
+        if !std::mem::replace(&mut self.disk_refuses, true) {
+            tracing::error!("{error}; nothing more is read or told until the outbox can be written");
         }
     }
 
     /// Starts a message on each lane that is free.
     fn dispatch(&mut self) {
-        if self.refused_at.is_some() {
-            return;
-        }
-        let now = self.now();
         let free: Vec<String> =
             self.lanes.iter().filter(|(_, lane)| lane.is_free).map(|(name, _)| name.clone()).collect();
         for lane in free {
-            let Some(mut ready) = self.outbox.next(&lane, now.monotonic) else { continue };
-            let recipient = self.recipients[&ready.recipient].clone();
-            for folded in &mut ready.stories {
-                if folded.story.mark == Mark::Ended {
-                    let told = self.teller.told(&ready.recipient, &Key::of(&folded.story.event));
-                    folded.story.told_in = told.and_then(|told| told.message);
-                }
-            }
-            let medium = self.lanes[&lane].medium.clone();
-            let stories: Vec<Story> = ready.stories.iter().map(|folded| folded.story.clone()).collect();
-            // Its name depends on what it tells, and what fits into it may depend on its name: fewer each time round.
-            let mut told = stories.len();
-            let (id, items, bytes) = loop {
-                let mut items: Vec<i64> =
-                    ready.stories[..told].iter().flat_map(|folded| folded.items.clone()).collect();
-                items.sort_unstable();
-                let id = self.outbox.message_id(&ready.recipient, &items);
-                let letter = Letter {
-                    id,
-                    recipient: &ready.recipient,
-                    stories: &stories[..told],
-                    again: ready.again,
-                    now: now.wall,
-                };
-                let Composed { bytes, told: fits } = medium.compose(&recipient.address, &letter);
-                if fits >= told {
-                    break (id, items, bytes);
-                }
-                told = fits.max(1);
-            };
-            let begun = ready.stories[..told].iter().filter(|folded| folded.story.mark == Mark::Began);
-            for folded in begun {
-                let key = Key::of(&folded.story.event);
-                if let Some(Output::Save { recipient, key, told }) = self.teller.told_in(&ready.recipient, &key, id) {
-                    self.writes.push(Write::Save { recipient, key, told });
-                }
-            }
-            self.writes.push(Write::Sending { items: items.clone(), message: id, again: ready.again });
-            // On disk before it is on the wire: after a crash we know that it may have been accepted.
-            self.commit();
             if self.refused_at.is_some() {
                 return;
             }
-            self.outbox.begin(&ready.recipient, &items, ready.again);
-            self.traffic.print("out", ready.recipient.as_bytes(), &bytes);
-            let running = self.lanes.get_mut(&lane).expect("it was free");
-            running.is_free = false;
-            let job = Job { recipient: ready.recipient, to: recipient.address, id, bytes };
-            running.jobs.try_send(job).unwrap_or_else(|_| panic!("the task of lane {lane} takes one job at a time"));
+            let (medium, recipients) = (self.lanes[&lane].medium.clone(), &self.recipients);
+            let compose = |recipient: &str, letter: &Letter<'_>| medium.compose(&recipients[recipient].address, letter);
+            let now = self.now();
+            match self.desk.next(&lane, now, compose) {
+                Ok(Some(Outgoing { recipient, id, bytes })) => {
+                    self.traffic.print("out", recipient.as_bytes(), &bytes);
+                    let to = self.recipients[&recipient].address.clone();
+                    let running = self.lanes.get_mut(&lane).expect("it was free");
+                    running.is_free = false;
+                    let sent = running.jobs.try_send(Job { recipient, to, id, bytes });
+                    sent.unwrap_or_else(|_| panic!("the task of lane {lane} has room for the one job it asked for"));
+                }
+                Ok(None) => {}
+                Err(error) => self.disk_refused(&error),
+            }
         }
     }
 
@@ -471,8 +369,7 @@ impl<M: Medium> Daemon<M> {
             }
             Report::Done { lane, generation, recipient, id, outcome } => {
                 self.log(&lane, generation, &recipient, id, &outcome);
-                let changes = self.outbox.done(&lane, &recipient, outcome, self.started.elapsed());
-                self.changed(changes);
+                self.desk.done(&lane, &recipient, outcome, self.now());
             }
             Report::Compared { open } => self.apply(Input::Compared { open }),
         }
@@ -499,7 +396,7 @@ impl<M: Medium> Daemon<M> {
                 }
             }
             Outcome::Retry { why, scope: Scope::Recipient, .. } => {
-                if self.outbox.is_first_failure(recipient) {
+                if self.desk.outbox.is_first_failure(recipient) {
                     tracing::warn!("{recipient}: not accepted, will retry: {}", one_line(why, LOGGED_CHARS));
                 }
             }
@@ -514,12 +411,11 @@ impl<M: Medium> Daemon<M> {
             if self.deliveries.is_empty() {
                 self.apply(Input::Tick);
             }
-            let changes = self.outbox.give_up(self.started.elapsed());
-            self.changed(changes);
+            self.desk.give_up(self.now());
         }
         if self.clean_at.elapsed() >= CLEAN_EVERY {
             self.clean_at = Instant::now();
-            if let Err(error) = self.store.clean(UnixMillis::now()) {
+            if let Err(error) = self.desk.clean(UnixMillis::now()) {
                 tracing::error!("the ledger could not be cleaned: {error}");
             }
         }
@@ -551,7 +447,7 @@ impl<M: Medium> Daemon<M> {
         let Some((asker, request)) = self.own.read(route, frame).await else { return };
         let answer = match request.query.as_deref() {
             Some("health") => Ok(self.health()),
-            Some("ledger") => self.store.ledger(&request).map(|rows| Answer::list(&rows)),
+            Some("ledger") => self.desk.ledger(&request).map(|rows| Answer::list(&rows)),
             Some("test") => self.test(&request),
             other => {
                 let question = one_line(other.unwrap_or("nothing"), 60);
@@ -564,7 +460,7 @@ impl<M: Medium> Daemon<M> {
 
     fn health(&self) -> Answer {
         let mut health = startup::health(self.name, None, 0, self.started, &self.counters);
-        health.counters.insert("outbox.waiting".to_owned(), self.outbox.waiting() as u64);
+        health.counters.insert("outbox.waiting".to_owned(), self.desk.outbox.waiting() as u64);
         Answer::whole(&health)
     }
 
@@ -583,10 +479,10 @@ impl<M: Medium> Daemon<M> {
         if self.refused_at.is_some() {
             return Err(failed("the outbox cannot be written".to_owned()));
         }
-        let newest = self.store.newest().map_err(|error| failed(error.to_string()))?;
+        let newest = self.desk.newest().map_err(|error| failed(error.to_string()))?;
         self.apply(Input::Test { who: request.who.clone() });
         self.commit();
-        let rows = self.store.ledger(&Request { after: Some(newest), limit: Some(10_000), ..Request::default() })?;
+        let rows = self.desk.ledger(&Request { after: Some(newest), limit: Some(10_000), ..Request::default() })?;
         Ok(Answer::list(&rows))
     }
 
@@ -599,15 +495,12 @@ impl<M: Medium> Daemon<M> {
                 {
                     tracing::warn!("run_dir, state_dir and publishers change only with a restart");
                 }
-                self.install(setup);
+                self.desk.set_recipients(&who(&setup), setup.give_up_after);
+                self.install(setup.lanes);
                 tracing::info!("configuration read again");
             }
             Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         }
-    }
-
-    fn lane_of(&self, recipient: &str) -> Option<&str> {
-        self.outbox.lane_of(recipient)
     }
 }
 
@@ -641,17 +534,29 @@ async fn serve<M: Medium>(
     }
 }
 
+/// The recipients of all lanes.
+fn who<M: Medium>(setup: &Setup<M>) -> BTreeMap<String, Who> {
+    let each = |lane: &Lane<M>, recipient: &Recipient<M::Address>| {
+        (recipient.name.clone(), Who { lane: lane.name.clone(), selection: recipient.selection.clone() })
+    };
+    setup.lanes.iter().flat_map(|lane| lane.recipients.iter().map(move |recipient| each(lane, recipient))).collect()
+}
+
 /// The question socket beside a stream.
 fn question_socket(stream: &Path) -> PathBuf {
     stream.with_file_name("query")
 }
 
 /// One task a stream, all into one inbox.
-fn follow_all(publishers: &[PathBuf], saved: &Saved, counters: &Counters) -> mpsc::Receiver<(String, Delivery)> {
+fn follow_all(
+    publishers: &[PathBuf],
+    cursors: &BTreeMap<String, Cursor>,
+    counters: &Counters,
+) -> mpsc::Receiver<(String, Delivery)> {
     let (inbox, deliveries) = mpsc::channel(WAITING_DELIVERIES);
     for publisher in publishers {
         let name = publisher.display().to_string();
-        let start = saved.cursors.get(&name).map_or(Start::Snapshot, |cursor| Start::After(cursor.clone()));
+        let start = cursors.get(&name).map_or(Start::Snapshot, |cursor| Start::After(cursor.clone()));
         let publication = Publication {
             publisher: publisher.clone(),
             questions: question_socket(publisher),

@@ -8,10 +8,11 @@
 //!
 //! - `teller` decides what to tell to whom, and `outbox` in which message and when. Both are pure: they are given
 //!   the time, and tests run hours of outages in milliseconds.
-//! - `store` keeps cursors, told-state and the outbox, which is the ledger, in SQLite.
+//! - `store` keeps cursors, told-state and the outbox, which is the ledger, in SQLite; `desk` is the three together.
 //! - `daemon` is the shell: streams in, messages out, questions answered.
 
 mod daemon;
+mod desk;
 mod folder;
 mod medium;
 mod outbox;
@@ -19,6 +20,8 @@ mod selection;
 mod store;
 mod story;
 mod teller;
+#[cfg(test)]
+mod tests;
 
 pub use daemon::run;
 pub use folder::Folder;

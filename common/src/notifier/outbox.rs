@@ -243,17 +243,22 @@ impl Outbox {
     /// These items of a recipient go now, in one message.
     pub(crate) fn begin(&mut self, recipient: &str, items: &[i64], again: bool) {
         let Some(queue) = self.queues.get_mut(recipient) else { return };
-        let all: Vec<Item> = if again {
-            queue.unknown.pop_front().unwrap_or_default()
+        let chosen = |item: &Item| items.contains(&item.id);
+        let items = if again {
+            let sent = queue.unknown.pop_front().unwrap_or_default();
+            let (chosen, rest): (Vec<Item>, Vec<Item>) = sent.into_iter().partition(chosen);
+            // It names fewer than it did, because the configuration has changed. The others may have been told too.
+            if !rest.is_empty() {
+                queue.unknown.push_front(rest);
+            }
+            chosen
         } else {
-            std::mem::take(&mut queue.waiting).into()
+            let (chosen, rest): (Vec<Item>, Vec<Item>) =
+                std::mem::take(&mut queue.waiting).into_iter().partition(chosen);
+            queue.waiting = rest.into();
+            chosen
         };
-        let (chosen, rest): (Vec<Item>, Vec<Item>) = all.into_iter().partition(|item| items.contains(&item.id));
-        // Of a message that names fewer than it did, because the configuration has changed, the others go with the next one.
-        for item in rest.into_iter().rev() {
-            queue.waiting.push_front(item);
-        }
-        queue.under_way = Some(Flight { items: chosen, again });
+        queue.under_way = Some(Flight { items, again });
     }
 
     /// The name of the message that tells these items.

@@ -1,0 +1,421 @@
+//! The lines of a message, in the manner of the bot of 2013: `[ DOWN ] web1!port:smtp (25): connection refused`.
+//!
+//! A few stories are a line each. More are a summary, which names every address and leaves the texts to the page: what
+//! waited for a network that was away comes in a dozen lines, not in a flood.
+
+use crate::options::{Channel, Options};
+use common::message::Kind;
+use common::notifier::{Composed, Letter, Mark, Story, one_line};
+use common::severity::Severity;
+use common::time::for_people;
+use std::fmt::Write;
+
+/// Up to here, each story has its own line.
+const MAX_SINGLE: usize = 5;
+/// Of a text. Longer ones are read on the page.
+const MAX_TEXT_CHARS: usize = 200;
+/// Of an address. Units may have a kilobyte, and every line has to hold at least one address whole or cut here.
+const MAX_ADDRESS_BYTES: usize = 160;
+
+/// Writes a message. Its bytes are its lines, without the command before them, separated by line feeds.
+pub(crate) fn compose(options: &Options, to: &Channel, letter: &Letter<'_>) -> Composed {
+    let page = Page { width: options.text_bytes(to), colour: to.colour };
+    let stories = letter.stories;
+    if stories.len() <= MAX_SINGLE.min(options.max_lines()) {
+        let lines: Vec<String> = stories.iter().map(|story| page.single(story, letter)).collect();
+        return Composed { bytes: lines.join("\n").into_bytes(), told: stories.len() };
+    }
+    // The heading and one address always fit, and one story more never makes the message shorter.
+    let fits = |told: usize| page.summary(&stories[..told], letter).len() <= options.max_lines().max(2);
+    let (mut told, mut too_many) = (1, stories.len() + 1);
+    while told + 1 < too_many {
+        let middle = usize::midpoint(told, too_many);
+        if fits(middle) {
+            told = middle;
+        } else {
+            too_many = middle;
+        }
+    }
+    Composed { bytes: page.summary(&stories[..told], letter).join("\n").into_bytes(), told }
+}
+
+/// The form of the lines of one channel.
+struct Page {
+    /// Bytes of a line.
+    width: usize,
+    colour: bool,
+}
+
+impl Page {
+    fn single(&self, story: &Story, letter: &Letter<'_>) -> String {
+        let mut tail = String::new();
+        if let Some(age) = story.age(letter.now) {
+            let _ = write!(tail, " ({age})");
+        }
+        if letter.again {
+            tail.push_str(" (again?)");
+        }
+        let mut line = self.label(story.word(), look(story));
+        if let Some(severity) = spoken(story) {
+            let _ = write!(line, "{severity} ");
+        }
+        line.push_str(&address(story));
+        let said = said(story);
+        // `web1!alive:` has its colon already.
+        line.push_str(if line.ends_with(':') { said.strip_prefix(':').unwrap_or(&said) } else { &said });
+        let mut line = cut(&line, self.width - tail.len());
+        line.push_str(&tail);
+        line
+    }
+
+    /// A heading, and then the addresses by what happened to them and how bad it is, in the order of the stories.
+    fn summary(&self, stories: &[Story], letter: &Letter<'_>) -> Vec<String> {
+        let mut groups: Vec<(&str, Option<Severity>, Vec<&Story>)> = Vec::new();
+        for story in stories {
+            let (word, severity) = (story.word(), grouped(story));
+            match groups.iter_mut().find(|(w, s, _)| *w == word && *s == severity) {
+                Some((_, _, members)) => members.push(story),
+                None => groups.push((word, severity, vec![story])),
+            }
+        }
+        let mut lines = vec![self.heading(stories, letter)];
+        for (word, severity, members) in groups {
+            let mut begin = self.label(word, look(members[0]));
+            if let Some(severity) = severity {
+                let _ = write!(begin, "{severity}: ");
+            }
+            let mut line = String::new();
+            for story in members {
+                let entry = entry(story, letter);
+                // Two bytes for the comma and the space after it, which is then cut off.
+                if !line.is_empty() && line.len() + ", ".len() + entry.len() > self.width {
+                    lines.push(std::mem::take(&mut line));
+                }
+                line.push_str(if line.is_empty() { &begin } else { ", " });
+                line.push_str(&entry);
+            }
+            lines.push(line);
+        }
+        lines
+    }
+
+    fn heading(&self, stories: &[Story], letter: &Letter<'_>) -> String {
+        let count = |wanted: &[Mark]| stories.iter().filter(|story| wanted.contains(&story.mark)).count();
+        let (problems, over, other) =
+            (count(&[Mark::Began]), count(&[Mark::Ended, Mark::Passed]), count(&[Mark::Once]));
+        let mut parts = Vec::new();
+        for (n, one, many) in [(problems, "problem", "problems"), (over, "over", "over"), (other, "note", "notes")] {
+            if n > 0 {
+                parts.push(format!("{n} {}", if n == 1 { one } else { many }));
+            }
+        }
+        let mut line = format!("{}{}", self.bold("== "), parts.join(", "));
+        // Ages are said where each story would say its own.
+        if let Some(oldest) = stories.iter().filter(|s| s.age(letter.now).is_some()).map(Story::happened).min() {
+            let _ = write!(line, " in the last {}", for_people(letter.now.since(oldest)));
+        }
+        if stories.len() < letter.stories.len() {
+            let _ = write!(line, ", {} more to come", letter.stories.len() - stories.len());
+        }
+        if letter.again {
+            line.push_str(" (again?)");
+        }
+        line
+    }
+
+    /// `[ DOWN ] `, in its colour.
+    fn label(&self, word: &str, look: Look) -> String {
+        // Two digits, or a digit that follows would belong to the colour; ^O ends colour and bold.
+        let begin = match look {
+            _ if !self.colour => return format!("[ {word} ] "),
+            Look::Plain => return format!("[ {word} ] "),
+            Look::Alarming => "\x02\x0304",
+            Look::Bad => "\x0304",
+            Look::Doubtful => "\x0307",
+            Look::Good => "\x0303",
+        };
+        format!("{begin}[ {word} ]\x0f ")
+    }
+
+    fn bold(&self, text: &str) -> String {
+        if self.colour { format!("\x02{text}\x0f") } else { text.to_owned() }
+    }
+}
+
+/// How a story looks. Never the only sign: the word says it too.
+#[derive(Clone, Copy)]
+enum Look {
+    /// Bold and red.
+    Alarming,
+    /// Red.
+    Bad,
+    /// Orange.
+    Doubtful,
+    /// Green.
+    Good,
+    Plain,
+}
+
+fn look(story: &Story) -> Look {
+    match story.mark {
+        Mark::Ended | Mark::Passed => Look::Good,
+        Mark::Began | Mark::Once => match story.severity() {
+            _ if story.is_test() => Look::Plain,
+            Severity::Crit => Look::Alarming,
+            Severity::Err => Look::Bad,
+            Severity::Warn => Look::Doubtful,
+            Severity::Info if story.event.kind == Kind::Up => Look::Good,
+            Severity::Info | Severity::Debug => Look::Plain,
+        },
+    }
+}
+
+/// The severity, where it is not what the word makes one expect.
+fn spoken(story: &Story) -> Option<Severity> {
+    grouped(story).filter(|severity| matches!(severity, Severity::Crit | Severity::Warn))
+}
+
+/// The severity by which a summary groups: what is over has none, and neither has what was never bad.
+fn grouped(story: &Story) -> Option<Severity> {
+    match story.mark {
+        Mark::Began | Mark::Once => Some(story.severity()).filter(|severity| *severity >= Severity::Warn),
+        Mark::Ended | Mark::Passed => None,
+    }
+}
+
+/// An address in a summary.
+fn entry(story: &Story, letter: &Letter<'_>) -> String {
+    let mut notes = Vec::new();
+    if story.outages > 1 {
+        notes.push(format!("{} times", story.outages));
+    }
+    if let (Mark::Passed, Some(duration)) = (story.mark, story.duration()) {
+        notes.push(format!("for {}", for_people(duration)));
+    }
+    notes.extend(story.age(letter.now));
+    if notes.is_empty() { address(story) } else { format!("{} ({})", address(story), notes.join(", ")) }
+}
+
+/// What follows the address.
+fn said(story: &Story) -> String {
+    let text = clean(&story.line(MAX_TEXT_CHARS));
+    let mut said = String::new();
+    match (story.mark, story.duration()) {
+        (Mark::Ended | Mark::Passed, duration) => {
+            let was = if story.event.kind == Kind::Up { "was down" } else { "lasted" };
+            match duration.map(for_people) {
+                Some(duration) if story.outages > 1 => {
+                    let _ = write!(said, " {was} {} times, last for {duration}", story.outages);
+                }
+                Some(duration) => {
+                    let _ = write!(said, " {was} {duration}");
+                }
+                None if story.outages > 1 => {
+                    let _ = write!(said, " {} times", story.outages);
+                }
+                None => (),
+            }
+        }
+        (Mark::Began, _) if story.outages > 1 => {
+            let _ = write!(said, " {} times", story.outages);
+        }
+        (Mark::Began | Mark::Once, _) => (),
+    }
+    if !text.trim().is_empty() {
+        let _ = write!(said, ": {}", text.trim());
+    }
+    said
+}
+
+fn address(story: &Story) -> String {
+    cut(&clean(&one_line(&story.event.address.to_string(), MAX_ADDRESS_BYTES * 8)), MAX_ADDRESS_BYTES)
+}
+
+/// Without the marks that turn the direction of writing, which could make one address look like another (Unicode TR36).
+fn clean(text: &str) -> String {
+    text.chars()
+        .filter(|c| !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+        .collect()
+}
+
+/// At most so many bytes, never half a character, and a mark where something is missing.
+fn cut(text: &str, max_bytes: usize) -> String {
+    if text.len() <= max_bytes {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(max_bytes.saturating_sub('…'.len_utf8()));
+    format!("{}…", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::tests::options;
+    use common::message::{Epoch, Event, EventId, IncidentId, State};
+    use common::notifier::MessageId;
+    use common::time::UnixMillis;
+
+    const NOW: UnixMillis = UnixMillis(1_795_236_306_000);
+
+    fn story(mark: Mark, kind: Kind, severity: Severity, address: &str, text: &str) -> Story {
+        let address: common::address::Address = address.parse().expect("address");
+        let incident = IncidentId::new(&address, "check", NOW);
+        let event = Event {
+            epoch: Epoch::random(),
+            seq: 1,
+            nth: 1,
+            id: EventId::new(incident, kind, 1),
+            incident,
+            kind,
+            host: "web1".parse().expect("host"),
+            service: "port".parse().expect("name"),
+            unit: "".parse().expect("unit"),
+            address,
+            severity: if matches!(mark, Mark::Ended | Mark::Passed) { Severity::Info } else { severity },
+            top_severity: severity,
+            state: State::Down,
+            since: NOW,
+            time: NOW,
+            text: text.to_owned(),
+            value: None,
+            rule: "check".into(),
+            duration_ms: matches!(mark, Mark::Ended | Mark::Passed).then_some(192_000),
+            data: None,
+        };
+        Story { mark, event, outages: 1, told_in: None }
+    }
+
+    fn aged(mut story: Story, secs: i64) -> Story {
+        story.event.since = UnixMillis(NOW.0 - secs * 1000);
+        story.event.time = story.event.since;
+        story
+    }
+
+    fn written(stories: &[Story], colour: bool, again: bool) -> (Vec<String>, usize) {
+        let options = options("channels");
+        let channel = Channel { colour, ..options.channels[0].clone() };
+        let id = MessageId::parse("00000000-0000-0000-0000-000000000000").expect("id");
+        let letter = Letter { id, recipient: "lab/#ops", stories, again, now: NOW };
+        let composed = compose(&options, &channel, &letter);
+        let text = String::from_utf8(composed.bytes).expect("text");
+        for line in text.lines() {
+            let sent = format!(":{}!~cairn@{} PRIVMSG #ops :{line}\r\n", "n".repeat(16), "h".repeat(63));
+            assert!(sent.len() <= 512, "{} bytes: {line}", sent.len());
+        }
+        (text.lines().map(str::to_owned).collect(), composed.told)
+    }
+
+    #[track_caller]
+    fn one(story: Story, expected: &str) {
+        assert_eq!(written(&[story], false, false), (vec![expected.to_owned()], 1));
+    }
+
+    #[test]
+    fn one_story_is_one_line() {
+        let down = || story(Mark::Began, Kind::Down, Severity::Err, "web1!port:smtp (25)", "connection refused");
+        one(down(), "[ DOWN ] web1!port:smtp (25): connection refused");
+        one(aged(down(), 125), "[ DOWN ] web1!port:smtp (25): connection refused (2m 5s ago)");
+        one(Story { outages: 3, ..down() }, "[ DOWN ] web1!port:smtp (25) 3 times: connection refused");
+        let up = || story(Mark::Ended, Kind::Up, Severity::Err, "web1!port:smtp (25)", "");
+        one(up(), "[ UP ] web1!port:smtp (25) was down 3m 12s");
+        one(
+            Story { outages: 3, mark: Mark::Passed, ..aged(up(), 720) },
+            "[ UP ] web1!port:smtp (25) was down 3 times, last for 3m 12s (12m 0s ago)",
+        );
+        let host = story(Mark::Began, Kind::Down, Severity::Crit, "web1!alive:", "no sign of life for 10s");
+        one(host, "[ DOWN ] CRIT web1!alive: no sign of life for 10s");
+        let alarm = story(Mark::Began, Kind::Alarm, Severity::Warn, "web1!machine.disk:/.free", "3g < 5g");
+        one(alarm, "[ ALARM ] WARN web1!machine.disk:/.free: 3g < 5g");
+        let solved = story(Mark::Ended, Kind::Solved, Severity::Warn, "web1!machine.disk:/.free", "back at 9g");
+        one(solved, "[ SOLVED ] web1!machine.disk:/.free lasted 3m 12s: back at 9g");
+        let started = story(Mark::Once, Kind::Started, Severity::Info, "web1!alive:", "");
+        one(started, "[ STARTED ] web1!alive:");
+    }
+
+    #[test]
+    fn colours_are_a_second_sign() {
+        let stories = [
+            story(Mark::Began, Kind::Down, Severity::Crit, "a!b:1", "x"),
+            story(Mark::Began, Kind::Down, Severity::Err, "a!b:2", ""),
+            story(Mark::Once, Kind::Blip, Severity::Warn, "a!b:3", ""),
+            story(Mark::Ended, Kind::Up, Severity::Crit, "a!b:4", ""),
+        ];
+        let (lines, _) = written(&stories, true, true);
+        assert_eq!(
+            lines,
+            [
+                "\x02\x0304[ DOWN ]\x0f CRIT a!b:1: x (again?)",
+                "\x0304[ DOWN ]\x0f a!b:2 (again?)",
+                "\x0307[ BLIP ]\x0f WARN a!b:3 (again?)",
+                "\x0303[ UP ]\x0f a!b:4 was down 3m 12s (again?)",
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_breaks_out_of_its_line() {
+        let unit = "a\u{202e}b\u{2028}c";
+        let hostile = story(
+            Mark::Began,
+            Kind::Down,
+            Severity::Err,
+            &format!("web1!port:{unit}"),
+            "x\r\nQUIT :bye\0\x01ACTION\x01 \x0304red\x0f",
+        );
+        one(hostile, "[ DOWN ] web1!port:ab c: x  QUIT :bye  ACTION   04red");
+    }
+
+    #[test]
+    fn long_texts_and_units_are_cut_between_characters() {
+        let long =
+            story(Mark::Began, Kind::Down, Severity::Err, &format!("web1!port:{}", "ü".repeat(500)), &"ß".repeat(900));
+        let (lines, _) = written(&[aged(long, 60)], true, true);
+        assert!(lines[0].ends_with("ß… (1m 0s ago) (again?)"), "{}", lines[0]);
+        assert!(lines[0].contains("ü…"));
+    }
+
+    #[test]
+    fn more_than_five_are_a_summary_that_names_every_address() {
+        let mut stories: Vec<Story> = (0..60)
+            .map(|i| aged(story(Mark::Began, Kind::Down, Severity::Err, &format!("web{i}!port:smtp"), "refused"), i))
+            .collect();
+        stories.push(story(Mark::Ended, Kind::Up, Severity::Err, "db1!port:pg", ""));
+        stories.push(aged(story(Mark::Passed, Kind::Up, Severity::Err, "db2!port:pg", ""), 90));
+        let (lines, told) = written(&stories, false, false);
+        assert_eq!(told, 62);
+        assert_eq!(lines[0], "== 60 problems, 2 over in the last 1m 30s");
+        let text = lines.join("\n");
+        assert!((0..60).all(|i| text.contains(&format!("web{i}!port:smtp"))), "{text}");
+        assert!(lines[1].starts_with("[ DOWN ] ERR: web0!port:smtp, web1!port:smtp, "), "{text}");
+        assert!(text.contains("web59!port:smtp (59s ago)"));
+        assert_eq!(lines.last().map(|l| &**l), Some("[ UP ] db1!port:pg, db2!port:pg (for 3m 12s, 1m 30s ago)"));
+        assert!(lines.len() <= 8, "{text}");
+    }
+
+    #[test]
+    fn what_does_not_fit_waits_for_the_next_message() {
+        let stories: Vec<Story> = (0..1000)
+            .map(|i| story(Mark::Began, Kind::Down, Severity::Err, &format!("web{i}!port:{}", "x".repeat(60)), ""))
+            .collect();
+        let (lines, told) = written(&stories, true, true);
+        assert_eq!(lines.len(), 12);
+        assert!((40..100).contains(&told), "{told}");
+        assert!(lines[0].contains(&format!("{told} problems")) && lines[0].contains(&format!("{} more", 1000 - told)));
+        let text = lines.join("\n");
+        assert!((0..told).all(|i| text.contains(&format!("web{i}!port:"))));
+        let rest = &stories[told..];
+        assert!(written(rest, true, true).0[1].contains(&format!("web{told}!port:")));
+    }
+
+    #[test]
+    fn every_line_of_a_summary_holds_the_longest_address() {
+        let stories: Vec<Story> = (0..20)
+            .map(|i| {
+                let address = format!("{}!port:{i}{}", "h".repeat(100), "ü".repeat(500));
+                Story { outages: 1000, ..aged(story(Mark::Passed, Kind::Up, Severity::Err, &address, ""), 900_000) }
+            })
+            .collect();
+        let (lines, told) = written(&stories, true, true);
+        assert!(told >= 11 && lines.len() == 12, "{told} in {lines:?}");
+    }
+}

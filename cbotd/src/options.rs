@@ -1,0 +1,84 @@
+//! What a network was configured with, once it was checked.
+
+use crate::secret::Secret;
+use rustls::ClientConfig;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest host that servers show of a client.
+const MAX_HOST_BYTES: usize = 63;
+/// Services may give a nick of their own, `Guest12345` and the like.
+const MAX_FORCED_NICK_BYTES: usize = 16;
+/// The time that lines of one message may need, when the bucket is empty at its beginning. With the waiting before and
+/// after it, a message then ends within a minute.
+const LINES_WITHIN: Duration = Duration::from_secs(24);
+/// More lines than people read at once.
+const MAX_LINES: usize = 12;
+
+/// A channel, as a place where messages go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channel {
+    pub(crate) name: String,
+    pub(crate) key: Option<Secret>,
+    pub(crate) colour: bool,
+    pub(crate) notice: bool,
+}
+
+impl Channel {
+    pub(crate) fn verb(&self) -> &'static str {
+        if self.notice { "NOTICE" } else { "PRIVMSG" }
+    }
+}
+
+/// One network. Every text in it is one word or one line without control characters; channels differ also by the
+/// network's idea of upper and lower case.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) name: String,
+    pub(crate) server: String,
+    pub(crate) port: u16,
+    /// None for plaintext, which was asked for.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+    pub(crate) nick: String,
+    pub(crate) user: String,
+    pub(crate) realname: String,
+    pub(crate) password: Option<Secret>,
+    pub(crate) sasl: Option<Sasl>,
+    pub(crate) nickserv: Option<Secret>,
+    /// One line costs this.
+    pub(crate) line_interval: Duration,
+    /// At least 1.
+    pub(crate) burst: u32,
+    /// After this silence the server is asked whether it is there.
+    pub(crate) ping_after: Duration,
+    /// And after this without an answer it is not.
+    pub(crate) ping_timeout: Duration,
+    /// At least one.
+    pub(crate) channels: Vec<Channel>,
+}
+
+/// An account to log in to by SASL PLAIN (RFC 4616).
+#[derive(Clone, Debug)]
+pub(crate) struct Sasl {
+    pub(crate) user: String,
+    pub(crate) password: Secret,
+    /// Rather not be there than be there without it.
+    pub(crate) required: bool,
+}
+
+impl Options {
+    /// How many bytes of text fit into one line to this channel, when the server has put our prefix before it:
+    /// `:nick!~user@host PRIVMSG #channel :text` and the line break are at most 512 bytes.
+    pub(crate) fn text_bytes(&self, channel: &Channel) -> usize {
+        let nick = self.nick.len().max(MAX_FORCED_NICK_BYTES);
+        let prefix = ":!~@ ".len() + nick + self.user.len() + MAX_HOST_BYTES;
+        let command = channel.verb().len() + 1 + channel.name.len() + " :".len();
+        crate::lines::MAX_LINE_BYTES - "\r\n".len() - prefix - command
+    }
+
+    /// How many lines one message may have.
+    pub(crate) fn max_lines(&self) -> usize {
+        let fit = LINES_WITHIN.as_millis().checked_div(self.line_interval.as_millis());
+        fit.and_then(|lines| usize::try_from(lines).ok()).unwrap_or(MAX_LINES).clamp(1, MAX_LINES)
+    }
+}

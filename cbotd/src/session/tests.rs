@@ -1,0 +1,529 @@
+//! Connections as timelines: what the server says at which second, and what we do then.
+
+use super::*;
+use crate::options::Sasl;
+use crate::secret::Secret;
+
+fn secret(text: &str) -> Secret {
+    Secret::new(text).expect("one line")
+}
+
+/// A network with the channels `#ops` and `#calm`, the second with a key; `with` names what else it has.
+pub(crate) fn options(with: &str) -> Options {
+    let channel = |name: &str, key| Channel { name: name.to_owned(), key, colour: false, notice: false };
+    let sasl = |required| Some(Sasl { user: "bot".to_owned(), password: secret("hush"), required });
+    Options {
+        name: "lab".to_owned(),
+        server: "irc.lab.test".to_owned(),
+        port: 6667,
+        tls: None,
+        nick: if with.contains("long nick") { "monitoring1".to_owned() } else { "cairn".to_owned() },
+        user: "cairn".to_owned(),
+        realname: "Cairn monitoring".to_owned(),
+        password: with.contains("password").then(|| secret("open sesame")),
+        sasl: if with.contains("required") {
+            sasl(true)
+        } else if with.contains("sasl") {
+            sasl(false)
+        } else {
+            None
+        },
+        nickserv: with.contains("nickserv").then(|| secret("identity")),
+        line_interval: Duration::from_secs(2),
+        burst: 4,
+        ping_after: Duration::from_mins(1),
+        ping_timeout: Duration::from_secs(30),
+        channels: if with.contains("channels") {
+            vec![channel("#ops", None), channel("#calm", Some(secret("sekrit")))]
+        } else {
+            vec![channel("#ops", None)]
+        },
+    }
+}
+
+/// What happens, second by second, and what comes of it.
+struct Timeline {
+    session: Session,
+    start: Instant,
+    /// `SECOND what`, since the last `expect`.
+    seen: Vec<String>,
+    now: u64,
+}
+
+impl Timeline {
+    fn begin(with: &str) -> Self {
+        let start = Instant::now();
+        let session = Session::new(Arc::new(options(with)), start);
+        let mut timeline = Self { session, start, seen: Vec::new(), now: 0 };
+        timeline.collect();
+        timeline
+    }
+
+    /// Registered at 0 and in its channels.
+    fn registered(with: &str) -> Self {
+        let mut timeline = Self::begin(with);
+        timeline.says(0, ":srv 001 cairn :hi").says(0, ":srv 422 cairn :no MOTD");
+        for channel in timeline.session.options.channels.clone() {
+            timeline.says(0, &format!(":cairn!u@h JOIN {}", channel.name));
+        }
+        timeline.until(30);
+        timeline.seen.clear();
+        timeline
+    }
+
+    fn at(&self, second: u64) -> Instant {
+        self.start + Duration::from_secs(second)
+    }
+
+    /// Lets time pass from deadline to deadline.
+    fn until(&mut self, second: u64) -> &mut Self {
+        for _ in 0..10_000 {
+            let due = self.session.next_deadline(self.at(self.now));
+            if due > self.at(second) || self.is_closed() {
+                self.now = second;
+                return self;
+            }
+            self.now = self.now.max(due.duration_since(self.start).as_secs());
+            let now = self.at(self.now).max(due);
+            self.session.tick(now);
+            self.collect();
+        }
+        panic!("a deadline that does not pass");
+    }
+
+    fn is_closed(&self) -> bool {
+        self.seen.iter().any(|seen| seen.contains(" close "))
+    }
+
+    /// The server says a line.
+    fn says(&mut self, second: u64, line: &str) -> &mut Self {
+        self.until(second);
+        self.session.hear(self.at(second), line);
+        self.collect();
+        self
+    }
+
+    /// Lines for a channel are to be sent.
+    fn sends(&mut self, second: u64, channel: &str, lines: &[&str]) -> &mut Self {
+        self.until(second);
+        let to = Channel { name: channel.to_owned(), key: None, colour: false, notice: false };
+        let id = MessageId::parse("00000000-0000-0000-0000-000000000000").expect("id");
+        self.session.send(self.at(second), &to, id, lines.iter().map(|line| (*line).to_owned()).collect());
+        self.collect();
+        self
+    }
+
+    fn collect(&mut self) {
+        for output in self.session.outputs() {
+            let what = match output {
+                Output::Send(line) => format!("> {line}"),
+                Output::Done(Outcome::Sent(_)) => "sent".to_owned(),
+                Output::Done(Outcome::Retry { why, scope, maybe_accepted, .. }) => {
+                    format!("retry {scope:?}{}: {why}", if maybe_accepted { ", maybe accepted" } else { "" })
+                }
+                Output::Done(Outcome::Never(why)) => format!("never: {why}"),
+                Output::Close(why) => format!("close {why}"),
+                Output::Say(level, text) => format!("{level} {text}"),
+            };
+            self.seen.push(format!("{} {what}", self.now));
+        }
+    }
+
+    #[track_caller]
+    fn expect(&mut self, expected: &[&str]) -> &mut Self {
+        assert_eq!(self.seen, expected);
+        self.seen.clear();
+        self
+    }
+}
+
+const PING_1: &str = "PING :cairn-00000000-0000-0000-0000-000000000000-1";
+const PONG_1: &str = ":srv PONG srv :cairn-00000000-0000-0000-0000-000000000000-1";
+
+#[test]
+fn registers_and_joins_with_keys() {
+    let mut timeline = Timeline::begin("channels password");
+    timeline.expect(&["0 > PASS :open sesame", "0 > NICK cairn", "0 > USER cairn 0 * :Cairn monitoring"]);
+    timeline.says(1, ":srv NOTICE * :*** Looking up your hostname...").says(1, "PING :123").expect(&["1 > PONG :123"]);
+    timeline.says(2, ":srv 001 cairn :Welcome").expect(&[]);
+    timeline.says(2, ":srv 376 cairn :End of MOTD").expect(&["2 > JOIN #ops", "2 > JOIN #calm sekrit"]);
+    assert!(!timeline.session.is_ready(timeline.at(2)));
+    timeline.says(3, ":cairn!c@h JOIN :#ops").says(3, ":cairn!c@h JOIN #CALM");
+    timeline.expect(&["3 INFO in #ops", "3 INFO in #calm"]);
+    assert!(timeline.session.is_ready(timeline.at(3)));
+}
+
+#[test]
+fn a_missing_motd_is_not_waited_for_for_long() {
+    let mut timeline = Timeline::begin("");
+    timeline.seen.clear();
+    timeline.says(1, ":srv 001 cairn :Welcome").until(6).expect(&["6 > JOIN #ops"]);
+    assert!(!timeline.session.is_ready(timeline.at(15)));
+    assert!(timeline.session.is_ready(timeline.at(16)));
+}
+
+#[test]
+fn a_server_that_never_registers_us_is_left() {
+    let mut timeline = Timeline::begin("");
+    timeline.seen.clear();
+    timeline.says(20, ":srv 464 cairn :Password incorrect").until(100);
+    timeline.expect(&["40 close not registered within 40 s after 464 Password incorrect"]);
+}
+
+#[test]
+fn a_message_before_registration_waits_for_it_or_for_the_end() {
+    let mut timeline = Timeline::begin("");
+    timeline.sends(0, "#ops", &["1"]).says(5, ":srv NOTICE * :wait");
+    timeline.seen.clear();
+    timeline.until(39).expect(&[]);
+    timeline.until(41).expect(&["40 close not registered within 40 s"]);
+    timeline.session.lost("late");
+    timeline.collect();
+    timeline.expect(&["41 retry Lane: the connection to lab was lost: late"]);
+}
+
+#[test]
+fn logs_in_by_sasl() {
+    let mut timeline = Timeline::begin("sasl nickserv");
+    timeline.expect(&["0 > CAP LS 302", "0 > NICK cairn", "0 > USER cairn 0 * :Cairn monitoring"]);
+    timeline.says(1, ":srv CAP * LS * :multi-prefix sasl=PLAIN,EXTERNAL").expect(&["1 > CAP REQ :sasl"]);
+    timeline.says(1, ":srv CAP * LS :server-time").expect(&[]);
+    timeline.says(1, ":srv CAP cairn ACK :sasl").expect(&["1 > AUTHENTICATE PLAIN"]);
+    timeline.says(1, "AUTHENTICATE +").expect(&["1 > AUTHENTICATE AGJvdABodXNo"]);
+    timeline.says(1, ":srv 900 cairn cairn!c@h bot :You are now logged in as bot").expect(&[]);
+    timeline.says(1, ":srv 903 cairn :SASL authentication successful").expect(&["1 > CAP END"]);
+    timeline.says(2, ":srv 001 cairn :hi").says(2, ":srv 422 cairn :none").expect(&["2 > JOIN #ops"]);
+}
+
+#[test]
+fn a_long_password_goes_in_pieces() {
+    let long = Options {
+        sasl: Some(Sasl { user: "bot".to_owned(), password: secret(&"x".repeat(295)), required: true }),
+        ..options("")
+    };
+    let mut session = Session::new(Arc::new(long), Instant::now());
+    session.stage = Stage::Authenticating;
+    session.outputs();
+    session.hear(session.began, "AUTHENTICATE +");
+    let sent = session.outputs();
+    assert_eq!(sent.len(), 2, "{sent:?}");
+    assert!(matches!(&sent[0], Output::Send(line) if line.len() == "AUTHENTICATE ".len() + 400));
+    assert_eq!(sent[1], Output::Send("AUTHENTICATE +".to_owned()));
+}
+
+#[test]
+fn a_wrong_password_is_said_and_gone_on_without() {
+    let mut timeline = Timeline::begin("sasl");
+    timeline.says(1, ":srv CAP * LS :sasl").says(1, ":srv CAP * ACK :sasl").says(1, "AUTHENTICATE +");
+    timeline.seen.clear();
+    timeline.says(2, ":srv 904 cairn :SASL authentication failed");
+    timeline
+        .expect(&["2 WARN SASL as bot failed (904: SASL authentication failed); going on without it", "2 > CAP END"]);
+    timeline.says(2, ":srv 904 cairn :SASL authentication failed").expect(&[]);
+}
+
+#[test]
+fn a_wrong_password_ends_it_where_the_account_is_required() {
+    let mut timeline = Timeline::begin("required");
+    timeline.says(1, ":srv CAP * LS :sasl").says(1, ":srv CAP * ACK :sasl");
+    timeline.seen.clear();
+    timeline.says(2, ":srv 904 cairn :no");
+    timeline.expect(&["2 close SASL as bot failed (904: no), and sasl_required is set"]);
+}
+
+#[test]
+fn nickserv_is_told_where_there_is_no_sasl() {
+    for no_sasl in [":srv CAP * LS :multi-prefix", ":srv CAP * LS :", ":srv 421 * CAP :Unknown command"] {
+        let mut timeline = Timeline::begin("required nickserv");
+        timeline.seen.clear();
+        timeline.says(1, no_sasl);
+        timeline.expect(&["1 WARN the server has no SASL; going on without it", "1 > CAP END"]);
+        timeline.says(2, ":srv 001 cairn :hi").says(2, ":srv 422 cairn :none");
+        timeline.expect(&["2 > PRIVMSG NickServ :IDENTIFY identity", "2 > JOIN #ops"]);
+    }
+}
+
+#[test]
+fn a_taken_nick_has_alternates_and_is_regained() {
+    let mut timeline = Timeline::begin("");
+    timeline.seen.clear();
+    timeline.says(1, ":srv 433 * cairn :Nickname is already in use.");
+    timeline.says(1, ":srv 437 * cairn_ :Nick temporarily unavailable");
+    timeline.expect(&[
+        "1 INFO nick cairn refused (433 Nickname is already in use.), trying cairn_",
+        "1 > NICK cairn_",
+        "1 INFO nick cairn_ refused (437 Nick temporarily unavailable), trying cairn2",
+        "1 > NICK cairn2",
+    ]);
+    timeline.says(2, ":srv 001 cairn2 :hi").says(2, ":srv 376 cairn2 :end").says(2, ":cairn2!u@h JOIN #ops");
+    timeline.seen.clear();
+    for second in (40..182).step_by(40) {
+        timeline.says(second, ":srv NOTICE cairn2 :still here");
+    }
+    timeline.until(182).expect(&["182 > NICK cairn"]);
+    timeline.says(182, ":srv 433 cairn2 cairn :in use").expect(&[]);
+    timeline.says(190, ":cairn!x@h QUIT :bye").expect(&["190 > NICK cairn"]);
+    timeline.says(190, ":cairn2!u@h NICK :cairn").expect(&["190 INFO nick is cairn now"]);
+    timeline.until(245).expect(&[]);
+    assert_eq!(timeline.session.nick(), "cairn");
+}
+
+#[test]
+fn a_nick_that_is_too_long_is_cut() {
+    let mut timeline = Timeline::begin("long nick");
+    timeline.seen.clear();
+    timeline.says(1, ":srv 432 * monitoring1 :Nickname too long").says(1, ":srv 433 * monitorin :taken");
+    timeline.expect(&[
+        "1 INFO nick monitoring1 refused (432 Nickname too long), trying monitorin",
+        "1 > NICK monitorin",
+        "1 INFO nick monitorin refused (433 taken), trying monitori_",
+        "1 > NICK monitori_",
+    ]);
+}
+
+#[test]
+fn a_network_without_a_free_nick_is_left() {
+    let mut timeline = Timeline::begin("");
+    for _ in 0..21 {
+        timeline.says(1, ":srv 433 * x :taken");
+    }
+    assert_eq!(timeline.seen.last().map(|s| &**s), Some("1 close no nick was free, the last refused with 433 taken"));
+}
+
+#[test]
+fn a_message_is_accepted_when_its_pong_is_there() {
+    let mut timeline = Timeline::registered("");
+    timeline.sends(30, "#ops", &["PRIVMSG #ops :a", "PRIVMSG #ops :b"]);
+    timeline.expect(&["30 > PRIVMSG #ops :a", "30 > PRIVMSG #ops :b", &format!("30 > {PING_1}")]);
+    timeline.says(31, ":srv PONG srv :another").expect(&[]);
+    timeline.says(31, PONG_1).expect(&["31 sent"]);
+    timeline.says(31, PONG_1).expect(&[]);
+}
+
+#[test]
+fn lines_go_no_faster_than_the_server_bears() {
+    let mut timeline = Timeline::registered("");
+    timeline.sends(30, "#ops", &["1", "2", "3", "4", "5", "6"]).until(34);
+    timeline.expect(&["30 > 1", "30 > 2", "30 > 3", "30 > 4", "32 > 5", "34 > 6", &format!("34 > {PING_1}")]);
+}
+
+#[test]
+fn a_refused_line_ends_the_message_and_the_pong_tells_what_was_taken() {
+    let mut timeline = Timeline::registered("");
+    timeline.sends(30, "#ops", &["1", "2", "3", "4", "5", "6"]);
+    timeline.seen.clear();
+    timeline.says(31, ":srv 404 cairn #ops :Cannot send to channel (+m)").expect(&[&format!("31 > {PING_1}")]);
+    for _ in 0..3 {
+        timeline.says(31, ":srv 404 cairn #ops :Cannot send to channel (+m)");
+    }
+    timeline.says(32, PONG_1).expect(&["32 retry Recipient: #ops took 0 of 6 lines: 404 Cannot send to channel (+m)"]);
+
+    let mut timeline = Timeline::registered("");
+    timeline.sends(30, "#ops", &["1", "2"]);
+    timeline.seen.clear();
+    timeline.says(31, ":srv 404 cairn #ops :no").says(31, PONG_1);
+    timeline.expect(&["31 retry Recipient, maybe accepted: #ops took 1 of 2 lines: 404 no"]);
+}
+
+#[test]
+fn a_lost_connection_says_whether_anything_was_written() {
+    let mut timeline = Timeline::registered("");
+    timeline.sends(30, "#ops", &["1"]);
+    timeline.seen.clear();
+    timeline.session.lost("reset");
+    timeline.collect();
+    timeline.expect(&["30 retry Lane, maybe accepted: the connection to lab was lost: reset"]);
+
+    let mut timeline = Timeline::registered("");
+    timeline.says(30, ":srv KICK #ops cairn :out").sends(30, "#ops", &["1"]);
+    timeline.seen.clear();
+    timeline.session.lost("reset");
+    timeline.collect();
+    timeline.expect(&["30 retry Lane: the connection to lab was lost: reset"]);
+}
+
+#[test]
+fn a_pong_that_does_not_come_ends_the_connection() {
+    let mut timeline = Timeline::registered("");
+    timeline.sends(30, "#ops", &["1"]).says(40, ":srv NOTICE cairn :busy");
+    timeline.seen.clear();
+    timeline.until(60).expect(&["50 close no PONG within 20 s after a message"]);
+}
+
+#[test]
+fn whoever_cannot_join_tries_again_ever_more_rarely_and_says_it_once() {
+    let mut timeline = Timeline::begin("");
+    timeline.says(0, ":srv 001 cairn :hi").says(0, ":srv 422 cairn :none");
+    timeline.seen.clear();
+    let refuse = ":srv 475 cairn #ops :Cannot join channel (+k)";
+    timeline.says(0, refuse).expect(&["0 WARN not in #ops: 475 Cannot join channel (+k); trying again"]);
+    assert!(timeline.session.is_ready(timeline.at(0)));
+    timeline.until(5).expect(&["5 > JOIN #ops"]);
+    timeline.says(5, refuse).until(15).expect(&["15 > JOIN #ops"]);
+    timeline.sends(15, "#ops", &["1"]);
+    timeline.says(15, refuse).until(30);
+    timeline.expect(&["30 retry Recipient: not in #ops: 475 Cannot join channel (+k)"]);
+    timeline.says(31, ":op!o@h INVITE cairn :#ops").expect(&["31 > JOIN #ops"]);
+    timeline.says(31, ":cairn!u@h JOIN #ops").expect(&["31 INFO in #ops again"]);
+}
+
+#[test]
+fn a_join_without_an_answer_is_tried_again() {
+    let mut timeline = Timeline::begin("");
+    timeline.says(0, ":srv 001 cairn :hi").says(0, ":srv 422 cairn :none");
+    timeline.seen.clear();
+    timeline.until(25);
+    timeline.expect(&["20 WARN not in #ops: no answer to JOIN; trying again", "25 > JOIN #ops"]);
+}
+
+#[test]
+fn whoever_is_kicked_comes_back_and_waits_with_the_message() {
+    let mut timeline = Timeline::registered("");
+    timeline.says(30, ":op!o@h KICK #ops cairn :too\u{1} loud");
+    timeline.expect(&["30 WARN not in #ops: kicked by op: too  loud; trying again"]);
+    timeline.sends(31, "#ops", &["1"]).until(35).expect(&["35 > JOIN #ops"]);
+    timeline.says(36, ":cairn!u@h JOIN #ops");
+    timeline.expect(&["36 INFO in #ops again", "36 > 1", &format!("36 > {PING_1}")]);
+    timeline.says(36, PONG_1).expect(&["36 sent"]);
+}
+
+#[test]
+fn a_kick_amid_a_message_leaves_it_half_told() {
+    let mut timeline = Timeline::registered("");
+    timeline.sends(30, "#ops", &["1", "2", "3", "4", "5", "6"]).says(31, ":op!o@h KICK #ops cairn :out");
+    timeline.says(31, PONG_1);
+    let last = timeline.seen.last().map(String::as_str);
+    assert_eq!(last, Some("31 retry Recipient, maybe accepted: #ops took 4 of 6 lines: put out of it"));
+}
+
+#[test]
+fn a_silent_server_is_asked_and_then_left() {
+    let mut timeline = Timeline::registered("");
+    timeline.until(60).expect(&["60 > PING :cairn-alive"]);
+    timeline.says(61, ":srv PONG srv :cairn-alive").until(121).expect(&["121 > PING :cairn-alive"]);
+    timeline.until(200).expect(&["151 close nothing heard for 90 s"]);
+}
+
+#[test]
+fn what_is_no_irc_is_passed_over() {
+    let mut timeline = Timeline::registered("channels");
+    for line in [
+        ":",
+        "@",
+        "@a",
+        ": ",
+        "::",
+        " ",
+        "  :",
+        "@a :b",
+        "\u{fffd}",
+        "001",
+        ":srv 001",
+        "MODE",
+        "MODE #ops +\u{fffd}",
+        ":x KICK",
+        ":x KICK #ops",
+        "CAP",
+        "CAP LS",
+        "CAP * LS",
+        "NICK",
+        ":cairn!u@h NICK :",
+        "PING",
+        "PONG",
+        "AUTHENTICATE +",
+        ":srv 005 cairn NICKLEN=x",
+        "JOIN",
+        "000 a b",
+        "99999999999 x",
+        ":srv 433",
+        ":srv 404 cairn #ops",
+        ":srv 475",
+        "\0",
+        ":cairn!u@h JOIN",
+        ":srv 376",
+        ":srv 904",
+        ":srv CAP x NAK",
+        "INVITE",
+        ":a!b@c INVITE cairn #nowhere",
+    ] {
+        timeline.says(30, line);
+    }
+    timeline.expect(&[]);
+    timeline.sends(30, "#ops", &["1"]).says(30, PONG_1);
+    assert_eq!(timeline.seen.last().map(String::as_str), Some("30 sent"));
+}
+
+#[test]
+fn noise_of_any_form_breaks_nothing() {
+    let words = [
+        ":",
+        "@",
+        "CAP",
+        "LS",
+        "*",
+        "001",
+        "433",
+        "376",
+        "#ops",
+        "cairn",
+        " ",
+        "\r",
+        "JOIN",
+        "KICK",
+        "MODE",
+        "+k",
+        ":x!y@z",
+        "NICK",
+        "ü",
+        "\u{1}",
+        "PING",
+        "=",
+        ";",
+        "-o",
+        "b",
+        "PONG",
+        "AUTHENTICATE",
+        "+",
+        "INVITE",
+        "QUIT",
+        "005",
+        "NICKLEN=3",
+    ];
+    let mut state: u64 = 1;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).expect("31 bits")
+    };
+    for _ in 0..300 {
+        let mut timeline = Timeline::begin("channels sasl");
+        for _ in 0..60 {
+            let mut line = String::new();
+            for _ in 0..random() % 8 {
+                line.push_str(words[random() % words.len()]);
+                line.push_str(if random() % 4 == 0 { "" } else { " " });
+            }
+            timeline.says(1, &line);
+            if timeline.is_closed() {
+                break;
+            }
+        }
+        timeline.until(300);
+    }
+}
+
+#[test]
+fn a_server_that_floods_us_is_left() {
+    let mut timeline = Timeline::registered("");
+    for _ in 0..=FLOOD_LINES {
+        timeline.session.hear(timeline.at(30), ":x!y@z PRIVMSG #ops :spam");
+    }
+    timeline.collect();
+    timeline.expect(&["30 close more than 10000 lines in 10 s"]);
+}
+
+#[test]
+fn a_message_of_the_most_lines_ends_within_a_minute_whatever_happens() {
+    let options = options("");
+    let waiting = options.line_interval * u32::try_from(options.max_lines()).expect("few");
+    assert!(WAIT_FOR_CHANNEL + waiting + PONG_WITHIN <= Duration::from_mins(1));
+}

@@ -1,0 +1,488 @@
+//! What a person may configure, checked once.
+
+use crate::compose::Composer;
+use crate::medium::{Mailer, Way};
+use crate::smtp::{Security, Settings, Smtp};
+use common::address::{HostName, Pattern};
+use common::config::{ConfigError, HumanDuration};
+use common::notifier::{Folder, Lane, Recipient, Selection, Setup};
+use common::severity::Severity;
+use lettre::Address;
+use lettre::message::Mailbox;
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Certificate, CertificateStore, TlsParameters};
+use lettre::transport::smtp::extension::ClientId;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// The systemd credential that is the password where no `password_file` is named.
+const PASSWORD_CREDENTIAL: &str = "smtp-password";
+/// A password longer than this is another file named by mistake.
+const MAX_PASSWORD_BYTES: usize = 4096;
+/// Each has mails of its own. For more people there are mailing lists.
+const MAX_MAILBOXES: usize = 500;
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    #[serde(default = "default_run_dir")]
+    run_dir: PathBuf,
+    #[serde(default = "default_state_dir")]
+    state_dir: PathBuf,
+    host: Option<HostName>,
+    publishers: Option<Vec<PathBuf>>,
+    #[serde(default = "default_give_up_after")]
+    give_up_after: HumanDuration,
+    from: Option<Box1>,
+    list_id: Option<String>,
+    folder: Option<PathBuf>,
+    smtp: Option<RawSmtp>,
+    #[serde(default)]
+    recipient: Vec<RawRecipient>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSmtp {
+    host: String,
+    port: Option<u16>,
+    #[serde(default)]
+    security: RawSecurity,
+    #[serde(default)]
+    allow_plaintext: bool,
+    ca_file: Option<PathBuf>,
+    user: Option<String>,
+    password_file: Option<PathBuf>,
+    #[serde(default = "default_timeout")]
+    timeout: HumanDuration,
+    hello: Option<HostName>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawSecurity {
+    #[default]
+    StartTls,
+    Tls,
+    None,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRecipient {
+    name: Option<String>,
+    to: Boxes,
+    #[serde(default = "default_severity")]
+    severity: Severity,
+    #[serde(default)]
+    only: Vec<Pattern>,
+    #[serde(default)]
+    except: Vec<Pattern>,
+}
+
+fn default_run_dir() -> PathBuf {
+    "/run/cairn".into()
+}
+
+fn default_state_dir() -> PathBuf {
+    "/var/lib/cairn/cmaild".into()
+}
+
+fn default_give_up_after() -> HumanDuration {
+    HumanDuration(Duration::from_hours(72))
+}
+
+fn default_timeout() -> HumanDuration {
+    HumanDuration(Duration::from_secs(30))
+}
+
+fn default_severity() -> Severity {
+    Severity::Warn
+}
+
+/// One mailbox, `ops@example.org` or `Operators <ops@example.org>`. Read here and not later, so that a mistake is reported
+/// with its line.
+struct Box1(Mailbox);
+
+impl<'de> Deserialize<'de> for Box1 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        mailbox(&String::deserialize(deserializer)?).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// One mailbox or an array of them.
+struct Boxes(Vec<Mailbox>);
+
+impl<'de> Deserialize<'de> for Boxes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMore;
+
+        impl<'de> Visitor<'de> for OneOrMore {
+            type Value = Boxes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mail address or an array of them")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Boxes, E> {
+                mailbox(text).map(|mailbox| Boxes(vec![mailbox])).map_err(E::custom)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Boxes, A::Error> {
+                let mut boxes = Vec::new();
+                while let Some(Box1(mailbox)) = array.next_element()? {
+                    boxes.push(mailbox);
+                }
+                Ok(Boxes(boxes))
+            }
+        }
+
+        deserializer.deserialize_any(OneOrMore)
+    }
+}
+
+fn mailbox(text: &str) -> Result<Mailbox, String> {
+    let bad = |why: &str| format!("{text:?} is no mail address: {why}");
+    if text.chars().any(char::is_control) {
+        return Err(bad("it holds a control character"));
+    }
+    let mailbox: Mailbox = text.trim().parse().map_err(|_| bad("expected user@host or Name <user@host>"))?;
+    // RFC 6531 would need a server that knows it, and every server behind it.
+    if !AsRef::<str>::as_ref(&mailbox.email).is_ascii() {
+        return Err(bad("it must be ASCII, its domain in the form xn--"));
+    }
+    Ok(mailbox)
+}
+
+/// Reads and checks the file and its drop-ins. Connects to nothing.
+pub fn load(path: &Path) -> Result<Setup<Mailer>, ConfigError> {
+    let raw: Raw = common::config::load(path)?;
+    let wrong = |text: String| ConfigError::in_file(path, text);
+    let host = raw.host.map_or_else(|| common::startup::system_host().map_err(|e| wrong(e.to_string())), Ok)?;
+    let give_up_after = raw.give_up_after.0;
+    if !(Duration::from_mins(1)..=Duration::from_hours(720)).contains(&give_up_after) {
+        return Err(wrong(format!("give_up_after is {give_up_after:?}, but must be 1m to 30d")));
+    }
+    let publishers = raw.publishers.unwrap_or_else(|| vec![raw.run_dir.join("stream")]);
+    if publishers.is_empty() {
+        return Err(wrong("publishers is empty, but must name at least one stream".into()));
+    }
+    if raw.smtp.is_some() && raw.folder.is_some() {
+        return Err(wrong("folder stands beside [smtp], but mails go one way".into()));
+    }
+    if raw.smtp.is_some() && raw.recipient.is_empty() {
+        return Err(wrong("there is [smtp], but no [[recipient]] to send to".into()));
+    }
+    let at_host = |user: &str| {
+        let address = Address::new(user, host.as_str());
+        address.map_err(|_| wrong(format!("{user}@{host} is no mail address; set from and a [[recipient]]")))
+    };
+    let from = match raw.from {
+        Some(Box1(from)) => from,
+        None => Mailbox::new(Some("Cairn".into()), at_host("cairn")?),
+    };
+    let recipients = if raw.recipient.is_empty() {
+        vec![Recipient {
+            name: "operator".into(),
+            selection: Selection::at_least(default_severity()),
+            address: Mailbox::new(None, at_host("root")?),
+        }]
+    } else {
+        recipients(raw.recipient).map_err(wrong)?
+    };
+    let list_id = raw.list_id.unwrap_or_else(|| format!("alerts.cairn.{host}"));
+    let composer = Composer { list_id: checked_list_id(&list_id).map_err(wrong)?, from, host: host.clone() };
+    let (name, way, fingerprint) = match raw.smtp {
+        Some(smtp) => {
+            let (settings, fingerprint) = settings(smtp, &host).map_err(wrong)?;
+            ("smtp", Way::Smtp(Box::new(Smtp::new(settings))), fingerprint)
+        }
+        None => {
+            let folder = raw.folder.unwrap_or_else(|| raw.state_dir.join("outbox"));
+            let fingerprint = folder.display().to_string();
+            ("folder", Way::Folder(Folder::new(folder)), fingerprint)
+        }
+    };
+    let lane = Lane {
+        name: name.into(),
+        fingerprint: format!("{name} {fingerprint} {composer:?}"),
+        medium: Mailer { composer, way },
+        recipients,
+    };
+    Ok(Setup { run_dir: raw.run_dir, state_dir: raw.state_dir, host, publishers, give_up_after, lanes: vec![lane] })
+}
+
+/// One recipient a mailbox, since each has its own back-off and its own told-state. The first bears the name alone, so that
+/// adding another changes nothing for it; the others are `NAME/ADDRESS`.
+fn recipients(raw: Vec<RawRecipient>) -> Result<Vec<Recipient<Mailbox>>, String> {
+    let mut recipients: Vec<Recipient<Mailbox>> = Vec::new();
+    for RawRecipient { name, to: Boxes(to), severity, only, except } in raw {
+        let Some(first) = to.first() else {
+            return Err("recipient.to is empty, but must name at least one mail address".into());
+        };
+        let name = name.unwrap_or_else(|| first.email.to_string());
+        let selection = Selection { minimum: severity, only, except };
+        for (nth, mailbox) in to.into_iter().enumerate() {
+            let name = if nth == 0 { name.clone() } else { format!("{name}/{}", mailbox.email) };
+            if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
+                return Err(format!(
+                    "recipient.name is {name:?}, but must be 1 to 200 bytes without control characters"
+                ));
+            }
+            if recipients.iter().any(|other| other.name == name) {
+                return Err(format!("recipient.name {name:?} stands twice"));
+            }
+            recipients.push(Recipient { name, selection: selection.clone(), address: mailbox });
+        }
+    }
+    if recipients.len() > MAX_MAILBOXES {
+        return Err(format!("there are {} recipients, but must be at most {MAX_MAILBOXES}", recipients.len()));
+    }
+    Ok(recipients)
+}
+
+/// RFC 2919 §3, without the brackets.
+fn checked_list_id(text: &str) -> Result<String, String> {
+    let bare = text.strip_prefix('<').and_then(|text| text.strip_suffix('>')).unwrap_or(text);
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if bare.len() > 255 || !bare.contains('.') || bare.split('.').any(str::is_empty) || !bare.chars().all(good) {
+        return Err(format!("list_id is {text:?}, but must be like alerts.example.org, at most 255 bytes"));
+    }
+    Ok(bare.to_owned())
+}
+
+/// The settings, and a text that changes with them.
+fn settings(raw: RawSmtp, own: &HostName) -> Result<(Settings, String), String> {
+    let RawSmtp { host, security, allow_plaintext, ca_file, user, password_file, .. } = raw;
+    let address = host.parse::<IpAddr>().ok();
+    if address.is_none() && HostName::try_from(host.as_str()).is_err() {
+        return Err(format!("smtp.host is {host:?}, but must be a host name or an address"));
+    }
+    let timeout = raw.timeout.0;
+    if !(Duration::from_millis(100)..=Duration::from_mins(1)).contains(&timeout) {
+        return Err(format!("smtp.timeout is {timeout:?}, but must be 100ms to 60s"));
+    }
+    let loopback = host == "localhost" || address.is_some_and(|address| address.is_loopback());
+    if security == RawSecurity::None {
+        if ca_file.is_some() {
+            return Err("smtp.ca_file has no meaning with smtp.security = \"none\"".into());
+        }
+        if !loopback && user.is_some() {
+            return Err(format!(
+                "smtp.user would go to {host} with its password in plaintext: smtp.security is \"none\""
+            ));
+        }
+        if !loopback && !allow_plaintext {
+            return Err(format!(
+                "smtp.security is \"none\", but {host} is not this machine: use \"starttls\" or \"tls\", or set \
+                 smtp.allow_plaintext = true for mails that anybody on the way may read"
+            ));
+        }
+    }
+    let default_port = match security {
+        RawSecurity::StartTls => 587,
+        RawSecurity::Tls => 465,
+        RawSecurity::None => 25,
+    };
+    let port = raw.port.unwrap_or(default_port);
+    if port == 0 {
+        return Err("smtp.port is 0, but must be 1 to 65535".into());
+    }
+    let ca = ca_file.map(|file| read(&file, "smtp.ca_file").map(|pem| (file, pem))).transpose()?;
+    let password = password(user.as_deref(), password_file)?;
+    let hello = raw.hello.unwrap_or_else(|| own.clone());
+    let secret = secret_hash(&(&password, &ca));
+    let fingerprint = format!("{host}:{port} {security:?} {user:?} {timeout:?} {hello} {secret:x}");
+    let security = match security {
+        RawSecurity::StartTls => Security::StartTls(tls(&host, ca)?),
+        RawSecurity::Tls => Security::Tls(tls(&host, ca)?),
+        RawSecurity::None => Security::Plaintext,
+    };
+    let credentials = user.zip(password).map(|(user, password)| Credentials::new(user, password));
+    let hello = ClientId::Domain(hello.to_string());
+    Ok((Settings { host, port, security, credentials, hello, timeout }, fingerprint))
+}
+
+/// Where a private authority is named, it alone is trusted: whoever runs one knows who signed the server's certificate, and
+/// the hundred authorities of the system could only be mistaken or deceived about it.
+fn tls(host: &str, ca: Option<(PathBuf, Vec<u8>)>) -> Result<TlsParameters, String> {
+    let mut builder = TlsParameters::builder(host.to_owned());
+    if let Some((file, pem)) = ca {
+        let bad = || format!("smtp.ca_file {} holds no certificate in PEM", file.display());
+        if !pem.windows(11).any(|window| window == b"-----BEGIN ") {
+            return Err(bad());
+        }
+        let certificate = Certificate::from_pem(&pem).map_err(|_| bad())?;
+        builder = builder.certificate_store(CertificateStore::None).add_root_certificate(certificate);
+    }
+    builder.build().map_err(|error| format!("smtp: TLS cannot be set up: {error}"))
+}
+
+fn password(user: Option<&str>, file: Option<PathBuf>) -> Result<Option<String>, String> {
+    let Some(user) = user else {
+        return match file {
+            Some(_) => Err("smtp.password_file stands without smtp.user".into()),
+            None => Ok(None),
+        };
+    };
+    if user.is_empty() || user.chars().any(char::is_control) {
+        return Err(format!("smtp.user is {user:?}, but must be text without control characters"));
+    }
+    let credential = || {
+        let file = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join(PASSWORD_CREDENTIAL);
+        file.exists().then_some(file)
+    };
+    let file = file.or_else(credential).ok_or_else(|| {
+        format!("smtp.user stands without smtp.password_file, and there is no credential {PASSWORD_CREDENTIAL}")
+    })?;
+    let unusable = |why: &str| format!("smtp.password_file {} {why}", file.display());
+    let bytes = read(&file, "smtp.password_file")?;
+    let text = String::from_utf8(bytes).map_err(|_| unusable("is not UTF-8 text"))?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() || password.len() > MAX_PASSWORD_BYTES || password.contains(['\0', '\r', '\n']) {
+        return Err(unusable("must hold one line of 1 to 4096 bytes"));
+    }
+    Ok(Some(password.to_owned()))
+}
+
+fn read(file: &Path, key: &str) -> Result<Vec<u8>, String> {
+    fs::read(file).map_err(|error| format!("{key} {} cannot be read: {error}", file.display()))
+}
+
+/// Changes with the secret, and tells nothing of it outside this process.
+fn secret_hash(secret: &impl std::hash::Hash) -> u64 {
+    static KEYS: OnceLock<RandomState> = OnceLock::new();
+    KEYS.get_or_init(RandomState::new).hash_one(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn load_in(dir: &Path, text: &str) -> Result<Setup<Mailer>, String> {
+        let path = dir.join("cmaild.toml");
+        fs::write(&path, format!("host = 'mon1'\n{text}")).expect("file");
+        load(&path).map_err(|error| error.to_string().replace(&format!("{}", dir.display()), "DIR"))
+    }
+
+    #[track_caller]
+    fn loaded(text: &str) -> Setup<Mailer> {
+        let dir = tempfile::tempdir().expect("folder");
+        load_in(dir.path(), text).expect("loads")
+    }
+
+    #[track_caller]
+    fn complaint(text: &str) -> String {
+        let dir = tempfile::tempdir().expect("folder");
+        load_in(dir.path(), text).err().expect("a mistake")
+    }
+
+    fn addresses(lane: &Lane<Mailer>) -> Vec<String> {
+        lane.recipients.iter().map(|recipient| recipient.address.to_string()).collect()
+    }
+
+    #[test]
+    fn an_empty_file_puts_mails_to_root_into_a_folder() {
+        let setup = loaded("");
+        assert_eq!(setup.publishers, [PathBuf::from("/run/cairn/stream")]);
+        assert_eq!(setup.give_up_after, Duration::from_hours(72));
+        let [lane] = &setup.lanes[..] else { panic!("one lane") };
+        assert_eq!((lane.name.as_str(), lane.recipients[0].name.as_str()), ("folder", "operator"));
+        assert_eq!(lane.recipients[0].selection, Selection::at_least(Severity::Warn));
+        assert_eq!(addresses(lane), ["root@mon1"]);
+        assert_eq!(lane.medium.composer.from.to_string(), "Cairn <cairn@mon1>");
+        let Way::Folder(folder) = &lane.medium.way else { panic!("a folder") };
+        assert_eq!(folder.path(), Path::new("/var/lib/cairn/cmaild/outbox"));
+    }
+
+    #[test]
+    fn the_example_loads() {
+        load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/cmaild.example.toml"))).expect("loads");
+    }
+
+    #[test]
+    fn recipients_have_their_own_names_mailboxes_and_selections() {
+        let setup = loaded(
+            "[smtp]\nhost = 'mail.example.org'\n[[recipient]]\nto = 'ops@example.org'\n\
+             [[recipient]]\nname = 'boss'\nto = ['Ann <ann@example.org>', 'bob@example.org']\n\
+             severity = 'CRIT'\nonly = ['web*']\n",
+        );
+        let lane = &setup.lanes[0];
+        let names: Vec<_> = lane.recipients.iter().map(|recipient| recipient.name.as_str()).collect();
+        assert_eq!(names, ["ops@example.org", "boss", "boss/bob@example.org"]);
+        assert_eq!(addresses(lane), ["ops@example.org", "Ann <ann@example.org>", "bob@example.org"]);
+        for recipient in &lane.recipients[1..] {
+            assert_eq!((recipient.selection.minimum, recipient.selection.only.len()), (Severity::Crit, 1));
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_changes_with_the_password_and_does_not_show_it() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("password");
+        let text = format!(
+            "[smtp]\nhost = 'mail.example.org'\nuser = 'mon'\npassword_file = '{}'\n[[recipient]]\nto = 'ops@example.org'",
+            file.display()
+        );
+        let fingerprint = |password: &str| {
+            fs::write(&file, password).expect("file");
+            load_in(dir.path(), &text).expect("loads").lanes[0].fingerprint.clone()
+        };
+        let first = fingerprint("s3cret\n");
+        assert_eq!(first, fingerprint("s3cret"));
+        assert_ne!(first, fingerprint("s3cret2"));
+        assert!(!first.contains("s3cret"), "{first}");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let smtp = |lines: &str| complaint(&format!("[smtp]\n{lines}\n[[recipient]]\nto = 'ops@example.org'\n"));
+        for (said, expected) in [
+            (complaint("from = 'me'"), "DIR/cmaild.toml:2: from: \"me\" is no mail address"),
+            (complaint("[[recipient]]\nto = 'ops at example'"), "DIR/cmaild.toml:3: recipient.to"),
+            (complaint("[[recipient]]\nto = ['a@b.c', 'nobody']"), "\"nobody\" is no mail address: expected user@host"),
+            (complaint("[[recipient]]\nto = \"x\\r\\nBcc: <a@b.c>\""), "it holds a control character"),
+            (complaint("[[recipient]]\nto = 'jürgen@example.org'"), "it must be ASCII"),
+            (complaint("[[recipient]]\nto = []"), "recipient.to is empty"),
+            (complaint("[[recipient]]\nto = 'a@b.c'\nseverity = 'BAD'"), "recipient.severity is \"BAD\""),
+            (complaint("[[recipient]]\nto = 'a@b.c'\nseverty = 'ERR'"), "did you mean severity?"),
+            (complaint("[[recipient]]\nto = 'a@b.c'\n[[recipient]]\nto = 'a@b.c'"), "\"a@b.c\" stands twice"),
+            (complaint("[[recipient]]\nto = ['a@b.c', 'd@b.c', 'd@b.c']"), "\"a@b.c/d@b.c\" stands twice"),
+            (complaint("[[recipient]]\nname = ''\nto = 'a@b.c'"), "must be 1 to 200 bytes"),
+            (complaint("list_id = 'x y'"), "list_id is \"x y\", but must be like"),
+            (complaint("give_up_after = '1s'"), "give_up_after is 1s, but must be 1m to 30d"),
+            (complaint("publishers = []"), "publishers is empty"),
+            (complaint("[smtp]\nhost = 'x'"), "no [[recipient]]"),
+            (complaint("folder = '/x'\n[smtp]\nhost = 'x'"), "mails go one way"),
+            (smtp("host = 'a b'"), "smtp.host is \"a b\", but must be a host name or an address"),
+            (smtp("host = 'x'\nport = 0"), "smtp.port is 0"),
+            (smtp("host = 'x'\nport = 99999"), "smtp.port"),
+            (smtp("host = 'x'\nsecurity = 'ssl'"), "smtp.security"),
+            (smtp("host = 'x'\nsecurity = 'none'"), "x is not this machine"),
+            (smtp("host = 'x'\nsecurity = 'none'\nallow_plaintext = true\nuser = 'mon'"), "its password in plaintext"),
+            (smtp("host = '::1'\nsecurity = 'none'\nca_file = '/x'"), "has no meaning"),
+            (smtp("host = 'x'\nuser = 'mon'"), "smtp.user stands without smtp.password_file"),
+            (smtp("host = 'x'\npassword_file = '/x'"), "without smtp.user"),
+            (
+                smtp("host = 'x'\nuser = 'mon'\npassword_file = '/nowhere'"),
+                "smtp.password_file /nowhere cannot be read",
+            ),
+            (smtp("host = 'x'\nuser = 'mon'\npassword_file = '/dev/null'"), "must hold one line"),
+            (smtp("host = 'x'\nca_file = '/dev/null'"), "holds no certificate in PEM"),
+            (smtp("host = 'x'\ntimeout = '2m'"), "smtp.timeout is 120s, but must be 100ms to 60s"),
+            (smtp("host = 'x'\npassword = 's3cret'"), "smtp.password"),
+        ] {
+            assert!(said.contains(expected), "{said}\ndoes not say\n{expected}");
+            assert!(!said.contains("s3cret"), "{said}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Teller, outbox and store together: all of a notifier but the clock, the streams and the medium. Tests drive it through
+//! hours of outages, failures and crashes.
+
+use crate::counters::Counters;
+use crate::database::DatabaseError;
+use crate::message::{ErrorBody, LedgerRow, Request};
+use crate::notifier::outbox::{Change, Outbox};
+use crate::notifier::store::{Store, Write, Written};
+use crate::notifier::teller::{Input, Key, Now, Output, Teller};
+use crate::notifier::{Composed, Letter, Mark, MessageId, Outcome, Selection, Story};
+use crate::subscriber::Cursor;
+use crate::time::UnixMillis;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A message that is on disk as under way, and can go.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) recipient: String,
+    pub(crate) id: MessageId,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A recipient, as far as it concerns what they are told.
+#[derive(Clone, Debug)]
+pub(crate) struct Who {
+    pub(crate) lane: String,
+    pub(crate) selection: Selection,
+}
+
+/// The state.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    store: Store,
+    teller: Teller,
+    pub(crate) outbox: Outbox,
+    counters: Counters,
+    /// What is decided and not on disk yet, in order.
+    writes: Vec<Write>,
+}
+
+impl Desk {
+    /// Goes on from what the store has. Returns how far each stream was read.
+    pub(crate) fn open(
+        store: Store,
+        mut teller: Teller,
+        recipients: &BTreeMap<String, Who>,
+        give_up_after: Duration,
+        counters: &Counters,
+        now: Now,
+    ) -> Result<(Self, BTreeMap<String, Cursor>), DatabaseError> {
+        let saved = store.load(now)?;
+        if saved.unreadable > 0 {
+            counters.add("state", "unreadable", saved.unreadable);
+            tracing::error!("{} rows of the saved state cannot be read and are left out", saved.unreadable);
+        }
+        for (recipient, key, told) in saved.told {
+            teller.restore(recipient, key, told);
+        }
+        let outbox = Outbox::new(store.id(), give_up_after);
+        let mut desk = Self { store, teller, outbox, counters: counters.clone(), writes: Vec::new() };
+        desk.set_recipients(recipients, give_up_after);
+        if !saved.unknown.is_empty() || !saved.waiting.is_empty() {
+            let (waiting, unknown) = (saved.waiting.len(), saved.unknown.len());
+            tracing::info!("{waiting} events wait, {unknown} messages were under way and will be sent again");
+        }
+        for (recipient, items) in saved.unknown {
+            let changes = desk.outbox.push_unknown(&recipient, items);
+            desk.changed(changes);
+        }
+        desk.push(saved.waiting);
+        Ok((desk, saved.cursors))
+    }
+
+    /// Who is to be told from now on.
+    pub(crate) fn set_recipients(&mut self, recipients: &BTreeMap<String, Who>, give_up_after: Duration) {
+        let selections = recipients.iter().map(|(name, who)| (name.clone(), who.selection.clone()));
+        self.teller.set_recipients(selections.collect());
+        let lanes = recipients.iter().map(|(name, who)| (name.clone(), who.lane.clone())).collect();
+        let changes = self.outbox.set_recipients(&lanes, give_up_after);
+        self.changed(changes);
+    }
+
+    /// Something happened. True if the publishers are to be asked what is open.
+    #[must_use]
+    pub(crate) fn apply(&mut self, now: Now, input: Input) -> bool {
+        let mut compare = false;
+        for output in self.teller.apply(now, input) {
+            match output {
+                Output::Tell { recipient, role, event } => {
+                    let lane = self.outbox.lane_of(&recipient).unwrap_or_default().to_owned();
+                    self.writes.push(Write::Tell { recipient, lane, role, event });
+                }
+                Output::Save { recipient, key, told } => self.writes.push(Write::Save { recipient, key, told }),
+                Output::Forget { recipient, key } => self.writes.push(Write::Forget { recipient, key }),
+                Output::Compare => compare = true,
+            }
+        }
+        compare
+    }
+
+    /// A stream was read up to here.
+    pub(crate) fn read_to(&mut self, publisher: String, cursor: Cursor) {
+        self.writes.push(Write::Cursor { publisher, cursor });
+    }
+
+    /// Everything that was decided in one transaction; then the outbox learns of what is new. True if there was anything to
+    /// write. On an error nothing is written, and it can be tried again.
+    pub(crate) fn commit(&mut self, now: Now) -> Result<bool, DatabaseError> {
+        if self.writes.is_empty() {
+            return Ok(false);
+        }
+        let written = self.store.commit(&self.writes, now)?;
+        self.writes.clear();
+        self.push(written);
+        Ok(true)
+    }
+
+    /// The next message of a free lane, if one can go now. On disk as under way before it is returned: after a crash we know
+    /// that it may have been accepted.
+    pub(crate) fn next(
+        &mut self,
+        lane: &str,
+        now: Now,
+        mut compose: impl FnMut(&str, &Letter<'_>) -> Composed,
+    ) -> Result<Option<Outgoing>, DatabaseError> {
+        let Some(mut ready) = self.outbox.next(lane, now.monotonic) else { return Ok(None) };
+        let recipient = ready.recipient;
+        for folded in &mut ready.stories {
+            if folded.story.mark == Mark::Ended {
+                let told = self.teller.told(&recipient, &Key::of(&folded.story.event));
+                folded.story.told_in = told.and_then(|told| told.message);
+            }
+        }
+        let stories: Vec<Story> = ready.stories.iter().map(|folded| folded.story.clone()).collect();
+        let mut told = stories.len();
+        // A message's name depends on what it tells, and what fits into it may depend on its name: fewer each time round.
+        let (id, items, bytes) = loop {
+            let mut items: Vec<i64> = ready.stories[..told].iter().flat_map(|folded| folded.items.clone()).collect();
+            items.sort_unstable();
+            let id = self.outbox.message_id(&recipient, &items);
+            let stories = &stories[..told];
+            let letter = Letter { id, recipient: &recipient, stories, again: ready.again, now: now.wall };
+            let Composed { bytes, told: fits } = compose(&recipient, &letter);
+            if fits >= told {
+                break (id, items, bytes);
+            }
+            told = fits.max(1);
+        };
+        for folded in ready.stories[..told].iter().filter(|folded| folded.story.mark == Mark::Began) {
+            let key = Key::of(&folded.story.event);
+            if let Some(Output::Save { recipient, key, told }) = self.teller.told_in(&recipient, &key, id) {
+                self.writes.push(Write::Save { recipient, key, told });
+            }
+        }
+        self.writes.push(Write::Sending { items: items.clone(), message: id, again: ready.again });
+        if let Err(error) = self.commit(now) {
+            // It does not go, so it is not under way.
+            self.writes.pop();
+            return Err(error);
+        }
+        self.outbox.begin(&recipient, &items, ready.again);
+        Ok(Some(Outgoing { recipient, id, bytes }))
+    }
+
+    /// What became of the message under way to `recipient`.
+    pub(crate) fn done(&mut self, lane: &str, recipient: &str, outcome: Outcome, now: Now) {
+        let changes = self.outbox.done(lane, recipient, outcome, now.monotonic);
+        self.changed(changes);
+    }
+
+    /// What has waited for too long is given up.
+    pub(crate) fn give_up(&mut self, now: Now) {
+        let changes = self.outbox.give_up(now.monotonic);
+        self.changed(changes);
+    }
+
+    /// Drops what is old from the ledger.
+    pub(crate) fn clean(&self, now: UnixMillis) -> Result<(), DatabaseError> {
+        self.store.clean(now)
+    }
+
+    /// The answer to `ledger`.
+    pub(crate) fn ledger(&self, request: &Request) -> Result<Vec<LedgerRow>, ErrorBody> {
+        self.store.ledger(request)
+    }
+
+    /// The newest item of the ledger, 0 before the first.
+    pub(crate) fn newest(&self) -> Result<u64, DatabaseError> {
+        self.store.newest()
+    }
+
+    fn push(&mut self, written: Vec<Written>) {
+        for Written { recipient, item } in written {
+            let changes = self.outbox.push(&recipient, item);
+            self.changed(changes);
+        }
+    }
+
+    /// Records what became of items, and what follows from it for what was told.
+    fn changed(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            let reason = match &change {
+                Change::Sent { .. } => "sent",
+                Change::Waits { .. } | Change::Unknown { .. } => "retried",
+                Change::Failed { .. } => "failed",
+                Change::Dropped { .. } => "dropped",
+                Change::Untold { recipient, key } => {
+                    if let Some(Output::Forget { recipient, key }) = self.teller.untold(recipient, key) {
+                        self.writes.push(Write::Forget { recipient, key });
+                    }
+                    continue;
+                }
+            };
+            self.counters.count("outbox", reason);
+            self.writes.push(Write::Change(change));
+        }
+    }
+}

@@ -1,0 +1,707 @@
+//! What recipients hear, as timelines: times are seconds, and a line is one message.
+
+use super::desk::{Desk, Who};
+use super::store::Store;
+use super::teller::{Input, Now, SILENT_AFTER, Teller};
+use super::{Composed, Letter, Mark, Outcome, Scope, Selection, Story};
+use crate::address::Address;
+use crate::counters::Counters;
+use crate::message::{Delivery, DownRow, Epoch, Event, EventId, IncidentId, Kind, LedgerRow, Request, State};
+use crate::severity::Severity;
+use crate::time::UnixMillis;
+use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The wall clock at the start.
+const START: i64 = 1_800_000_000_000;
+const DAY: Duration = Duration::from_hours(24);
+
+/// What the medium does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Medium {
+    Accepts,
+    /// Cannot be reached.
+    Away,
+    /// Accepts, but the answer is lost.
+    Mute,
+    /// Refuses for good.
+    Refuses,
+    /// Takes so many stories in a message.
+    Small(usize),
+}
+
+/// A notifier with a medium of our own, and everything that was accepted.
+struct Timeline {
+    dir: tempfile::TempDir,
+    desk: Option<Desk>,
+    recipients: BTreeMap<String, Who>,
+    publishers: Vec<String>,
+    medium: Medium,
+    at: Duration,
+    started: Duration,
+    compares: u32,
+    told: Vec<String>,
+    /// The ids of everything that was accepted, copies included.
+    accepted: Vec<String>,
+    /// And what these messages said, each once.
+    stories: Vec<(String, Story)>,
+}
+
+impl Timeline {
+    fn new(recipients: &[(&str, Severity)]) -> Self {
+        let who = |severity| Who { lane: "lane".to_owned(), selection: Selection::at_least(severity) };
+        let mut timeline = Self {
+            // Where syncing costs nothing: a property lives through thousands of commits.
+            dir: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("folder"),
+            desk: None,
+            recipients: recipients.iter().map(|(name, severity)| ((*name).to_owned(), who(*severity))).collect(),
+            publishers: vec!["a".to_owned()],
+            medium: Medium::Accepts,
+            at: Duration::ZERO,
+            started: Duration::ZERO,
+            compares: 0,
+            told: Vec::new(),
+            accepted: Vec::new(),
+            stories: Vec::new(),
+        };
+        timeline.start();
+        timeline
+    }
+
+    fn ops() -> Self {
+        Self::new(&[("ops", Severity::Warn)])
+    }
+
+    fn start(&mut self) {
+        self.started = self.at;
+        let now = self.now();
+        let store = Store::open(self.dir.path(), "cmaild").expect("store");
+        let teller = Teller::new("cmaild", "mon".parse().expect("host"), &self.publishers, now);
+        let (desk, _) = Desk::open(store, teller, &self.recipients, DAY, &Counters::default(), now).expect("desk");
+        self.desk = Some(desk);
+    }
+
+    /// SIGKILL, and a new start.
+    fn restart(mut self) -> Self {
+        self.desk = None;
+        self.start();
+        self.settle()
+    }
+
+    fn now(&self) -> Now {
+        let wall = START + i64::try_from(self.at.as_millis()).expect("a short timeline");
+        Now { monotonic: self.at - self.started, wall: UnixMillis(wall) }
+    }
+
+    fn desk(&mut self) -> &mut Desk {
+        self.desk.as_mut().expect("it runs")
+    }
+
+    fn medium(mut self, medium: Medium) -> Self {
+        self.medium = medium;
+        self.settle()
+    }
+
+    fn apply(&mut self, input: Input) {
+        let now = self.now();
+        let compare = self.desk().apply(now, input);
+        self.compares += u32::from(compare);
+        self.desk().commit(now).expect("commit");
+    }
+
+    /// Time passes, with the publishers beating each second.
+    fn until(mut self, secs: u64) -> Self {
+        while self.at < Duration::from_secs(secs) {
+            self.at += Duration::from_secs(1);
+            for publisher in self.publishers.clone() {
+                self.apply(Input::Beat { publisher });
+            }
+            self.apply(Input::Tick);
+            self = self.settle();
+        }
+        self
+    }
+
+    /// Time passes in silence.
+    fn silent_until(mut self, secs: u64) -> Self {
+        while self.at < Duration::from_secs(secs) {
+            self.at += Duration::from_secs(1);
+            self.apply(Input::Tick);
+            self = self.settle();
+        }
+        self
+    }
+
+    /// Everything that can be told now is.
+    fn settle(mut self) -> Self {
+        let now = self.now();
+        loop {
+            let medium = self.medium;
+            let mut letters = Vec::new();
+            let compose = |recipient: &str, letter: &Letter<'_>| {
+                let fits = if let Medium::Small(fits) = medium { fits } else { usize::MAX };
+                let told = letter.stories.len().min(fits);
+                letters.push((line(recipient, letter, told), letter.stories[..told].to_vec(), letter.again));
+                Composed { bytes: Vec::new(), told }
+            };
+            let Some(outgoing) = self.desk().next("lane", now, compose).expect("disk") else { break };
+            let (line, stories, again) = letters.pop().expect("composed");
+            let outcome = match self.medium {
+                Medium::Accepts | Medium::Small(_) => Outcome::Sent("ok".to_owned()),
+                Medium::Away => Outcome::unreachable("away"),
+                Medium::Mute => Outcome::Retry {
+                    why: "no answer".to_owned(),
+                    scope: Scope::Lane,
+                    maybe_accepted: true,
+                    after: None,
+                },
+                Medium::Refuses => Outcome::Never("no such mailbox".to_owned()),
+            };
+            if matches!(self.medium, Medium::Accepts | Medium::Small(_) | Medium::Mute) {
+                self.accept(&outgoing.recipient, outgoing.id.to_string(), stories, again);
+                self.told.push(format!("{}s {line}", self.at.as_secs()));
+            }
+            self.desk().done("lane", &outgoing.recipient, outcome, now);
+            self.desk().commit(now).expect("commit");
+        }
+        self
+    }
+
+    fn event(mut self, event: Event) -> Self {
+        self.apply(Input::Event { publisher: "a".to_owned(), event: Box::new(event) });
+        self
+    }
+
+    fn from(mut self, publisher: &str, event: Event) -> Self {
+        self.apply(Input::Event { publisher: publisher.to_owned(), event: Box::new(event) });
+        self.settle()
+    }
+
+    fn down(self, secs: u64, address: &str) -> Self {
+        self.until(secs).event(down(secs, address, Severity::Err)).settle()
+    }
+
+    fn up(self, secs: u64, address: &str, since: u64) -> Self {
+        self.until(secs).event(up(secs, address, since, Severity::Err)).settle()
+    }
+
+    fn snapshot(mut self, open: Vec<DownRow>) -> Self {
+        self.apply(Input::Snapshot { publisher: "a".to_owned(), open });
+        self.settle()
+    }
+
+    /// What the recipient reads. A message that is marked as sent again may repeat what they have read, and nothing else may.
+    fn accept(&mut self, recipient: &str, id: String, stories: Vec<Story>, again: bool) {
+        for story in stories {
+            let had = |(who, read): &(String, Story)| who == recipient && read.event == story.event;
+            if !(again && self.stories.iter().any(had)) {
+                self.stories.push((recipient.to_owned(), story));
+            }
+        }
+        self.accepted.push(id);
+    }
+
+    fn ledger(&mut self) -> Vec<LedgerRow> {
+        self.desk().ledger(&Request { limit: Some(10_000), ..Request::default() }).expect("ledger")
+    }
+
+    /// Each row as `who address kind: state (result)`.
+    fn rows(&mut self) -> Vec<String> {
+        let row = |row: LedgerRow| format!("{} {} {}: {} ({})", row.who, row.address, row.kind, row.state, row.result);
+        self.ledger().into_iter().map(row).collect()
+    }
+
+    #[track_caller]
+    fn expect<const N: usize>(self, told: [&str; N]) -> Self {
+        assert_eq!(self.told, told);
+        self
+    }
+}
+
+fn line(recipient: &str, letter: &Letter<'_>, told: usize) -> String {
+    let stories: Vec<String> = letter.stories.iter().take(told).map(|story| say(story, letter.now)).collect();
+    let again = if letter.again { "again " } else { "" };
+    format!("{recipient}: {again}{}", stories.join("; "))
+}
+
+fn say(story: &Story, now: UnixMillis) -> String {
+    let mut said = format!("{} {}", story.word(), story.event.address);
+    if let Some(duration) = story.duration() {
+        said += &format!(" after {}", crate::time::for_people(duration));
+    }
+    if story.mark == Mark::Passed {
+        said += " passed";
+    }
+    if story.outages > 1 {
+        said += &format!(" x{}", story.outages);
+    }
+    if let Some(age) = story.age(now) {
+        said += &format!(" ({age})");
+    }
+    said
+}
+
+fn wall(secs: u64) -> UnixMillis {
+    UnixMillis(START + i64::try_from(secs).expect("a short timeline") * 1000)
+}
+
+fn event(secs: u64, address: &str, kind: Kind, severity: Severity, since: u64) -> Event {
+    let address: Address = address.parse().expect("address");
+    let incident = IncidentId::new(&address, "check", wall(since));
+    Event {
+        epoch: Epoch::random(),
+        seq: 0,
+        nth: 0,
+        id: EventId::new(incident, kind, 1),
+        incident,
+        kind,
+        host: address.host().clone(),
+        service: address.service().clone(),
+        unit: address.unit().clone(),
+        address,
+        severity,
+        top_severity: severity,
+        state: State::Down,
+        since: wall(since),
+        time: wall(secs),
+        text: String::new(),
+        value: None,
+        rule: "check".to_owned(),
+        duration_ms: None,
+        data: None,
+    }
+}
+
+fn down(secs: u64, address: &str, severity: Severity) -> Event {
+    event(secs, address, Kind::Down, severity, secs)
+}
+
+fn up(secs: u64, address: &str, since: u64, top_severity: Severity) -> Event {
+    Event {
+        severity: Severity::Info,
+        top_severity,
+        state: State::Up,
+        duration_ms: Some((secs - since) * 1000),
+        ..event(secs, address, Kind::Up, Severity::Info, since)
+    }
+}
+
+fn row(since: u64, address: &str) -> DownRow {
+    let event = down(since, address, Severity::Err);
+    DownRow {
+        incident: event.incident,
+        address: event.address,
+        rule: event.rule,
+        severity: event.severity,
+        since: event.since,
+        text: String::new(),
+        acked: false,
+        silenced: false,
+        unreachable: false,
+    }
+}
+
+#[test]
+fn an_outage_is_told_and_so_is_its_end() {
+    Timeline::ops()
+        .down(10, "web1!port:smtp")
+        .up(25, "web1!port:smtp", 10)
+        .expect(["10s ops: DOWN web1!port:smtp", "25s ops: UP web1!port:smtp after 15s"]);
+}
+
+#[test]
+fn each_recipient_hears_what_it_selected_and_the_end_of_that_only() {
+    Timeline::new(&[("err", Severity::Err), ("crit", Severity::Crit), ("info", Severity::Info)])
+        .down(10, "web1!port:smtp")
+        .up(20, "web1!port:smtp", 10)
+        .expect([
+            "10s err: DOWN web1!port:smtp",
+            "10s info: DOWN web1!port:smtp",
+            "20s err: UP web1!port:smtp after 10s",
+            "20s info: UP web1!port:smtp after 10s",
+        ]);
+}
+
+#[test]
+fn nobody_hears_of_an_end_alone() {
+    Timeline::ops().up(20, "web1!port:smtp", 10).expect([]);
+}
+
+#[test]
+fn an_incident_that_gets_worse_reaches_those_who_wait_for_worse() {
+    let worse = |secs| Event { top_severity: Severity::Crit, ..down(secs, "db1!disk:/", Severity::Crit) };
+    Timeline::new(&[("crit", Severity::Crit), ("err", Severity::Err)])
+        .down(10, "db1!disk:/")
+        .until(20)
+        .event(Event { since: wall(10), ..worse(20) })
+        .settle()
+        .event(up(30, "db1!disk:/", 10, Severity::Crit))
+        .settle()
+        .expect([
+            "10s err: DOWN db1!disk:/",
+            "20s crit: DOWN db1!disk:/",
+            "20s err: DOWN db1!disk:/",
+            "20s crit: UP db1!disk:/ after 20s",
+            "20s err: UP db1!disk:/ after 20s",
+        ]);
+}
+
+#[test]
+fn an_hour_without_the_medium_becomes_one_message_with_ages() {
+    let mut timeline = Timeline::ops().down(10, "web1!port:smtp").medium(Medium::Away);
+    for minute in 1..50 {
+        let at = minute * 60;
+        timeline = timeline.down(at, "db1!port:sql").up(at + 20, "db1!port:sql", at);
+    }
+    timeline
+        .down(3000, "web2!port:www")
+        .up(3100, "web1!port:smtp", 10)
+        .until(3599)
+        .medium(Medium::Accepts)
+        .until(3661)
+        .expect([
+            "10s ops: DOWN web1!port:smtp",
+            "3603s ops: DOWN web2!port:www (10m 3s ago); UP db1!port:sql after 20s passed x49 (10m 43s ago); \
+             UP web1!port:smtp after 51m 30s (8m 23s ago)",
+        ]);
+}
+
+#[test]
+fn what_a_restart_finds_waiting_is_told_once() {
+    Timeline::ops()
+        .medium(Medium::Away)
+        .down(10, "web1!port:smtp")
+        .restart()
+        .restart()
+        .medium(Medium::Accepts)
+        .until(80)
+        .restart()
+        .expect(["11s ops: DOWN web1!port:smtp"]);
+}
+
+#[test]
+fn a_lost_outcome_is_sent_again_under_the_same_name_and_marked() {
+    let mut timeline = Timeline::ops()
+        .medium(Medium::Mute)
+        .down(10, "web1!port:smtp")
+        .medium(Medium::Accepts)
+        .down(11, "web2!port:smtp")
+        .restart()
+        .until(20)
+        .expect(["10s ops: DOWN web1!port:smtp", "11s ops: again DOWN web1!port:smtp", "11s ops: DOWN web2!port:smtp"]);
+    assert_eq!(timeline.accepted[0], timeline.accepted[1]);
+    assert_ne!(timeline.accepted[1], timeline.accepted[2]);
+    assert_eq!(
+        timeline.rows(),
+        ["ops web1!port:smtp down: sent (outcome unknown, sent again; ok)", "ops web2!port:smtp down: sent (ok)",]
+    );
+    assert_eq!(timeline.ledger().iter().map(|row| (row.attempts, row.again)).collect::<Vec<_>>(), [(2, 1), (1, 0)]);
+}
+
+#[test]
+fn a_crash_between_sending_and_recording_sends_again() {
+    let mut timeline = Timeline::ops();
+    let now = timeline.now();
+    timeline
+        .apply(Input::Event { publisher: "a".to_owned(), event: Box::new(down(0, "web1!port:smtp", Severity::Err)) });
+    let compose = |_: &str, letter: &Letter<'_>| Composed { bytes: Vec::new(), told: letter.stories.len() };
+    let first = timeline.desk().next("lane", now, compose).expect("disk").expect("a message");
+    let timeline = timeline.restart().expect(["0s ops: again DOWN web1!port:smtp"]);
+    assert_eq!(timeline.accepted, [first.id.to_string()]);
+}
+
+#[test]
+fn what_is_refused_for_good_has_no_end() {
+    let mut timeline = Timeline::ops()
+        .medium(Medium::Refuses)
+        .down(10, "web1!port:smtp")
+        .medium(Medium::Accepts)
+        .up(20, "web1!port:smtp", 10)
+        .expect([]);
+    assert_eq!(timeline.rows(), ["ops web1!port:smtp down: failed (no such mailbox)"]);
+}
+
+#[test]
+fn an_end_that_waits_for_a_refused_beginning_is_dropped_and_the_next_outage_is_told() {
+    let mut timeline = Timeline::ops()
+        .medium(Medium::Mute)
+        .down(10, "web1!port:smtp")
+        .event(up(11, "web1!port:smtp", 10, Severity::Err))
+        .medium(Medium::Refuses)
+        .until(11)
+        .medium(Medium::Accepts)
+        .down(12, "web1!port:smtp")
+        .expect(["10s ops: DOWN web1!port:smtp", "12s ops: DOWN web1!port:smtp"]);
+    assert_eq!(timeline.rows()[1], "ops web1!port:smtp up: dropped (its beginning could not be told)");
+}
+
+#[test]
+fn what_is_not_accepted_in_time_is_given_up_and_said_so() {
+    let mut timeline = Timeline::ops().medium(Medium::Away).down(10, "web1!port:smtp").until(20);
+    timeline.at += DAY;
+    let now = timeline.now();
+    timeline.desk().give_up(now);
+    timeline.desk().commit(now).expect("commit");
+    assert_eq!(timeline.rows(), ["ops web1!port:smtp down: failed (not accepted within 1d 0h)"]);
+    timeline.medium(Medium::Accepts).expect([]);
+}
+
+#[test]
+fn a_message_takes_what_fits_and_the_next_one_the_rest() {
+    Timeline::ops()
+        .medium(Medium::Small(2))
+        .event(down(0, "a!b:1", Severity::Err))
+        .event(down(0, "a!b:2", Severity::Crit))
+        .event(down(0, "a!b:3", Severity::Warn))
+        .settle()
+        .expect(["0s ops: DOWN a!b:2; DOWN a!b:1", "0s ops: DOWN a!b:3"]);
+}
+
+#[test]
+fn a_second_publisher_with_the_same_news_tells_nothing() {
+    let mut timeline = Timeline::ops();
+    timeline.publishers.push("b".to_owned());
+    let timeline = timeline.restart();
+    let log = |secs| event(secs, "web1!log:auth", Kind::Log, Severity::Err, secs);
+    timeline
+        .from("a", down(1, "x!y:", Severity::Err))
+        .from("b", down(1, "x!y:", Severity::Err))
+        .from("a", up(5, "x!y:", 1, Severity::Err))
+        // The other one lags: its beginning comes after the end.
+        .from("b", down(1, "x!y:", Severity::Err))
+        .from("b", up(5, "x!y:", 1, Severity::Err))
+        .from("a", log(6))
+        .from("b", log(6))
+        .expect(["0s ops: DOWN x!y:", "0s ops: UP x!y: after 4.0s", "0s ops: LOG web1!log:auth"]);
+}
+
+#[test]
+fn a_clock_that_was_set_back_hides_no_outage() {
+    Timeline::ops()
+        .event(down(7200, "x!y:", Severity::Err))
+        .event(up(7300, "x!y:", 7200, Severity::Err))
+        .settle()
+        .event(down(3700, "x!y:", Severity::Err))
+        .settle()
+        .expect(["0s ops: UP x!y: after 1m 40s passed", "0s ops: DOWN x!y:"]);
+}
+
+#[test]
+fn a_first_start_tells_what_is_open_in_one_message_and_no_history() {
+    Timeline::ops()
+        .until(600)
+        .snapshot(vec![row(10, "web1!port:smtp"), row(20, "db1!port:sql")])
+        .expect(["600s ops: DOWN web1!port:smtp (9m 50s ago); DOWN db1!port:sql (9m 40s ago)"]);
+}
+
+#[test]
+fn a_snapshot_tells_only_the_difference_and_an_open_incident_that_is_gone_closes_after_two_comparisons() {
+    let mut timeline = Timeline::ops()
+        .down(10, "web1!port:smtp")
+        .down(11, "web2!port:smtp")
+        .snapshot(vec![row(11, "web2!port:smtp"), row(12, "web3!port:smtp")])
+        .until(13);
+    assert_eq!(timeline.compares, 1);
+    timeline.apply(Input::Compared { open: vec![row(11, "web2!port:smtp"), row(12, "web3!port:smtp")] });
+    let mut timeline = timeline.until(320);
+    assert_eq!(timeline.compares, 2);
+    timeline.apply(Input::Compared { open: vec![row(11, "web2!port:smtp"), row(12, "web3!port:smtp")] });
+    timeline.settle().expect([
+        "10s ops: DOWN web1!port:smtp",
+        "11s ops: DOWN web2!port:smtp",
+        "11s ops: DOWN web3!port:smtp",
+        "320s ops: SOLVED web1!port:smtp after 5m 10s",
+    ]);
+}
+
+#[test]
+fn a_publisher_that_falls_silent_is_said_once_and_so_is_its_return() {
+    let timeline = Timeline::new(&[("crit", Severity::Crit)]).until(5).silent_until(34).expect([]);
+    let timeline = timeline.silent_until(50).expect(["35s crit: SILENT mon!cmaild:a (30s ago)"]);
+    // A restart meanwhile changes nothing.
+    timeline
+        .restart()
+        .silent_until(90)
+        .until(91)
+        .until(200)
+        .expect(["35s crit: SILENT mon!cmaild:a (30s ago)", "91s crit: HEARD mon!cmaild:a after 1m 26s"]);
+}
+
+#[test]
+fn our_own_pause_is_nobodys_silence() {
+    let mut timeline = Timeline::ops().until(5);
+    timeline.at += Duration::from_hours(1);
+    timeline.apply(Input::Tick);
+    timeline.silent_until(3605 + SILENT_AFTER.as_secs() - 1).expect([]);
+}
+
+#[test]
+fn a_test_reaches_whoever_was_named_whatever_they_select() {
+    let mut timeline = Timeline::new(&[("crit", Severity::Crit), ("err", Severity::Err)]);
+    timeline.apply(Input::Test { who: Some("crit".to_owned()) });
+    timeline.apply(Input::Test { who: Some("crit".to_owned()) });
+    timeline.settle().expect(["0s crit: TEST mon!cmaild:; TEST mon!cmaild:"]);
+}
+
+#[test]
+fn what_waits_for_somebody_who_is_gone_is_dropped() {
+    let mut timeline = Timeline::ops().medium(Medium::Away).down(10, "web1!port:smtp");
+    timeline.recipients.clear();
+    let mut timeline = timeline.restart();
+    let now = timeline.now();
+    timeline.desk().commit(now).expect("commit");
+    assert_eq!(timeline.rows(), ["ops web1!port:smtp down: dropped (there is no such recipient)"]);
+}
+
+#[test]
+fn the_ledger_can_be_asked_by_recipient_incident_and_time() {
+    let mut timeline = Timeline::new(&[("a", Severity::Warn), ("b", Severity::Warn)])
+        .down(10, "web1!port:smtp")
+        .down(20, "web2!port:smtp");
+    let mut count = |request: Request| timeline.desk().ledger(&request).expect("ledger").len();
+    assert_eq!(count(Request::default()), 4);
+    assert_eq!(count(Request { who: Some("a".to_owned()), ..Request::default() }), 2);
+    let incident = down(20, "web2!port:smtp", Severity::Err).incident.to_string();
+    assert_eq!(count(Request { incident: Some(incident), ..Request::default() }), 2);
+    assert_eq!(count(Request { since: Some(wall(15)), ..Request::default() }), 2);
+    assert_eq!(count(Request { after: Some(3), ..Request::default() }), 1);
+    assert_eq!(count(Request { limit: Some(3), ..Request::default() }), 3);
+    let waiting = timeline.ledger().iter().filter(|row| row.state != Delivery::Sent).count();
+    assert_eq!(waiting, 0);
+}
+
+#[test]
+fn a_damaged_row_is_left_out() {
+    let timeline = Timeline::ops().medium(Medium::Away).down(10, "web1!port:smtp").down(11, "web2!port:smtp");
+    let path: PathBuf = timeline.dir.path().join("cmaild.db");
+    let db = rusqlite::Connection::open(path).expect("open");
+    db.execute("UPDATE item SET payload = x'00' WHERE id = 1", []).expect("damage");
+    db.execute("UPDATE told SET address = 'nonsense' WHERE address LIKE 'web1%'", []).expect("damage");
+    timeline.restart().medium(Medium::Accepts).until(80).expect(["12s ops: DOWN web2!port:smtp"]);
+}
+
+/// What can happen in a random history.
+#[derive(Clone, Debug)]
+enum Step {
+    /// The state of one of a few checks changes.
+    Toggle(usize),
+    Log(usize),
+    Medium(Medium),
+    Wait(u64),
+    Restart,
+    /// SIGKILL after the medium has accepted, before we know.
+    Crash,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let medium = prop_oneof![
+        3 => Just(Medium::Accepts), 2 => Just(Medium::Away), 1 => Just(Medium::Mute), 1 => (1_usize..4).prop_map(Medium::Small),
+    ];
+    prop_oneof![
+        8 => (0_usize..5).prop_map(Step::Toggle),
+        1 => (0_usize..5).prop_map(Step::Log),
+        3 => medium.prop_map(Step::Medium),
+        4 => (1_u64..40).prop_map(Step::Wait),
+        1 => Just(Step::Restart),
+        1 => Just(Step::Crash),
+    ]
+}
+
+/// The checks of random histories. The first is CRIT when it is down, the others ERR.
+const CHECKS: [&str; 5] = ["a!port:1", "a!port:2", "b!port:1", "b!port:2", "c!port:1"];
+
+/// A random history, and after it a medium that works and time to tell everything.
+fn live_through(steps: &[Step]) -> (Timeline, Vec<Vec<u64>>, [Option<u64>; 5]) {
+    let mut timeline = Timeline::new(&[("crit", Severity::Crit), ("err", Severity::Err)]);
+    let mut open: [Option<u64>; 5] = [None; 5];
+    let mut outages: Vec<Vec<u64>> = vec![Vec::new(); 5];
+    let mut at = 0;
+    for step in steps {
+        match step {
+            Step::Toggle(check) => {
+                at += 1;
+                let severity = if *check == 0 { Severity::Crit } else { Severity::Err };
+                let event = match open[*check].take() {
+                    Some(since) => up(at, CHECKS[*check], since, severity),
+                    None => {
+                        open[*check] = Some(at);
+                        outages[*check].push(at);
+                        down(at, CHECKS[*check], severity)
+                    }
+                };
+                timeline = timeline.until(at).event(event);
+                // Events often come together.
+                if at % 3 == 0 {
+                    timeline = timeline.settle();
+                }
+            }
+            Step::Log(check) => {
+                timeline = timeline.event(event(at, CHECKS[*check], Kind::Log, Severity::Warn, at));
+            }
+            Step::Medium(medium) => timeline.medium = *medium,
+            Step::Wait(secs) => {
+                at += secs;
+                timeline = timeline.until(at);
+            }
+            Step::Restart => timeline = timeline.restart(),
+            Step::Crash => {
+                let now = timeline.now();
+                let (mut said, mut again) = (Vec::new(), false);
+                let compose = |_: &str, letter: &Letter<'_>| {
+                    again = letter.again;
+                    said = letter.stories.to_vec();
+                    Composed { bytes: Vec::new(), told: letter.stories.len() }
+                };
+                if let Some(outgoing) = timeline.desk().next("lane", now, compose).expect("disk") {
+                    timeline.accept(&outgoing.recipient, outgoing.id.to_string(), said, again);
+                }
+                timeline = timeline.restart();
+            }
+        }
+    }
+    timeline.medium = Medium::Accepts;
+    (timeline.until(at + 200), outages, open)
+}
+
+proptest! {
+    /// DESIGN §7.5 for a medium that refuses nothing for good: whoever was told of a beginning is told of the end, nobody of an
+    /// end alone, each outage is named once, and at rest what is told as open is what is open.
+    #[test]
+    fn at_rest_each_recipient_knows_what_is_open(steps in proptest::collection::vec(step(), 1..60)) {
+        let (mut timeline, outages, open) = live_through(&steps);
+        for (recipient, checks) in [("crit", &CHECKS[..1]), ("err", &CHECKS[..])] {
+            let mut told_open: BTreeMap<String, u32> = BTreeMap::new();
+            let mut named: BTreeMap<String, usize> = BTreeMap::new();
+            for (_, story) in timeline.stories.iter().filter(|(who, story)| who == recipient && story.mark != Mark::Once) {
+                let address = story.event.address.to_string();
+                let outages = usize::try_from(story.outages).expect("few");
+                match story.mark {
+                    Mark::Began => {
+                        told_open.insert(address.clone(), 1);
+                        *named.entry(address).or_default() += outages;
+                    }
+                    Mark::Ended => {
+                        prop_assert!(told_open.remove(&address).is_some(), "an end alone: {address}");
+                        *named.entry(address).or_default() += outages - 1;
+                    }
+                    Mark::Passed => {
+                        prop_assert!(!told_open.contains_key(&address), "{address} passed although it was told as open");
+                        *named.entry(address).or_default() += outages;
+                    }
+                    Mark::Once => {}
+                }
+            }
+            for (check, address) in CHECKS.iter().enumerate() {
+                let selected = checks.contains(address);
+                let expected = if selected { outages[check].len() } else { 0 };
+                prop_assert_eq!(named.get(*address).copied().unwrap_or(0), expected, "{} named to {}", address, recipient);
+                prop_assert_eq!(told_open.contains_key(*address), selected && open[check].is_some());
+            }
+        }
+        for row in timeline.ledger() {
+            prop_assert_eq!(row.state, Delivery::Sent);
+        }
+    }
+}

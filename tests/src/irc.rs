@@ -1,0 +1,392 @@
+//! Real IRC servers in a folder and on ports of their own, and somebody in a channel who writes down what is said.
+
+use crate::pki::Pki;
+use crate::{Process, wait_for};
+use futures_util::StreamExt;
+use irc::client::prelude::{Client, Command as Irc, Config, Message, Response};
+use std::fmt::Write as _;
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// The account that atheme knows, and its password.
+pub const ACCOUNT: (&str, &str) = ("keeper", "open-sesame");
+/// A channel that ngircd keeps with this key. On InspIRCd, whoever comes first sets one.
+pub const KEYED: (&str, &str) = ("#keyed", "sekrit");
+
+/// A port of 127.0.0.1 that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Disconnects who floods it.
+    Inspircd,
+    /// Slows down who floods it, and takes nicks of nine letters.
+    Ngircd,
+}
+
+/// A server, and its services if it has any. Both end with the test.
+#[derive(Debug)]
+pub struct Server {
+    kind: Kind,
+    /// For clients, in plaintext.
+    pub port: u16,
+    /// For clients, by TLS.
+    pub tls_port: u16,
+    /// Who vouches for its certificate.
+    pub pki: Pki,
+    process: Option<Process>,
+    services: Option<Process>,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    /// InspIRCd.
+    pub fn inspircd() -> Self {
+        Self::started(Kind::Inspircd, false)
+    }
+
+    /// InspIRCd with atheme, which has [`ACCOUNT`] and offers SASL.
+    pub fn inspircd_with_services() -> Self {
+        Self::started(Kind::Inspircd, true)
+    }
+
+    /// ngircd.
+    pub fn ngircd() -> Self {
+        Self::started(Kind::Ngircd, false)
+    }
+
+    fn started(kind: Kind, with_services: bool) -> Self {
+        let dir = tempfile::Builder::new().prefix("irc").tempdir().expect("a temporary folder");
+        // They refuse to be root, and whoever they are instead has to write here.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("folder");
+        let pki = Pki::new(&dir.path().join("pki"));
+        let (port, tls_port) = (free_port(), free_port());
+        let mut server = Self { kind, port, tls_port, pki, process: None, services: None, dir };
+        let links = with_services.then(free_port);
+        let text = match kind {
+            Kind::Inspircd => server.inspircd_conf(links),
+            Kind::Ngircd => server.ngircd_conf(),
+        };
+        fs::write(server.path("ircd.conf"), text).expect("written");
+        server.start();
+        if let Some(links) = links {
+            server.start_services(links);
+        }
+        server
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Starts it, again after [`kill`](Self::kill) and on the same ports, and waits until it lets people in.
+    pub fn start(&mut self) {
+        let conf = self.path("ircd.conf");
+        let mut command = match self.kind {
+            Kind::Inspircd => {
+                let mut command = unprivileged("inspircd");
+                command.arg("--config").arg(conf).args(["--nofork", "--nopid"]);
+                command
+            }
+            Kind::Ngircd => {
+                let mut command = unprivileged("ngircd");
+                command.arg("-n").arg("-f").arg(conf);
+                command
+            }
+        };
+        self.process = Some(Process::start(self.quiet(&mut command, "ircd")));
+        wait_for("the IRC server listens", || TcpStream::connect(("127.0.0.1", self.port)).ok());
+    }
+
+    /// SIGKILL: nobody is told goodbye.
+    pub fn kill(&mut self) {
+        self.process().kill();
+    }
+
+    /// The server's process.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("it was started")
+    }
+
+    /// Gives [`KEYED`] its key, where that is up to whoever came first.
+    pub fn set_key(&self, first: &Observer) {
+        if self.kind == Kind::Inspircd {
+            first.say(&format!("MODE {} +k {}", KEYED.0, KEYED.1));
+            first.wait_for_any(&format!("MODE {} +k", KEYED.0));
+        }
+    }
+
+    fn quiet<'a>(&self, command: &'a mut Command, name: &str) -> &'a mut Command {
+        let log = fs::File::options().create(true).append(true).open(self.path(&format!("{name}.out"))).expect("log");
+        let errors = log.try_clone().expect("log");
+        command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(log).stderr(errors)
+    }
+
+    fn ngircd_conf(&self) -> String {
+        let Pki { cert, key, .. } = &self.pki;
+        format!(
+            "[Global]\nName = irc.lab.test\nInfo = lab\nAdminEMail = a@lab.test\nListen = 127.0.0.1\nPorts = {}\n\
+             MotdPhrase = hi\n[Limits]\nMaxConnectionsIP = 0\n[Options]\nPAM = no\nIdent = no\nDNS = no\n\
+             [SSL]\nCertFile = {}\nKeyFile = {}\nPorts = {}\n[Channel]\nName = {}\nModes = +k {}\nKey = {}\n",
+            self.port,
+            cert.display(),
+            key.display(),
+            self.tls_port,
+            KEYED.0,
+            KEYED.1,
+            KEYED.1
+        )
+    }
+
+    fn inspircd_conf(&self, links: Option<u16>) -> String {
+        let Pki { ca_pem, cert, key } = &self.pki;
+        let (dir, port, tls_port) = (self.dir.path().display(), self.port, self.tls_port);
+        let mut conf = format!(
+            "<config format=\"xml\">
+             <server name=\"irc.lab.test\" description=\"lab\" network=\"Lab\" id=\"1AB\">
+             <admin name=\"a\" nick=\"a\" email=\"a@lab.test\">
+             <bind address=\"127.0.0.1\" port=\"{port}\" type=\"clients\">
+             <bind address=\"127.0.0.1\" port=\"{tls_port}\" type=\"clients\" sslprofile=\"tls\">
+             <module name=\"ssl_gnutls\"> <module name=\"cap\">
+             <sslprofile name=\"tls\" provider=\"gnutls\" cafile=\"{}\" certfile=\"{}\" keyfile=\"{}\">
+             <connect name=\"main\" allow=\"*\" timeout=\"20\" threshold=\"10\" fakelag=\"no\" recvq=\"8192\"
+              sendq=\"262144\" pingfreq=\"30\" localmax=\"50\" globalmax=\"50\" resolvehostnames=\"no\" useident=\"no\">
+             <dns server=\"127.0.0.1\" timeout=\"1\">
+             <log method=\"file\" type=\"*\" level=\"default\" target=\"{dir}/ircd.log\">
+             <path datadir=\"{dir}\" logdir=\"{dir}\" runtimedir=\"{dir}\">\n",
+            ca_pem.display(),
+            cert.display(),
+            key.display()
+        );
+        if let Some(links) = links {
+            for module in
+                ["spanningtree", "services_account", "sasl", "hidechans", "servprotect", "chghost", "svshold", "rline"]
+            {
+                let _ = writeln!(conf, "<module name=\"{module}\">");
+            }
+            let _ = write!(
+                conf,
+                "<module name=\"regex_stdlib\"> <sasl target=\"services.lab.test\" requiressl=\"no\">
+                 <bind address=\"127.0.0.1\" port=\"{links}\" type=\"servers\">
+                 <link name=\"services.lab.test\" ipaddr=\"127.0.0.1\" port=\"{links}\" allowmask=\"127.0.0.1\"
+                  sendpass=\"linkpw\" recvpass=\"linkpw\">
+                 <uline server=\"services.lab.test\" silent=\"yes\">\n"
+            );
+        }
+        conf
+    }
+
+    /// Atheme, linked, with its account.
+    fn start_services(&mut self, links: u16) {
+        let mut conf = String::new();
+        for module in [
+            "protocol/inspircd",
+            "backend/opensex",
+            "crypto/pbkdf2",
+            "nickserv/main",
+            "nickserv/register",
+            "nickserv/identify",
+            "saslserv/main",
+            "saslserv/plain",
+        ] {
+            let _ = writeln!(conf, "loadmodule \"modules/{module}\";");
+        }
+        let _ = write!(
+            conf,
+            "serverinfo {{ name = \"services.lab.test\"; desc = \"services\"; numeric = \"00A\"; recontime = 1;
+               netname = \"Lab\"; hidehostsuffix = \"users.lab.test\"; adminname = \"a\"; adminemail = \"a@lab.test\";
+               registeremail = \"a@lab.test\"; mta = \"/bin/true\"; loglevel = {{ error; info; }}; maxcertfp = 0;
+               maxlogins = 5; maxusers = 0; mdlimit = 30; emaillimit = 10; emailtime = 300; auth = none;
+               casemapping = rfc1459; }};
+             uplink \"irc.lab.test\" {{ host = \"127.0.0.1\"; send_password = \"linkpw\"; receive_password = \"linkpw\";
+               port = {links}; }};
+             nickserv {{ }}; saslserv {{ }}; database {{ }}; general {{ permissive_mode_of_operation; }};\n"
+        );
+        fs::write(self.path("atheme.conf"), conf).expect("written");
+        let mut command = unprivileged("atheme-services");
+        command.arg("-n").arg("-c").arg(self.path("atheme.conf")).arg("-l").arg(self.path("atheme.log"));
+        command.arg("-p").arg(self.path("atheme.pid")).arg("-D").arg(self.dir.path());
+        self.services = Some(Process::start(self.quiet(&mut command, "atheme")));
+        wait_for("the account is registered", || self.register_account());
+    }
+
+    /// Whether the services are there and have made the account.
+    fn register_account(&self) -> Option<()> {
+        let (nick, password) = ACCOUNT;
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(3))).ok()?;
+        write!(stream, "NICK {nick}\r\nUSER {nick} 0 * :{nick}\r\n").ok()?;
+        let lines = BufReader::new(stream.try_clone().ok()?).lines();
+        for line in lines.map_while(Result::ok) {
+            if let Some(token) = line.strip_prefix("PING ") {
+                write!(stream, "PONG {token}\r\n").ok()?;
+            } else if line.contains(" 422 ") || line.contains(" 376 ") {
+                write!(stream, "PRIVMSG NickServ :REGISTER {password} {nick}@lab.test\r\n").ok()?;
+            } else if line.contains(" 401 ") {
+                // The services are not linked yet.
+                std::thread::sleep(Duration::from_millis(100));
+                return None;
+            } else if line.contains("now registered") || line.contains("already registered") {
+                return Some(());
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for name in ["ircd.out", "ircd.log", "atheme.out", "atheme.log"] {
+                let log = fs::read(self.path(name)).unwrap_or_default();
+                let log = String::from_utf8_lossy(&log).into_owned();
+                for line in log.lines().rev().take(15).collect::<Vec<_>>().iter().rev() {
+                    eprintln!("{name} | {line}");
+                }
+            }
+        }
+    }
+}
+
+/// The servers refuse to be root.
+fn unprivileged(program: &str) -> Command {
+    let found =
+        ["/usr/sbin", "/usr/bin"].map(|dir| Path::new(dir).join(program)).into_iter().find(|path| path.exists());
+    let program = found.unwrap_or_else(|| panic!("no {program}: tests/prepare installs it"));
+    if !nix::unistd::geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+    command
+}
+
+/// A line that somebody said in a channel.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// When it was heard.
+    pub at: Instant,
+    /// Where.
+    pub channel: String,
+    /// Who said it.
+    pub nick: String,
+    /// What, with its colours.
+    pub text: String,
+}
+
+/// Somebody in channels, on a thread of their own, until dropped.
+#[derive(Debug)]
+pub struct Observer {
+    heard: Arc<Mutex<Heard>>,
+    commands: mpsc::UnboundedSender<String>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    /// The channels whose list of names was shown, which is the end of joining.
+    joined: Vec<String>,
+    lines: Vec<Line>,
+    /// Everything, as it came.
+    all: Vec<String>,
+}
+
+impl Observer {
+    /// Comes as `nick` and joins the channels, each with its key or an empty one. The first in a channel of InspIRCd is its
+    /// operator.
+    #[track_caller]
+    pub fn join(port: u16, nick: &str, channels: &[(&str, &str)]) -> Self {
+        let heard = Arc::new(Mutex::new(Heard::default()));
+        let (commands, orders) = mpsc::unbounded_channel();
+        let keys = channels.iter().filter(|(_, key)| !key.is_empty());
+        let config = Config {
+            nickname: Some(nick.to_owned()),
+            server: Some("127.0.0.1".to_owned()),
+            port: Some(port),
+            channels: channels.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            channel_keys: keys.map(|(name, key)| ((*name).to_owned(), (*key).to_owned())).collect(),
+            ..Config::default()
+        };
+        let writer = heard.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+            runtime.block_on(observe(config, orders, &writer));
+        });
+        let observer = Self { heard, commands };
+        wait_for(&format!("{nick} is in its channels"), || {
+            let heard = observer.heard.lock().expect("no panic");
+            channels.iter().all(|(name, _)| heard.joined.iter().any(|joined| joined == name)).then_some(())
+        });
+        observer
+    }
+
+    /// What was said in a channel so far.
+    pub fn lines(&self, channel: &str) -> Vec<Line> {
+        let heard = self.heard.lock().expect("no panic");
+        heard.lines.iter().filter(|line| line.channel == channel).cloned().collect()
+    }
+
+    /// The first line of a channel that contains `text`, when it is there.
+    #[track_caller]
+    pub fn wait_for(&self, channel: &str, text: &str) -> Line {
+        wait_for(&format!("{text:?} in {channel}"), || {
+            self.lines(channel).into_iter().find(|line| line.text.contains(text))
+        })
+    }
+
+    /// Waits until the server has said something that contains `text`, be it a JOIN or a MODE.
+    #[track_caller]
+    pub fn wait_for_any(&self, text: &str) {
+        wait_for(&format!("the server says {text:?}"), || {
+            let heard = self.heard.lock().expect("no panic");
+            heard.all.iter().any(|line| line.contains(text)).then_some(())
+        });
+    }
+
+    /// How often the server has said something that contains `text`.
+    pub fn count(&self, text: &str) -> usize {
+        self.heard.lock().expect("no panic").all.iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// Says a line to the server, as it is.
+    pub fn say(&self, line: &str) {
+        self.commands.send(line.to_owned()).expect("the observer is there");
+    }
+}
+
+/// Ends with the connection, or when the observer is dropped.
+async fn observe(config: Config, mut orders: mpsc::UnboundedReceiver<String>, heard: &Mutex<Heard>) {
+    let mut client = Client::from_config(config).await.expect("connects");
+    client.identify().expect("says who it is");
+    let mut stream = client.stream().expect("the stream, once");
+    loop {
+        tokio::select! {
+            order = orders.recv() => {
+                let Some(line) = order else { return };
+                client.send(line.parse::<Message>().expect("a line of IRC")).expect("sent");
+            }
+            message = stream.next() => {
+                let Some(Ok(message)) = message else { return };
+                let mut heard = heard.lock().expect("no panic");
+                heard.all.push(message.to_string());
+                match &message.command {
+                    Irc::PRIVMSG(channel, text) | Irc::NOTICE(channel, text) => {
+                        let nick = message.source_nickname().unwrap_or_default().to_owned();
+                        heard.lines.push(Line { at: Instant::now(), channel: channel.clone(), nick, text: text.clone() });
+                    }
+                    Irc::Response(Response::RPL_ENDOFNAMES, args) => heard.joined.extend(args.get(1).cloned()),
+                    _ => (),
+                }
+            }
+        }
+    }
+}

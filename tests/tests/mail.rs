@@ -1,0 +1,210 @@
+//! Mail end to end: faults of this host reach a mailbox behind Exim, through all the daemons.
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::fs;
+use tests::exim::{Exim, Mail};
+use tests::pki::Pki;
+use tests::{Plugin, Suite, Target, wait_for};
+
+/// Observed five times a second, and one failure is enough.
+fn ports(targets: &[(&str, &Target)]) -> String {
+    let port = |(name, target): &(&str, &Target)| {
+        format!(
+            "[[port]]\nname = \"{name}\"\naddress = \"127.0.0.1:{}\"\ninterval = \"200ms\"\nattempts = 1\n",
+            target.port
+        )
+    };
+    targets.iter().map(port).collect()
+}
+
+/// A check named `vip` is CRIT; nothing else is judged than what a test breaks.
+const JUDGING: &str =
+    "default_rules = false\n[[classify]]\npattern = \"*!port:vip*\"\nkind = \"down\"\nseverity = \"CRIT\"\n";
+
+fn mailing(exim: &Exim, password: &str, ca: &std::path::Path, recipients: &str) -> String {
+    format!(
+        "from = 'Cairn <cairn@lab.test>'\n[smtp]\nhost = 'localhost'\nport = {}\nca_file = '{}'\nuser = 'mon'\n\
+         password_file = '{}'\ntimeout = '5s'\n{recipients}",
+        exim.port,
+        ca.display(),
+        exim.password_file(password).display()
+    )
+}
+
+const OPS: &str = "[[recipient]]\nname = 'ops'\nto = 'ops@lab.test'\nseverity = 'WARN'\n";
+
+/// All daemons run, and every check is up.
+fn running(targets: &[(&str, &Target)], cmaild: &str) -> Suite {
+    let mut suite = Suite::running(&ports(targets), JUDGING);
+    suite.configure("cmaild", cmaild);
+    suite.start("cmaild");
+    wait_for("the checks are up", || {
+        let rows = suite.query(r#"{"query":"service-list"}"#)?;
+        let up = rows.as_array()?.iter().filter(|row| row["service"] == "port" && row["state"] == "up").count();
+        (up == targets.len()).then_some(())
+    });
+    wait_for("cmaild answers", || suite.ask("cmaild.sock", r#"{"query":"health"}"#));
+    suite
+}
+
+#[track_caller]
+fn mail(exim: &Exim, to: &str, subject: &str) -> Mail {
+    wait_for(&format!("a mail to {to}: {subject}"), || {
+        exim.mails().into_iter().find(|mail| mail.delivered_to == to && mail.header("Subject").contains(subject))
+    })
+}
+
+fn ledger(suite: &Suite) -> Vec<Value> {
+    let rows = wait_for("the ledger", || suite.ask("cmaild.sock", r#"{"query":"ledger"}"#));
+    rows.as_array().cloned().unwrap_or_default()
+}
+
+#[test]
+fn a_fault_and_its_end_are_one_thread_and_reach_whom_they_concern() {
+    let (mut www, mut vip) = (Target::new(), Target::new());
+    let exim = Exim::start();
+    let recipients = format!("{OPS}[[recipient]]\nname = 'boss'\nto = 'Boss <boss@lab.test>'\nseverity = 'CRIT'\n");
+    let mut suite =
+        running(&[("www", &www), ("vip", &vip)], &mailing(&exim, Exim::PASSWORD, &exim.pki.ca_pem, &recipients));
+
+    www.down();
+    let down = mail(&exim, "ops@lab.test", "[ERR] testhost!port:www");
+    assert!(down.header("Subject").ends_with(" DOWN"), "{down:?}");
+    assert_eq!(down.header("From").replace('"', ""), "Cairn <cairn@lab.test>");
+    assert_eq!(down.header("Return-Path"), "<cairn@lab.test>");
+    assert_eq!(down.header("Auto-Submitted"), "auto-generated");
+    assert_eq!(down.header("List-Id"), "<alerts.cairn.testhost>");
+    let event = suite.wait_for_event("down", "port:www");
+    let root = format!("<{}@testhost>", event["incident"].as_str().expect("an incident"));
+    assert_eq!(down.header("References"), root);
+    assert!(down.body.contains("Since: "), "{}", down.body);
+
+    www.up();
+    let up = mail(&exim, "ops@lab.test", "UP after");
+    assert_eq!(up.header("In-Reply-To"), down.header("Message-ID"));
+    assert_eq!(up.header("References"), format!("{root} {}", down.header("Message-ID")));
+
+    // A restart in between: the end is told by another process, in the same thread.
+    vip.down();
+    let down = mail(&exim, "boss@lab.test", "[CRIT] testhost!port:vip");
+    mail(&exim, "ops@lab.test", "[CRIT] testhost!port:vip");
+    suite.kill("cmaild");
+    suite.start("cmaild");
+    vip.up();
+    let up = mail(&exim, "boss@lab.test", "UP after");
+    assert_eq!(up.header("In-Reply-To"), down.header("Message-ID"));
+    wait_for("everybody has heard all", || (exim.mails().len() == 6).then_some(()));
+    assert!(
+        exim.mails().iter().all(|mail| mail.delivered_to != "boss@lab.test" || mail.header("Subject").contains("vip"))
+    );
+    let ids: std::collections::BTreeSet<String> =
+        exim.mails().iter().map(|mail| mail.header("Message-ID").to_owned()).collect();
+    assert_eq!(ids.len(), 6, "no two mails share a Message-ID");
+    assert_eq!(suite.daemon("cmaild").terminate(), 0);
+}
+
+#[test]
+fn what_a_person_must_mend_loses_nothing() {
+    let mut www = Target::new();
+    let exim = Exim::start();
+    let other = tempfile::tempdir().expect("folder");
+    let other = Pki::new(&other.path().join("pki"));
+    let mut suite = running(&[("www", &www)], &mailing(&exim, Exim::PASSWORD, &other.ca_pem, OPS));
+    let said = |suite: &Suite, what: &str| {
+        wait_for(what, || suite.log("cmaild").contains(what).then_some(()));
+    };
+
+    www.down();
+    said(&suite, "invalid peer certificate");
+    // Another mistake instead: now the password is wrong.
+    suite.configure("cmaild", &mailing(&exim, "wrong", &exim.pki.ca_pem, OPS));
+    suite.daemon("cmaild").signal(Signal::SIGHUP);
+    said(&suite, "at AUTH: 535");
+    // A file that is wrong itself changes nothing.
+    suite.configure("cmaild", "nonsense = 1");
+    suite.daemon("cmaild").signal(Signal::SIGHUP);
+    said(&suite, "the configuration stays as it was");
+    assert!(exim.mails().is_empty());
+    suite.configure("cmaild", &mailing(&exim, Exim::PASSWORD, &exim.pki.ca_pem, OPS));
+    suite.daemon("cmaild").signal(Signal::SIGHUP);
+    mail(&exim, "ops@lab.test", "DOWN");
+    www.up();
+    mail(&exim, "ops@lab.test", "UP after");
+    assert_eq!(exim.mails().len(), 2);
+    assert!(!suite.log("cmaild").contains(Exim::PASSWORD), "the password is in the log");
+    assert!(ledger(&suite).iter().all(|row| row["result"] != "failed"), "{:#?}", ledger(&suite));
+}
+
+#[test]
+fn a_server_that_dies_is_told_through_when_it_is_back() {
+    let (mut www, mut vip) = (Target::new(), Target::new());
+    let mut exim = Exim::start();
+    let suite = running(&[("www", &www), ("vip", &vip)], &mailing(&exim, Exim::PASSWORD, &exim.pki.ca_pem, OPS));
+    www.down();
+    let down = mail(&exim, "ops@lab.test", "port:www");
+    exim.kill();
+    // One ends, another begins, and none of it can be told.
+    www.up();
+    suite.wait_for_event("up", "port:www");
+    vip.down();
+    suite.wait_for_event("down", "port:vip");
+    wait_for("it cannot be told", || suite.log("cmaild").contains("onnection refused").then_some(()));
+    exim.restart();
+    wait_for("both are told", || {
+        let mails = exim.mails();
+        let told = |what: &str| mails.iter().any(|mail| mail.body.contains(what));
+        (told(" UP after") && told("[CRIT] testhost!port:vip")).then_some(())
+    });
+    let mails = exim.mails();
+    for unit in ["www", "vip"] {
+        let copies =
+            mails.iter().filter(|mail| mail.body.contains(&format!("port:{unit}")) && mail.body.contains("DOWN"));
+        assert_eq!(
+            copies.filter(|mail| mail.header("Message-ID") != down.header("Message-ID")).count(),
+            usize::from(unit == "vip")
+        );
+    }
+}
+
+#[test]
+fn hostile_words_of_a_plugin_make_no_header_and_no_recipient() {
+    let www = Target::new();
+    let exim = Exim::start();
+    let suite = running(&[("www", &www)], &mailing(&exim, Exim::PASSWORD, &exim.pki.ca_pem, OPS));
+    let mut plugin = Plugin::connect(&suite);
+    let hostile = "x\r\nBcc: eve@lab.test\r\n\r\n.\r\nRCPT TO:<eve@lab.test>\r\n.\r\n\u{202e}=?utf-8?q?y?=";
+    let event =
+        |unit: &str| json!({ "service": "app", "msg_type": "event", "severity": "ERR", "unit": unit, "text": hostile });
+    // With control characters it is no unit at all; without them it is a strange one.
+    plugin.push(&event("a\r\nBcc: eve@lab.test"));
+    plugin.push(&event("Bcc: eve@lab.test =?utf-8?q?=0d=0aBcc:_eve=40lab.test?="));
+    let mail = mail(&exim, "ops@lab.test", "testhost!app:Bcc: eve@lab.test");
+    assert_eq!(mail.all("Bcc").count(), 0);
+    assert!(mail.body.contains("\n    Bcc: eve@lab.test\n"), "{}", mail.body);
+    // Whoever else was mailed would be there before this one.
+    plugin.push(&json!({ "service": "app", "msg_type": "event", "severity": "ERR", "unit": "last", "text": "" }));
+    self::mail(&exim, "ops@lab.test", "testhost!app:last");
+    assert!(exim.mails().iter().all(|mail| mail.delivered_to == "ops@lab.test"), "{:#?}", exim.mails());
+    assert_eq!(exim.mails().len(), 2);
+}
+
+#[test]
+fn without_configuration_mails_are_files() {
+    let mut www = Target::new();
+    let suite = running(&[("www", &www)], "");
+    www.down();
+    let outbox = suite.path("state/cmaild/outbox");
+    let read = || -> Vec<Mail> {
+        let Ok(files) = fs::read_dir(&outbox) else { return Vec::new() };
+        let whole =
+            files.map(|file| file.expect("listed").path()).filter(|file| file.extension().is_some_and(|e| e == "eml"));
+        whole.map(|file| Mail::parse(&fs::read_to_string(file).expect("a mail"))).collect()
+    };
+    let mails = wait_for("a file", || Some(read()).filter(|mails| !mails.is_empty()));
+    assert_eq!(mails[0].header("To"), "root@testhost");
+    assert!(mails[0].header("Subject").contains("port:www"), "{mails:?}");
+    // A test that a person asks for is marked as one.
+    assert!(suite.ask("cmaild.sock", r#"{"order":"test"}"#).is_some());
+    wait_for("the test", || read().into_iter().find(|mail| mail.header("Subject").contains("TEST")));
+}
