@@ -149,8 +149,11 @@ impl Provider {
                 .unwrap_or_default();
             words = words.replace(token, "***").replace(&encoded, "***");
         }
+        // A shorter one is no number and no key, but may be a part of any word.
         let digits = to.trim_start_matches('+');
-        words = words.replace(to, &masked(to)).replace(digits, &masked(digits));
+        if digits.len() > 6 {
+            words = words.replace(to, &masked(to)).replace(digits, &masked(digits));
+        }
         one_line(words.trim(), MAX_SAID_CHARS)
     }
 
