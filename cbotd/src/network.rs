@@ -50,8 +50,15 @@ struct Link {
     ready: watch::Receiver<bool>,
 }
 
+/// What the task is to do.
+enum Order {
+    Send(Message),
+    /// Say goodbye and end.
+    Quit,
+}
+
 /// A message to be sent.
-struct Order {
+struct Message {
     to: Channel,
     id: MessageId,
     lines: Vec<String>,
@@ -96,7 +103,7 @@ impl Medium for Network {
             Err(why) => return Outcome::Never(why),
         };
         let (reply, outcome) = oneshot::channel();
-        let order = Order { to: to.clone(), id, lines, reply };
+        let order = Order::Send(Message { to: to.clone(), id, lines, reply });
         let answered = async {
             self.link().orders.send(order).await.ok()?;
             outcome.await.ok()
@@ -109,6 +116,15 @@ impl Medium for Network {
                 maybe_accepted: true,
                 after: None,
             },
+        }
+    }
+
+    async fn stop(&self) {
+        // Who was never connected has nobody to take leave of.
+        if let Some(Link { orders, .. }) = self.link.get()
+            && orders.send(Order::Quit).await.is_ok()
+        {
+            orders.closed().await;
         }
     }
 }
@@ -178,10 +194,14 @@ impl Connection {
         loop {
             tokio::select! {
                 done = &mut what => return Some(done),
-                order = self.inbox.recv() => {
-                    let why = format!("not connected to {}: {why}", self.options.name);
-                    let _ = order?.reply.send(Outcome::unreachable(why));
-                }
+                order = self.inbox.recv() => match order {
+                    Some(Order::Send(message)) => {
+                        let why = format!("not connected to {}: {why}", self.options.name);
+                        // Who no longer waits has forgotten the message.
+                        let _ = message.reply.send(Outcome::unreachable(why));
+                    }
+                    Some(Order::Quit) | None => return None,
+                },
             }
         }
     }
@@ -245,14 +265,16 @@ impl Connection {
                     }
                     Err(error) => break error.to_string(),
                 },
-                order = self.inbox.recv() => {
-                    let Some(Order { to, id, lines, reply }) = order else {
+                order = self.inbox.recv() => match order {
+                    Some(Order::Send(Message { to, id, lines, reply })) => {
+                        self.waiting = Some(reply);
+                        session.send(Instant::now(), &to, id, lines);
+                    }
+                    Some(Order::Quit) | None => {
                         quit(&mut writer).await;
                         return End::Unwanted;
-                    };
-                    self.waiting = Some(reply);
-                    session.send(Instant::now(), &to, id, lines);
-                }
+                    }
+                },
                 () = sleep_until(session.next_deadline(now).into()) => session.tick(Instant::now()),
             }
         };

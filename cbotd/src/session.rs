@@ -649,8 +649,8 @@ impl Session {
             message.sent += 1;
         }
         message.asked = Some(now);
-        let ping = format!("PING :{}", message.token);
-        self.send_now(now, ping);
+        // It costs nothing in the bucket: nothing more is sent before it is answered, which is a brake of its own.
+        self.outputs.push(Output::Send(format!("PING :{}", message.token)));
     }
 
     /// A PONG.

@@ -267,7 +267,7 @@ fn sixty_stories_at_once_are_all_named_and_the_server_does_not_kill_us() {
         // Then five, a line each.
         assert_eq!(bot.tells_stories(&stories[..5]), 5);
         observer.wait_for("#ops", "web1!port:unit-4.: connection refused");
-        assert_eq!(observer.count("QUIT"), 0);
+        assert_eq!(observer.count("@127.0.0.1 QUIT"), 0);
     }
 }
 

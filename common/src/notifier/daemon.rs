@@ -34,6 +34,8 @@ const TICK: Duration = Duration::from_millis(500);
 const SEND_AT_MOST: Duration = Duration::from_mins(3);
 /// At a stop, how long a message that is under way may take to get its answer.
 const DRAIN: Duration = Duration::from_secs(15);
+/// And after that, how long a medium may take to leave.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// How long a comparison may take per publisher.
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two attempts to write to a disk that refused.
@@ -235,6 +237,15 @@ impl<M: Medium> Daemon<M> {
         }
         self.refused_at = None;
         self.commit();
+        let goodbyes = self.lanes.values().map(|lane| lane.medium.clone()).map(|medium| {
+            tokio::spawn(async move {
+                // Who does not answer is left without one.
+                let _ = timeout(GOODBYE, medium.stop()).await;
+            })
+        });
+        for goodbye in goodbyes.collect::<Vec<_>>() {
+            goodbye.await.expect("it does not panic");
+        }
         self.own.close().await;
         tracing::info!("stopped");
     }

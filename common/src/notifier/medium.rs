@@ -30,6 +30,11 @@ pub trait Medium: Send + Sync + 'static {
     ///
     /// `id` is the same whenever this message is sent again: it is the Message-ID or idempotency key, where there is one.
     fn send(&self, to: &Self::Address, id: MessageId, bytes: &[u8]) -> impl Future<Output = Outcome> + Send;
+
+    /// The daemon stops: a medium with a standing connection says goodbye. Nothing is sent any more. It gets a second.
+    fn stop(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// What a message is to say.
