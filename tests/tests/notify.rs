@@ -238,8 +238,19 @@ fn every_fault_is_read<R: Reader>(mut reader: R) {
         (of_last.count() == 2 && rows.iter().all(|row| row["state"] == "sent")).then_some(())
     });
 
-    let received = reader.received();
     let rows = ledger(&suite, R::DAEMON);
+    // A server may take its time between accepting and delivering.
+    let received = wait_at_most(TOLD_WITHIN, "everything is read", || {
+        let received = reader.received();
+        let is_read = |row: &Value| {
+            let (message, address) = (row["message"].as_str().expect("text"), row["address"].as_str().expect("text"));
+            received.iter().any(|read| match &read.id {
+                Some(id) => id.contains(message),
+                None => read.text.contains(address),
+            })
+        };
+        rows.iter().all(is_read).then_some(received)
+    });
     let mut resent: Vec<&str> = Vec::new();
     let mut resent_units: Vec<String> = Vec::new();
     for row in rows.iter().filter(|row| row["again"].as_u64().expect("a number") > 0) {
