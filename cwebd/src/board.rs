@@ -65,6 +65,8 @@ struct Numbers {
     memory: Option<Measured>,
     disk: Option<(String, Measured)>,
     load_per_core: Option<Measured>,
+    /// What the browsers have.
+    told: LoadRow,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -401,15 +403,20 @@ impl Board {
 
     /// The loads that changed since the last call.
     pub(crate) fn take_loads(&mut self) -> Delta {
-        let hosts = std::mem::take(&mut self.changed.loads);
-        if hosts.is_empty() {
+        let mut loads = BTreeMap::new();
+        for host in std::mem::take(&mut self.changed.loads) {
+            let row = self.load_row(&host);
+            // Most memory and most disks stay as they are for long.
+            if let Some(numbers) = self.numbers.get_mut(&host)
+                && numbers.told != row
+            {
+                numbers.told.clone_from(&row);
+                loads.insert(host, row);
+            }
+        }
+        if loads.is_empty() {
             return Delta::None;
         }
-        let loads = hosts.into_iter().map(|host| {
-            let row = self.load_row(&host);
-            (host, row)
-        });
-        let loads = loads.collect();
         Delta::Some(Box::new(DeltaRow { loads, more_incidents: self.more_incidents(), ..DeltaRow::default() }))
     }
 

@@ -52,7 +52,11 @@ const commands = {
     await page.setViewportSize({ width, height })
     await page.emulateMedia({ colorScheme: scheme })
   },
-  screenshot: ({ path, whole }) => page.screenshot({ path, fullPage: whole }).then(() => true),
+  async screenshot({ path, whole }) {
+    // Colours that are on their way to others belong to no state.
+    await evaluate('Promise.all(document.getAnimations().map((animation) => animation.finished)).then(() => true)')
+    await page.screenshot({ path, fullPage: whole })
+  },
   complaints: () => complaints.splice(0),
 }
 
@@ -60,7 +64,7 @@ process.stdout.write('{"ok":true}\n')
 for await (const line of createInterface({ input: process.stdin })) {
   const { command, ...given } = JSON.parse(line)
   const answer = await Promise.resolve(commands[command](given)).then(
-    (value) => ({ ok: true, value }),
+    (value) => ({ ok: true, value: value ?? null }),
     (error) => ({ ok: false, error: String(error) }),
   )
   process.stdout.write(`${JSON.stringify(answer)}\n`)

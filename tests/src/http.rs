@@ -42,7 +42,13 @@ pub fn connect(port: u16) -> std::io::Result<TcpStream> {
 }
 
 /// `METHOD PATH` with these headers, `Host: localhost` among them unless they have one, and this body.
-pub fn request(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> std::io::Result<Response> {
+pub fn request(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> std::io::Result<Response> {
     let mut stream = connect(port)?;
     stream.write_all(&head(method, path, headers, body.len()))?;
     // Who refuses a body need not read it.

@@ -45,7 +45,8 @@ impl Site {
 
     fn configure(&self, cwebd: &str) {
         let (run, state) = (self.suite.path("run"), self.suite.path("state/cwebd"));
-        let listen = if cwebd.contains("listen = ") { String::new() } else { format!("listen = '127.0.0.1:{}'\n", self.port) };
+        let listen =
+            if cwebd.contains("listen = ") { String::new() } else { format!("listen = '127.0.0.1:{}'\n", self.port) };
         let text = format!("run_dir = '{}'\nstate_dir = '{}'\n{listen}{cwebd}", run.display(), state.display());
         fs::write(self.suite.path("etc/cwebd.toml"), text).expect("written");
     }
@@ -97,7 +98,8 @@ fn neighbours(suite: &mut Suite, machines: &[(&str, String)]) -> String {
     for (name, text) in machines {
         let daemon = format!("ccollectd-{name}");
         let (run, state) = (suite.path(&format!("run-{name}")), suite.path(&format!("state/{daemon}")));
-        let config = format!("host = '{name}'\nrun_dir = '{}'\nstate_dir = '{}'\n{text}", run.display(), state.display());
+        let config =
+            format!("host = '{name}'\nrun_dir = '{}'\nstate_dir = '{}'\n{text}", run.display(), state.display());
         fs::write(suite.path(&format!("etc/{daemon}.toml")), config).expect("written");
         let command = suite.command_by(Command::new(binaries().join("ccollectd")), &daemon);
         suite.start_by(command, &daemon);
@@ -109,6 +111,140 @@ fn neighbours(suite: &mut Suite, machines: &[(&str, String)]) -> String {
 
 fn port_check(name: &str, target: &Target) -> String {
     format!("[[port]]\nname = '{name}'\naddress = '127.0.0.1:{}'\ninterval = '200ms'\nattempts = 1\n", target.port)
+}
+
+#[test]
+fn the_page_follows_without_reload_and_says_at_once_when_it_is_stale() {
+    let mut target = Target::new();
+    let quick = "confirm = 1\n";
+    let mut site =
+        Site::running(&port_check("www", &target), &format!("default_rules = false\n[judging]\n{quick}"), "");
+    let mut browser = site.browser();
+    assert_eq!(browser.goto("/"), 200);
+    browser.wait("document.title === 'All is well · Cairn'");
+    browser.wait(&format!("{SAW}('Nothing is wrong. 1 host is watched.')"));
+    browser.wait("document.querySelector('[data-host=testhost]').ariaLabel.match(/^testhost: up, load [0-9]+ %$/)");
+    browser.eval("window.isThePageOfBefore = true");
+    for (name, look) in [("well-light", Look::LIGHT), ("well-dark", Look::DARK), ("well-phone", Look::PHONE)] {
+        browser.look(look);
+        browser.screenshot(name);
+    }
+    browser.look(Look::LIGHT);
+
+    target.down();
+    browser.wait("document.querySelector('[data-host=testhost][data-mark=alarm]')");
+    browser.wait(&format!("document.title === '1 problem · Cairn' && {SAW}('testhost!port:www')"));
+    browser.wait("document.querySelector('[data-incident] .for').innerText === '2s'");
+    browser.wait("document.querySelector('link[rel=icon]').href.includes('/assets/bad-')");
+    // What a click shows.
+    browser.click("[data-host=testhost]");
+    browser.wait("document.querySelector('.panel canvas') && location.hash === '#host=testhost'");
+    browser.wait("document.querySelectorAll('.panel [data-incident]').length === 1");
+    for (name, look) in [("trouble-light", Look::LIGHT), ("trouble-dark", Look::DARK), ("trouble-phone", Look::PHONE)] {
+        browser.look(look);
+        browser.wait("document.documentElement.scrollWidth <= innerWidth");
+        browser.screenshot(name);
+    }
+    browser.look(Look::LIGHT);
+    browser.press("Escape");
+    browser.wait("!document.querySelector('.panel')");
+
+    target.up();
+    browser.wait("document.querySelector('[data-host=testhost][data-mark=up]')");
+    browser.wait(&format!("document.title === 'All is well · Cairn' && {SAW}('Nothing is wrong.')"));
+    browser.wait("document.querySelector('[data-event] .for').innerText.startsWith('after ')");
+    browser.complains_of(&[]);
+
+    // The filter, and where it is kept.
+    browser.type_into("input[type=search]", "DOWN www");
+    browser.wait("document.querySelectorAll('[data-event]').length === 1");
+    browser.type_into("input[type=search]", "nonsense");
+    browser.wait(&format!("{SAW}('events has “nonsense” in it') && location.hash === '#filter=nonsense'"));
+    browser.type_into("input[type=search]", "");
+
+    // cprocessd stops, and the page says so before long; it is back, and so is the page.
+    let stopped = common::time::UnixMillis::now();
+    site.suite.daemon("cprocessd").signal(Signal::SIGSTOP);
+    let said = browser.wait("document.querySelector('[data-freshness=stale]')");
+    assert!((2000..5500).contains(&(said - stopped.0)), "stale after {} ms", said - stopped.0);
+    browser.wait(&format!("{SAW}('Nothing is heard from cprocessd') && document.title.startsWith('stale: ')"));
+    browser.wait(&format!("!{SAW}('Nothing is wrong')"));
+    assert_eq!(get(site.port, "/healthz", &[]).status, 503);
+    browser.screenshot("stale");
+    site.suite.daemon("cprocessd").signal(Signal::SIGCONT);
+    browser.wait("document.querySelector('[data-freshness=live]')");
+    site.suite.kill("cprocessd");
+    browser.wait("document.querySelector('[data-freshness=stale]')");
+    // What happens meanwhile is there afterwards.
+    target.down();
+    site.suite.start("cprocessd");
+    browser.wait("document.querySelector('[data-freshness=live]')");
+    browser.wait("document.querySelector('[data-host=testhost][data-mark=alarm]')");
+    browser.complains_of(&[]);
+
+    // cwebd itself goes and comes.
+    site.suite.kill("cwebd");
+    browser.wait("document.querySelector('[data-freshness=offline]')");
+    browser.screenshot("offline");
+    target.up();
+    site.suite.start("cwebd");
+    browser.wait("document.querySelector('[data-freshness=live]')");
+    browser.wait("document.querySelector('[data-host=testhost][data-mark=up]')");
+    assert_eq!(browser.eval("window.isThePageOfBefore"), true, "it was never loaded again");
+    // The browser's own words about the connection; nothing else.
+    browser.complains_of(&["net::ERR_"]);
+    site.stays_small();
+}
+
+#[test]
+fn hostile_texts_are_texts() {
+    let mut site = Site::running("", "default_rules = false\n", "");
+    let mut browser = site.browser();
+    browser.goto("/#filter=%3Cimg%20src=x%20onerror=alert(1)%3E&host=%3Cscript%3E");
+    browser.wait("document.querySelector('[data-freshness=live]')");
+    browser.wait(&format!("{SAW}('No host of this name is watched.') && {SAW}('<script>')"));
+    browser.type_into("input[type=search]", "");
+    let mut plugin = Plugin::connect(&site.suite);
+    let units = [
+        "<img src=x onerror=\"window.hit=1;fetch('http://evil.test/')\">",
+        "</script><script>window.hit=1</script>",
+        "{@html 1}\u{202e}\u{2028}",
+        "javascript:window.hit=1",
+        &"w".repeat(200),
+    ];
+    for unit in units {
+        plugin.push(&json!({ "service": "drill", "msg_type": "down", "unit": unit, "text": unit }));
+    }
+    browser.wait(&format!("document.querySelectorAll('[data-incident]').length === {}", units.len()));
+    browser.wait(&format!("{SAW}('<img src=x onerror=') && {SAW}('</script><script>')"));
+    browser.look(Look::PHONE);
+    browser.wait("document.documentElement.scrollWidth <= innerWidth");
+    browser.screenshot("hostile-phone");
+    assert_eq!(browser.eval("document.querySelectorAll('img, body script').length"), 0);
+    assert_eq!(browser.eval("window.hit ?? 0"), 0);
+    browser.complains_of(&[]);
+    site.stays_small();
+}
+
+#[test]
+fn without_a_publisher_the_page_loads_and_says_so() {
+    let mut site = Site::alone("");
+    let mut browser = site.browser();
+    browser.goto("/");
+    browser.wait("document.querySelector('[data-freshness=stale]')");
+    browser.wait(&format!("{SAW}('No host has reported yet.') && {SAW}('Nothing is heard from cprocessd')"));
+    browser.screenshot("empty");
+    assert_eq!(get(site.port, "/healthz", &[]).status, 503);
+    site.suite.start("ccollectd");
+    site.suite.start("cprocessd");
+    browser.wait("document.querySelector('[data-freshness=live]')");
+    browser.wait("document.querySelector('[data-host=testhost][data-mark=up]')");
+    browser.complains_of(&[]);
+    assert_eq!(get(site.port, "/healthz", &[]).status, 200);
+    // Asked to stop, it does not wait for the browser that follows.
+    let asked = std::time::Instant::now();
+    assert_eq!(site.suite.daemon("cwebd").terminate(), 0);
+    assert!(asked.elapsed() < std::time::Duration::from_secs(4), "it took {:?}", asked.elapsed());
 }
 
 /// Makes the picture in the README: `cargo test -p tests --test web -- --ignored picture`.
