@@ -59,6 +59,8 @@ enum Woken {
 impl Daemon {
     /// Binds, opens the sessions, and follows the publishers.
     pub(crate) async fn start(config: Config, config_path: PathBuf, print: bool) -> Result<Self, Fatal> {
+        // First, since who sees the port open may ask us to stop.
+        let signals = Signals::new()?;
         let counters = Counters::default();
         for dir in [&config.run_dir, &config.state_dir] {
             std::fs::create_dir_all(dir)
@@ -89,7 +91,7 @@ impl Daemon {
             live,
             web,
             said,
-            signals: Signals::new()?,
+            signals,
             own,
             pager: Pager::default(),
             server,

@@ -3,12 +3,13 @@
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use tests::browser::{Browser, Look};
 use tests::http::{self, Events, get, post};
-use tests::{MAX_RSS_BYTES, Plugin, Process, Suite, Target, binaries, wait_for};
+use tests::{MAX_RSS_BYTES, Plugin, Process, Suite, Target, binaries, wait_at_most, wait_for};
 
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
@@ -83,7 +84,7 @@ fn password(suite: &Suite, password: &str) -> String {
     let mut command = Command::new(binaries().join("cwebd"));
     command.arg("--hash-password").stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("it runs");
-    std::io::Write::write_all(child.stdin.as_mut().expect("piped"), format!("{password}\n").as_bytes()).expect("read");
+    writeln!(child.stdin.as_mut().expect("piped"), "{password}").expect("read");
     let output = child.wait_with_output().expect("it ends");
     let path = suite.path("etc/cwebd.password");
     fs::write(&path, output.stdout).expect("written");
@@ -232,7 +233,8 @@ fn without_a_publisher_the_page_loads_and_says_so() {
     let mut browser = site.browser();
     browser.goto("/");
     browser.wait("document.querySelector('[data-freshness=stale]')");
-    browser.wait(&format!("{SAW}('No host has reported yet.') && {SAW}('Nothing is heard from cprocessd')"));
+    browser.wait(&format!("{SAW}('No host has reported yet.') && {SAW}('Is it running?')"));
+    browser.wait("document.title === 'No data yet · Cairn'");
     browser.screenshot("empty");
     assert_eq!(get(site.port, "/healthz", &[]).status, 503);
     site.suite.start("ccollectd");
@@ -244,7 +246,294 @@ fn without_a_publisher_the_page_loads_and_says_so() {
     // Asked to stop, it does not wait for the browser that follows.
     let asked = std::time::Instant::now();
     assert_eq!(site.suite.daemon("cwebd").terminate(), 0);
-    assert!(asked.elapsed() < std::time::Duration::from_secs(4), "it took {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(4), "it took {:?}", asked.elapsed());
+}
+
+/// What every answer must have.
+#[track_caller]
+fn is_armoured(response: &http::Response, path: &str) {
+    let policy = response.header("content-security-policy");
+    assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'self'"), "{path}: {policy:?}");
+    assert!(!policy.contains("unsafe"), "{path}: {policy}");
+    assert!(policy.contains("frame-ancestors 'none'") && policy.contains("base-uri 'none'"), "{path}: {policy}");
+    assert_eq!(response.header("x-content-type-options"), "nosniff", "{path}");
+    assert_eq!(response.header("referrer-policy"), "same-origin", "{path}");
+    assert!(!response.header("cache-control").is_empty(), "{path}");
+}
+
+#[test]
+fn every_answer_says_how_it_is_to_be_treated() {
+    let site = Site::alone("");
+    let index = get(site.port, "/", &[("Accept-Encoding", "identity")]).text();
+    let script = index.split('"').find(|part| part.starts_with("/assets/") && part.ends_with(".js")).expect("a script");
+    assert!(!index.contains("style=") && !index.contains("<style") && !index.contains("<script>"), "{index}");
+    let answers = [
+        ("/", 200, "no-cache"),
+        ("/favicon.svg", 200, "no-cache"),
+        ("/plain.css", 200, "no-cache"),
+        (script, 200, "public, max-age=31536000, immutable"),
+        ("/api/state", 200, "no-store"),
+        ("/healthz", 503, "no-store"),
+        ("/login", 303, "no-store"),
+        ("/logout", 405, "no-store"),
+        ("/nothing", 404, "no-store"),
+        ("/assets/", 404, "no-store"),
+        ("/assets/../../etc/passwd", 404, "no-store"),
+        ("/assets/%2e%2e/index.html", 404, "no-store"),
+        ("/assets/..%2findex.html", 404, "no-store"),
+        ("/../../../../etc/passwd", 404, "no-store"),
+        ("//etc/passwd", 404, "no-store"),
+        ("/assets/%00", 404, "no-store"),
+        ("/assets/%ff", 400, "no-store"),
+    ];
+    for (path, status, cache) in answers {
+        let response = get(site.port, path, &[]);
+        assert_eq!((response.status, response.header("cache-control")), (status, cache), "{path}");
+        is_armoured(&response, path);
+    }
+    let packed = get(site.port, script, &[("Accept-Encoding", "br, gzip")]);
+    let whole = get(site.port, script, &[("Accept-Encoding", "br, gzip;q=0")]);
+    assert_eq!((packed.header("content-encoding"), whole.header("content-encoding")), ("gzip", ""));
+    assert!(packed.body.starts_with(&[0x1f, 0x8b]) && packed.body.len() * 2 < whole.body.len());
+    for method in ["PUT", "DELETE", "PATCH", "TRACE", "BREW"] {
+        let response = http::request(site.port, method, "/", &[], b"").expect("an answer");
+        assert_eq!(response.status, 405, "{method}");
+        is_armoured(&response, method);
+    }
+}
+
+#[test]
+fn what_is_no_request_of_ours_is_refused_and_counted() {
+    let mut site = Site::alone("hosts = ['cairn.example.org']\n");
+    // A foreign name that was made to resolve to 127.0.0.1.
+    for host in ["evil.example", "localhost.evil.example", ""] {
+        let response = get(site.port, "/api/state", &[("Host", host)]);
+        assert_eq!(response.status, 421, "{host}");
+        assert!(response.text().contains("add it to `hosts`"));
+        is_armoured(&response, host);
+    }
+    site.wait_for_counter("http.unknown_host");
+    for host in ["localhost:1", "127.0.0.1", "[::1]:8436", "Cairn.Example.ORG"] {
+        assert_eq!(get(site.port, "/api/state", &[("Host", host)]).status, 200, "{host}");
+    }
+    // A form on another page.
+    for origin in ["http://evil.example", "null", "http://localhost.evil.example", "file://"] {
+        let response = post(site.port, "/logout", &[("Origin", origin)], "");
+        assert_eq!(response.status, 403, "{origin}");
+    }
+    site.wait_for_counter("http.foreign_origin");
+    assert_eq!(post(site.port, "/logout", &[("Origin", "http://localhost")], "").status, 303);
+
+    let ten_megabytes = vec![b'x'; 10 << 20];
+    for (method, path) in [("POST", "/login"), ("GET", "/api/state"), ("POST", "/nothing")] {
+        let response = http::request(site.port, method, path, &[], &ten_megabytes).expect("an answer");
+        assert_eq!(response.status, 413, "{method} {path}");
+        is_armoured(&response, path);
+    }
+    site.wait_for_counter("http.refused_large");
+    // Headers without end, and what is no HTTP.
+    for nonsense in [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![0xff; 100_000], b"\r\n".repeat(50_000)] {
+        let mut stream = http::connect(site.port).expect("connects");
+        let _ = stream.write_all(&nonsense);
+        let _ = stream.write_all(&vec![b'x'; 1 << 20]);
+        let status = http::read(stream).map_or(0, |response| response.status);
+        assert!(status == 0 || (400..500).contains(&status), "{status}");
+    }
+    site.wait_for_counter("http.malformed");
+    assert_eq!(get(site.port, "/api/state", &[]).status, 200);
+    site.stays_small();
+}
+
+#[test]
+fn a_browser_that_never_reads_costs_nothing_that_grows() {
+    let mut site = Site::running("", "default_rules = false\n", "");
+    let mut deaf = Vec::new();
+    for _ in 0..40 {
+        let mut stream = http::connect(site.port).expect("connects");
+        stream.write_all(b"GET /api/live HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("written");
+        deaf.push(stream);
+    }
+    let mut good = Events::follow(site.port, "/api/live", &[]).expect("follows");
+    let (first, state) = good.next().expect("the state");
+    assert_eq!((first.as_str(), state["user"].as_str()), ("state", Some("local")));
+    // More than their sockets hold: every event has a long text and goes to each of them.
+    let mut plugin = Plugin::connect(&site.suite);
+    let text = "x".repeat(500);
+    let dropped = |site: &Site| site.suite.counter("cwebd", "http.unread");
+    let mut n = 0;
+    wait_at_most(Duration::from_secs(120), "they are disconnected", || {
+        for _ in 0..200 {
+            n += 1;
+            let unit = format!("unit {}", n % 500);
+            plugin.push(
+                &json!({ "service": "drill", "msg_type": "event", "unit": unit, "severity": "INFO", "text": text }),
+            );
+        }
+        // The one that reads is served all the while.
+        loop {
+            let (event, _) = good.next().expect("an event");
+            if event == "beat" {
+                break;
+            }
+        }
+        (dropped(&site) >= 1).then_some(())
+    });
+    assert_eq!(get(site.port, "/healthz", &[]).status, 200);
+    site.stays_small();
+    drop(deaf);
+}
+
+#[test]
+fn too_many_browsers_and_connections_leave_room_for_one_more() {
+    let mut site = Site::running("", "default_rules = false\n", "");
+    let mut followers = Vec::new();
+    let refused = loop {
+        match Events::follow(site.port, "/api/live", &[]) {
+            Ok(follower) => followers.push(follower),
+            Err(error) => break error,
+        }
+    };
+    assert!(refused.to_string().contains("503"), "{refused}");
+    assert_eq!(followers.len(), 256);
+    site.wait_for_counter("live.too_many");
+    // Others connect and say nothing, or begin and never end: each new one pushes out the oldest of them.
+    let mut silent = Vec::new();
+    for n in 0..1200 {
+        let mut stream = http::connect(site.port).expect("connects");
+        if n % 2 == 0 {
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: local").expect("written");
+        }
+        silent.push(stream);
+    }
+    let response = get(site.port, "/api/state", &[]);
+    assert_eq!(response.status, 200);
+    site.wait_for_counter("http.too_many_connections");
+    // And those that stay have a deadline.
+    site.wait_for_counter("http.slow_headers");
+    for follower in &mut followers[..3] {
+        assert_eq!(follower.next().expect("the state").0, "state");
+    }
+    site.stays_small();
+    drop(followers);
+    wait_for("there is room again", || Events::follow(site.port, "/api/live", &[]).ok());
+}
+
+/// The cookie of a new session, if the password was right.
+fn log_in(port: u16, password: &str) -> Result<String, u16> {
+    let response = post(port, "/login", &[("Origin", "http://localhost")], &format!("password={password}"));
+    if response.status != 303 {
+        return Err(response.status);
+    }
+    let cookie = response.header("set-cookie");
+    assert!(cookie.contains("; HttpOnly; SameSite=Strict;") && cookie.contains("Path=/"), "{cookie}");
+    assert!(!cookie.contains("Secure"), "{cookie}");
+    Ok(cookie.split(';').next().expect("a cookie").to_owned())
+}
+
+#[test]
+fn a_password_shuts_out_who_does_not_know_it_and_guessing_is_slow() {
+    let suite = Suite::running("", "default_rules = false\n");
+    let secret = password(&suite, "correct horse");
+    let mut site = Site::on(suite, &secret);
+    wait_for("it is live", || (get(site.port, "/healthz", &[]).status == 200).then_some(()));
+    for (path, status) in [("/", 303), ("/api/state", 401), ("/api/live", 401), ("/login", 200), ("/healthz", 200)] {
+        let response = get(site.port, path, &[]);
+        assert_eq!(response.status, status, "{path}");
+        assert!(!response.text().contains("testhost"), "{path}");
+        is_armoured(&response, path);
+    }
+    assert_eq!(get(site.port, "/api/state", &[("Cookie", "cairn_session=x")]).status, 401);
+    let cookie = log_in(site.port, "correct+horse").expect("the password is right");
+    let session = [("Cookie", cookie.as_str())];
+    assert_eq!(get(site.port, "/api/state", &session).json()["user"], "operator");
+    let mut follower = Events::follow(site.port, "/api/live", &session).expect("follows");
+    assert_eq!(follower.next().expect("the state").0, "state");
+
+    // Four tries are left of five, then only the one in ten seconds.
+    let answers: Vec<u16> = (0..30).map(|n| log_in(site.port, &format!("guess{n}")).expect_err("wrong")).collect();
+    let looked_at = answers.iter().filter(|status| **status == 401).count();
+    assert!((4..=8).contains(&looked_at), "{answers:?}");
+    assert_eq!(answers.last(), Some(&429), "{answers:?}");
+    assert_eq!(log_in(site.port, "correct+horse"), Err(429), "it is not even looked at");
+    assert!(site.suite.counter("cwebd", "http.login_refused") >= 20);
+    assert!(site.suite.counter("cwebd", "http.login_failed") >= 4);
+    assert_eq!(get(site.port, "/api/state", &session).status, 200, "who is inside stays inside");
+    assert!(follower.next().is_some());
+
+    // A restart logs nobody out; the end of the session, and another password, do.
+    assert_eq!(site.suite.daemon("cwebd").terminate(), 0);
+    site.suite.start("cwebd");
+    wait_for("the page is served", || http::connect(site.port).ok());
+    assert_eq!(get(site.port, "/api/state", &session).status, 200);
+    let other = log_in(site.port, "correct+horse").expect("the password is right");
+    let logged_out = post(site.port, "/logout", &[("Cookie", other.as_str())], "");
+    assert!(logged_out.status == 303 && logged_out.header("set-cookie").contains("Max-Age=0"));
+    assert_eq!(get(site.port, "/api/state", &[("Cookie", other.as_str())]).status, 401);
+    let mut follower = Events::follow(site.port, "/api/live", &session).expect("follows");
+    password(&site.suite, "battery staple");
+    site.suite.daemon("cwebd").signal(Signal::SIGHUP);
+    wait_for("the session is over", || (get(site.port, "/api/state", &session).status == 401).then_some(()));
+    while follower.next().is_some() {}
+
+    // Everybody may look, and nobody sees a difference between a wrong cookie and none.
+    site.configure(&format!("{secret}public = 'read-only'\n"));
+    site.suite.daemon("cwebd").signal(Signal::SIGHUP);
+    wait_for("the page is public", || (get(site.port, "/", &[]).status == 200).then_some(()));
+    assert_eq!(get(site.port, "/api/state", &session).json()["user"], Value::Null);
+    let log = site.suite.log("cwebd");
+    assert!(!log.contains("correct") && !log.contains("guess") && !log.contains("argon2"), "{log}");
+    site.stays_small();
+}
+
+#[test]
+fn a_person_logs_in_and_out() {
+    let suite = Suite::running("", "default_rules = false\n");
+    let secret = password(&suite, "correct horse");
+    let site = Site::on(suite, &secret);
+    let mut browser = site.browser();
+    browser.goto("/");
+    browser.wait("location.pathname === '/login'");
+    browser.screenshot("login");
+    browser.type_into("#password", "wrong horse");
+    browser.press("Enter");
+    browser.wait(&format!("{SAW}('That is not the password.')"));
+    browser.complains_of(&["401"]);
+    browser.type_into("#password", "correct horse");
+    browser.press("Enter");
+    browser.wait("location.pathname === '/' && document.querySelector('[data-freshness=live]')");
+    browser.wait("document.querySelector('[data-host=testhost]')");
+    browser.click("form[action='/logout'] button");
+    browser.wait("location.pathname === '/login'");
+    browser.goto("/nothing");
+    browser.wait(&format!("{SAW}('Not found')"));
+    // The answer to /nothing is an error to the console too.
+    browser.complains_of(&["404"]);
+}
+
+#[test]
+fn it_does_not_listen_to_others_without_a_password() {
+    let mut site = Site::alone("");
+    assert_eq!(site.suite.daemon("cwebd").terminate(), 0);
+    let port = free_port();
+    site.configure(&format!("listen = '0.0.0.0:{port}'\npublic = 'read-only'\n"));
+    let mut refused = Process::start(&mut site.suite.command("cwebd"));
+    assert_eq!(refused.exit_code(), 78);
+    let log = site.suite.log("cwebd");
+    assert!(log.contains("must be a loopback address as long as there is no password_file"), "{log}");
+    let secret = password(&site.suite, "correct horse");
+    site.configure(&format!("listen = '0.0.0.0:{port}'\n{secret}"));
+    site.suite.start("cwebd");
+    wait_for("the page is served", || http::connect(port).ok());
+    assert_eq!(get(port, "/", &[("Host", "any.example")]).header("location"), "/login");
+    // A reload cannot take the password away.
+    site.configure(&format!("listen = '0.0.0.0:{port}'\n"));
+    site.suite.daemon("cwebd").signal(Signal::SIGHUP);
+    wait_for("it says so", || site.suite.log("cwebd").contains("the configuration stays as it was").then_some(()));
+    assert_eq!(get(port, "/api/state", &[]).status, 401);
+    // Two of them on one address: the second says so.
+    site.configure(&format!("listen = '0.0.0.0:{port}'\n{secret}"));
+    let mut second = Process::start(&mut site.suite.command("cwebd"));
+    assert_eq!(second.exit_code(), 1);
 }
 
 /// Makes the picture in the README: `cargo test -p tests --test web -- --ignored picture`.
@@ -292,7 +581,7 @@ fn picture() {
     }
     browser.look(Look::LIGHT);
     browser.click("[data-host=web1]");
-    std::thread::sleep(std::time::Duration::from_secs(60));
+    std::thread::sleep(Duration::from_secs(60));
     browser.screenshot("picture");
     browser.complains_of(&[]);
 }
