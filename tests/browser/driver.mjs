@@ -54,7 +54,7 @@ const commands = {
   },
   async screenshot({ path, whole }) {
     // Colours that are on their way to others belong to no state.
-    await evaluate('Promise.all(document.getAnimations().map((animation) => animation.finished)).then(() => true)')
+    await evaluate('Promise.allSettled(document.getAnimations().map((animation) => animation.finished)).then(() => true)')
     await page.screenshot({ path, fullPage: whole })
   },
   complaints: () => complaints.splice(0),

@@ -153,10 +153,11 @@ impl Drop for Browser {
     fn drop(&mut self) {
         // At the end of its input it closes Chromium, which would otherwise outlive it.
         self.driver.close_stdin();
-        if !std::thread::panicking() {
-            let _ = self.driver.exit_code();
-        } else {
+        if std::thread::panicking() {
+            // To wait for it could panic again; a second is what it takes.
             std::thread::sleep(Duration::from_secs(1));
+        } else {
+            let _ = self.driver.exit_code();
         }
     }
 }

@@ -70,17 +70,15 @@ pub fn post(port: u16, path: &str, headers: &[(&str, &str)], form: &str) -> Resp
 }
 
 fn head(method: &str, path: &str, headers: &[(&str, &str)], body_bytes: usize) -> Vec<u8> {
-    let mut head = format!("{method} {path} HTTP/1.0\r\n");
+    let mut lines = vec![format!("{method} {path} HTTP/1.0")];
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        head += "Host: localhost\r\n";
+        lines.push("Host: localhost".to_owned());
     }
     if body_bytes > 0 {
-        head += &format!("Content-Length: {body_bytes}\r\n");
+        lines.push(format!("Content-Length: {body_bytes}"));
     }
-    for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    (head + "\r\n").into_bytes()
+    lines.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
+    (lines.join("\r\n") + "\r\n\r\n").into_bytes()
 }
 
 /// Reads an answer to its end.
@@ -129,8 +127,8 @@ impl Events {
         Ok(Self { reader })
     }
 
-    /// The next event and its data, none at the end.
-    pub fn next(&mut self) -> Option<(String, serde_json::Value)> {
+    /// Waits for the next event; its data with it, none at the end.
+    pub fn read(&mut self) -> Option<(String, serde_json::Value)> {
         let (mut event, mut data) = (String::new(), String::new());
         loop {
             let mut line = String::new();
