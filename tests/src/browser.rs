@@ -10,7 +10,7 @@
 use crate::{Process, repository};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -114,6 +114,12 @@ impl Browser {
         let path = folder.join(format!("{name}.png"));
         self.ask(&json!({ "command": "screenshot", "path": path, "whole": true }));
         path
+    }
+
+    /// Writes what is in the window.
+    #[track_caller]
+    pub fn picture(&mut self, path: &Path) {
+        self.ask(&json!({ "command": "screenshot", "path": path, "whole": false }));
     }
 
     /// What the page did since the last call that it should not: errors on the console, violations of its content security
