@@ -10,6 +10,8 @@ static FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/files.rs"))
 
 /// The look of the pages below.
 static STYLE: &str = include_str!("plain.css");
+/// And their sign.
+static FAVICON: &str = include_str!("../ui/public/favicon.svg");
 
 /// The answer for `/`.
 pub(crate) fn index(headers: &HeaderMap) -> Response {
@@ -58,6 +60,12 @@ fn content_type(path: &str) -> &'static str {
         Some("woff2") => "font/woff2",
         _ => "application/octet-stream",
     }
+}
+
+/// `/favicon.svg`, which is there without the page too.
+pub(crate) fn favicon() -> Response {
+    let headers = [(header::CONTENT_TYPE, "image/svg+xml"), (header::CACHE_CONTROL, "no-cache")];
+    (headers, FAVICON).into_response()
 }
 
 /// `/plain.css`.

@@ -131,7 +131,7 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/assets/{*path}", get(asset))
-        .route("/favicon.svg", get(favicon))
+        .route("/favicon.svg", get(async || page::favicon()))
         .route("/plain.css", get(async || page::style()))
         .route("/api/state", get(state))
         .route("/api/live", get(live))
@@ -231,10 +231,6 @@ async fn index(State(web): State<Arc<Web>>, headers: HeaderMap) -> Response {
 
 async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
     page::file(&format!("assets/{path}"), &headers).unwrap_or_else(page::not_found)
-}
-
-async fn favicon(headers: HeaderMap) -> Response {
-    page::file("favicon.svg", &headers).unwrap_or_else(page::not_found)
 }
 
 async fn healthz(State(web): State<Arc<Web>>) -> Response {

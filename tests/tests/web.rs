@@ -167,7 +167,7 @@ fn the_page_follows_without_reload_and_says_at_once_when_it_is_stale() {
     let stopped = common::time::UnixMillis::now();
     web.suite.daemon("cprocessd").signal(Signal::SIGSTOP);
     let said = browser.wait("document.querySelector('[data-freshness=stale]')");
-    assert!((2000..5500).contains(&(said - stopped.0)), "stale after {} ms", said - stopped.0);
+    assert!((2000..7000).contains(&(said - stopped.0)), "stale after {} ms", said - stopped.0);
     browser.wait(&format!("{SAW}('Nothing is heard from cprocessd') && document.title.startsWith('stale: ')"));
     browser.wait(&format!("!{SAW}('Nothing is wrong')"));
     assert_eq!(get(web.port, "/healthz", &[]).status, 503);
@@ -557,7 +557,14 @@ fn a_thousand_hosts_are_one_page() {
                 now < end ? requestAnimationFrame(frame) : done(longest) };
             requestAnimationFrame(frame) })",
     );
-    assert!(pause.as_f64().expect("a number") < 1500.0, "the page stood still for {pause} ms");
+    assert!(pause.as_f64().expect("a number") < 2500.0, "the page stood still for {pause} ms");
+    // A click far down brings what it is about into view.
+    browser.click("[data-host=host0990]");
+    browser.wait(
+        "(() => { const box = document.querySelector('.panel')?.getBoundingClientRect();
+            return box && box.top >= 0 && box.bottom <= innerHeight && document.querySelector('.panel canvas') })()",
+    );
+    browser.press("Escape");
     // The worst come first.
     assert_eq!(browser.eval("document.querySelector('[data-host]').dataset.mark"), "down");
     for (name, look) in
@@ -593,13 +600,14 @@ fn picture() {
         ("backup", port_check("ssh (22)", &ssh)),
     ];
     let feeds = neighbours(&mut suite, &machines);
-    let rule = "[[alarm]]\nname = 'memory in use'\nrule = 'build1!machine.memory:physical.used_percentage > 1% WARN'\n";
+    let rule = "[[alarm]]\nname = 'disk filling'\nrule = 'build1!machine.disk:/.used_percentage > 50% WARN'\n";
     suite.configure("cprocessd", &format!("{feeds}default_rules = false\n{rule}"));
     suite.start("ccollectd");
     suite.start("cprocessd");
     let mut web = Site::on(suite, "");
     wait_for("twelve hosts", || (web.board()["hosts"].as_array()?.len() == 12).then_some(()));
     let mut browser = web.browser();
+    browser.look(Look { height: 1080, ..Look::LIGHT });
     browser.goto("/");
     browser.wait(&format!("{SAW}('build1!machine')"));
     postgres.down();
