@@ -7,6 +7,12 @@ export function duration(ms: number): string {
   return `${Math.floor(s / 86_400)}d ${Math.floor(s / 3600) % 24}h`
 }
 
+/** A duration that is over, as cctl writes it: as above, but `350ms` and `1.2s` where it was short. */
+export function lasted(ms: number): string {
+  if (ms < 1000) return `${ms}ms`
+  return ms < 10_000 ? `${Math.floor(ms / 100) / 10}s` : duration(ms)
+}
+
 const clockTime = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false })
 const dayAndTime = new Intl.DateTimeFormat(undefined, {
   month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit', hour12: false,
