@@ -1,12 +1,13 @@
-//! Puts the built page into the binary, so that it can be copied anywhere. Where the page was not built, nothing is put in,
-//! and the daemon then says what to run.
+//! Puts the built page into the binary, so that it can be copied anywhere. Where the page was not built, nothing is put
+//! in, and the daemon then says what to run.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 fn main() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("ui/dist");
-    // Cargo takes a path that is not there as changed, at every build. In a tree that is read-only, that is all it costs.
+    // Cargo takes a path that is not there as changed, at every build. In a tree that is read-only, that is all it
+    // costs.
     let _ = std::fs::create_dir_all(&folder);
     println!("cargo::rerun-if-changed={}", folder.display());
     println!("cargo::rerun-if-changed=build.rs");

@@ -1,9 +1,9 @@
 //! What the page shows, kept up to date by what the publishers say.
 //!
 //! The board is pure: it is told what came and when, and says what a browser that knew the state before has to be told
-//! ([`Board::take_delta`]). Each publisher has a side of its own, and what is shown is the worst of all sides, so that two
-//! cprocessds which watch the same hosts, or share them, look like one. It keeps a few numbers per host and no history but
-//! the last events; each list has a bound, and what is beyond it is counted and not shown.
+//! ([`Board::take_delta`]). Each publisher has a side of its own, and what is shown is the worst of all sides, so that
+//! two cprocessds which watch the same hosts, or share them, look like one. It keeps a few numbers per host and no
+//! history but the last events; each list has a bound, and what is beyond it is counted and not shown.
 
 use common::address::{Address, HostName};
 use common::message::{DownRow, Event, EventId, IncidentId, Kind, Sample, ServerRow, State, StreamSnapshot};
@@ -91,9 +91,9 @@ pub(crate) struct HostRow {
 /// How busy a machine is, percent from 0 to 100, each absent where nobody measured it lately.
 ///
 /// `mean` is the arithmetic mean of those of the three that are there: the time all processors were busy
-/// (`machine.cpu:all.load`), the physical memory in use (`machine.memory:physical.used_percentage`), and the fullest disk
-/// (the greatest `machine.disk:*.used_percentage`). `load_per_core` is `machine.load_average:.1m_per_core`, which has no
-/// upper end and is no part of the mean.
+/// (`machine.cpu:all.load`), the physical memory in use (`machine.memory:physical.used_percentage`), and the fullest
+/// disk (the greatest `machine.disk:*.used_percentage`). `load_per_core` is `machine.load_average:.1m_per_core`, which
+/// has no upper end and is no part of the mean.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct LoadRow {
     pub(crate) mean: Option<f64>,
@@ -209,8 +209,8 @@ impl Board {
         self.changed.all = true;
     }
 
-    /// What a publisher answered to `server-list` and `down-list`: what no event tells, such as a host that became unknown
-    /// because its ccollectd fell silent.
+    /// What a publisher answered to `server-list` and `down-list`: what no event tells, such as a host that became
+    /// unknown because its ccollectd fell silent.
     pub(crate) fn refresh(&mut self, side: usize, hosts: Vec<ServerRow>, incidents: Vec<DownRow>) {
         let side = &mut self.sides[side];
         let hosts: BTreeMap<_, _> =
@@ -267,7 +267,15 @@ impl Board {
                 Kind::Up | Kind::Started => Some((State::Up, event.time)),
                 Kind::Down => Some((State::Down, event.since)),
                 Kind::Stopped => Some((State::Unknown, event.time)),
-                _ => None,
+                // The host is forgotten: the next answer to `server-list` leaves it out.
+                Kind::Retired
+                | Kind::Blip
+                | Kind::Alarm
+                | Kind::Solved
+                | Kind::Absent
+                | Kind::Log
+                | Kind::Order
+                | Kind::Other => None,
             };
             if let Some(state) = state
                 && (side.hosts.len() < MAX_HOSTS || side.hosts.contains_key(&event.host))

@@ -1,8 +1,8 @@
 //! Slows down who guesses passwords.
 //!
-//! Each attempt takes a token from the bucket of its address and one from the bucket of all: the first keeps one guesser
-//! slow, the second keeps a thousand of them slow together, and both keep the costly hashing from eating the machine. Who
-//! is logged in already needs no token, so guessing shuts nobody out who is inside.
+//! Each attempt takes a token from the bucket of its address and one from the bucket of all: the first keeps one
+//! guesser slow, the second keeps a thousand of them slow together, and both keep the costly hashing from eating the
+//! machine. Who is logged in already needs no token, so guessing shuts nobody out who is inside.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -137,8 +137,8 @@ fn checked(raw: Raw, credentials: Option<&Path>) -> Result<Config, String> {
         access: AccessConfig {
             password,
             public: raw.public,
-            // On a public address the names are nobody's secret and there is a password; on loopback a foreign page could
-            // have its own name resolve to 127.0.0.1 and read what we answer (DNS rebinding).
+            // On a public address the names are nobody's secret and there is a password; on loopback a foreign page
+            // could have its own name resolve to 127.0.0.1 and read what we answer (DNS rebinding).
             only_known_hosts: is_local || !raw.hosts.is_empty(),
             hosts: raw.hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect(),
             behind_proxy: raw.behind_proxy,

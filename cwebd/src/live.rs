@@ -1,8 +1,9 @@
 //! Between the board and the browsers that watch it.
 //!
-//! Each change becomes one frame of server-sent events (WHATWG HTML, section 9.2), made once and shared by all browsers. A
-//! browser holds only its place in the ring of recent frames; the one that falls behind the ring, since it is slow or never
-//! reads, gets the whole state instead of what it missed. So a browser costs nothing that grows, however slow it is.
+//! Each change becomes one frame of server-sent events (WHATWG HTML, section 9.2), made once and shared by all
+//! browsers. A browser holds only its place in the ring of recent frames; the one that falls behind the ring, since it
+//! is slow or never reads, gets the whole state instead of what it missed. So a browser costs nothing that grows,
+//! however slow it is.
 
 use crate::board::{Board, Delta, DeltaRow, PublisherRow, StateRow};
 use bytes::Bytes;
@@ -19,8 +20,8 @@ use tokio::sync::watch;
 const MAX_FRAMES: usize = 256;
 /// And their bytes.
 const MAX_FRAME_BYTES: usize = 2 << 20;
-/// The whole state is written at most this often, and the frames since bring it up to date: many slow browsers then share
-/// a few copies.
+/// The whole state is written at most this often, and the frames since bring it up to date: many slow browsers then
+/// share a few copies.
 const STATE_VALID: Duration = Duration::from_secs(1);
 
 /// The board, and what browsers have to be told of it.

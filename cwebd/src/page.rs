@@ -4,8 +4,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
-/// What `npm run build` made in `ui/dist`, each under its path there. A file with `.gz` behind its name is the compressed
-/// form of the other.
+/// What `npm run build` made in `ui/dist`, each under its path there. A file with `.gz` behind its name is the
+/// compressed form of the other.
 static FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/files.rs"));
 
 /// The look of the pages below.

@@ -152,17 +152,13 @@ async fn guard(State(web): State<Arc<Web>>, request: Request, next: NextLayer) -
             if web.counters.count("http", reason) {
                 tracing::warn!("refused a request: {text}; more of this is only counted");
             }
-            let mut response = (status, text).into_response();
+            let mut response = (status, format!("{text}\n")).into_response();
             // What else it sends is not worth reading.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             response
         }
         None => next.run(request).await,
     };
-    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        web.counters.count("http", "too_large");
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
     let headers = response.headers_mut();
     let fixed: [(HeaderName, &str); 5] = [
         (header::CONTENT_SECURITY_POLICY, CSP),
@@ -183,11 +179,11 @@ async fn guard(State(web): State<Arc<Web>>, request: Request, next: NextLayer) -
 fn refusal(access: &AccessConfig, request: &Request) -> Option<(StatusCode, &'static str, &'static str)> {
     let headers = request.headers();
     if request.body().size_hint().lower() > MAX_BODY_BYTES as u64 {
-        return Some((StatusCode::PAYLOAD_TOO_LARGE, "refused_large", "a request may have at most 16 kB\n"));
+        return Some((StatusCode::PAYLOAD_TOO_LARGE, "too_large", "a request may have at most 16 kB"));
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
     if access.only_known_hosts && !is_known(&host, &access.hosts) {
-        let text = "cwebd is not known by this name; add it to `hosts` in cwebd.toml\n";
+        let text = "cwebd is not known by this name; add it to `hosts` in cwebd.toml";
         return Some((StatusCode::MISDIRECTED_REQUEST, "unknown_host", text));
     }
     // A browser says with each form who made it (RFC 6454, section 7). Programs that are none say nothing.
@@ -197,7 +193,7 @@ fn refusal(access: &AccessConfig, request: &Request) -> Option<(StatusCode, &'st
         let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
         let authority = origin.strip_prefix("https://").or(origin.strip_prefix("http://"));
         if authority != Some(&*host) {
-            return Some((StatusCode::FORBIDDEN, "foreign_origin", "this form belongs to another page\n"));
+            return Some((StatusCode::FORBIDDEN, "foreign_origin", "this form belongs to another page"));
         }
     }
     None
@@ -367,8 +363,14 @@ async fn login(State(web): State<Arc<Web>>, request: Request) -> Response {
     let form = tokio::time::timeout(BODY_WITHIN, Form::<LoginForm>::from_request(request, &())).await;
     let attempt = match form {
         Ok(Ok(Form(form))) => form.password,
-        Ok(Err(rejection)) => return rejection.into_response(),
-        Err(_) => return (StatusCode::REQUEST_TIMEOUT, "the form did not arrive\n").into_response(),
+        Ok(Err(rejection)) => {
+            web.counters.count("http", "malformed");
+            return rejection.into_response();
+        }
+        Err(_) => {
+            web.counters.count("http", "slow_body");
+            return (StatusCode::REQUEST_TIMEOUT, "the form did not arrive\n").into_response();
+        }
     };
     if !check(&web, password.clone(), attempt).await {
         web.counters.count("http", "login_failed");
@@ -399,7 +401,8 @@ async fn logout(State(web): State<Arc<Web>>, headers: HeaderMap) -> Response {
     ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response()
 }
 
-/// Who asks: the other end, or whom the proxy names last, which is the one name in the list that the proxy itself wrote.
+/// Who asks: the other end, or whom the proxy names last, which is the one name in the list that the proxy itself
+/// wrote.
 fn asker(access: &AccessConfig, request: &Request) -> IpAddr {
     let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
     if !access.behind_proxy {

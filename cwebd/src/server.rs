@@ -1,8 +1,8 @@
 //! Takes connections and bounds what each may cost, whoever is on the other end.
 //!
-//! `axum::serve` would leave a client that never ends its headers, or never reads, connected for ever. Here each connection
-//! has a deadline for the headers of each request (and for being idle), one for taking what we write, and there is a cap on
-//! all of them: beyond it, the one that has waited longest without having asked anything makes way.
+//! `axum::serve` would leave a client that never ends its headers, or never reads, connected for ever. Here each
+//! connection has a deadline for the headers of each request (and for being idle), one for taking what we write, and
+//! there is a cap on all of them: beyond it, the one that has waited longest without having asked anything makes way.
 
 use axum::Router;
 use common::counters::Counters;

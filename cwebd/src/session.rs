@@ -1,8 +1,8 @@
 //! Who is logged in.
 //!
-//! A session is a random token of 256 bits that only the browser has; we keep its hash, in memory and in SQLite, so that
-//! neither a restart logs anybody out nor a copy of the database logs anybody in. A session also ends when the password
-//! changes.
+//! A session is a random token of 256 bits that only the browser has; we keep its hash, in memory and in SQLite, so
+//! that neither a restart logs anybody out nor a copy of the database logs anybody in. A session also ends when the
+//! password changes.
 
 use crate::password::Password;
 use base64::Engine as _;

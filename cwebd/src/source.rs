@@ -1,8 +1,8 @@
 //! Follows one publisher and asks it what its stream does not say.
 //!
 //! Incidents and most of what happens to hosts arrive as events, at once. What no event tells (the hosts behind a
-//! ccollectd that fell silent become unknown together, a silence ends) is asked for every few seconds. An answer that an
-//! event has overtaken is thrown away: it may be older than the event.
+//! ccollectd that fell silent become unknown together, a silence ends) is asked for every few seconds. An answer that
+//! an event has overtaken is thrown away: it may be older than the event.
 
 use common::counters::Counters;
 use common::message::{DownRow, ErrorCode, Event, EventsPage, Request, Sample, ServerRow, StreamSnapshot};

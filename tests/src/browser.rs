@@ -122,8 +122,8 @@ impl Browser {
         self.ask(&json!({ "command": "screenshot", "path": path, "whole": false }));
     }
 
-    /// What the page did since the last call that it should not: errors on the console, violations of its content security
-    /// policy, requests elsewhere. Each must contain one of `expected`.
+    /// What the page did since the last call that it should not: errors on the console, violations of its content
+    /// security policy, requests elsewhere. Each must contain one of `expected`.
     #[track_caller]
     pub fn complains_of(&mut self, expected: &[&str]) {
         let complaints = self.ask(&json!({ "command": "complaints" }));

@@ -330,7 +330,7 @@ fn what_is_no_request_of_ours_is_refused_and_counted() {
         assert_eq!(response.status, 413, "{method} {path}");
         is_armoured(&response, path);
     }
-    web.wait_for_counter("http.refused_large");
+    web.wait_for_counter("http.too_large");
     // Headers without end, and what is no HTTP.
     for nonsense in [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![0xff; 100_000], b"\r\n".repeat(50_000)] {
         let mut stream = http::connect(web.port).expect("connects");
