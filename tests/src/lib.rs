@@ -3,8 +3,10 @@
 //! Nothing here sleeps and hopes: [`wait_for`] polls a condition until its deadline. The daemons are the binaries beside
 //! this test's own, so `cargo build --workspace` comes first; `tests/run` does that.
 
+pub mod browser;
 pub mod exim;
 pub mod faulty_smtp;
+pub mod http;
 pub mod irc;
 pub mod kannel;
 pub mod pki;
@@ -132,6 +134,11 @@ impl Process {
     /// What it reads.
     pub fn stdin(&mut self) -> &mut ChildStdin {
         self.child.stdin.as_mut().expect("its input is piped")
+    }
+
+    /// It reads to the end.
+    pub fn close_stdin(&mut self) {
+        self.child.stdin = None;
     }
 
     /// What it writes, once.
