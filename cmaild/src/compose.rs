@@ -153,8 +153,10 @@ fn headline(story: &Story, address_chars: usize) -> String {
 
 /// `7 problems on 3 hosts, 2 over`.
 fn counts(stories: &[Story]) -> String {
-    let hosts = stories.iter().map(|story| &story.event.host).collect::<BTreeSet<_>>().len();
     let of = |section: Section| stories.iter().filter(|story| Section::of(story) == section).count();
+    // Where something is open, that is what people ask about.
+    let matters = |story: &&Story| of(Section::Open) == 0 || Section::of(story) == Section::Open;
+    let hosts = stories.iter().filter(matters).map(|story| &story.event.host).collect::<BTreeSet<_>>().len();
     let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let on = counted(hosts, "host");
     let mut counts = match (of(Section::Open), of(Section::Over)) {
@@ -232,16 +234,14 @@ fn block(story: &Story, text_chars: usize, now: UnixMillis) -> String {
     let mut say = |key: &str, value: &str| {
         let _ = writeln!(block, "{key}: {value}");
     };
+    let age = story.age(now).map(|age| format!(", {age}")).unwrap_or_default();
     match story.mark {
-        Mark::Began => say("Since", &when(event.since)),
+        Mark::Began => say("Since", &format!("{}{age}", when(event.since))),
         Mark::Ended | Mark::Passed => {
-            say("From", &when(event.since));
-            say("To", &when(event.time));
+            say("Began", &when(event.since));
+            say("Ended", &format!("{}{age}", when(event.time)));
         }
-        Mark::Once => say("At", &when(event.time)),
-    }
-    if let Some(age) = story.age(now) {
-        say("News of", &age);
+        Mark::Once => say("At", &format!("{}{age}", when(event.time))),
     }
     if let Some(value) = event.value {
         say("Value", &number(value));
@@ -388,19 +388,19 @@ mod tests {
             [began(1, "web1", "a"), began(2, "web2", "b"), ended(3, "web2", "c", id(9)), ended(4, "db1", "d", id(9))];
         let (mail, told) = at(1, &stories, SINCE + 15 * MINUTE);
         assert_eq!(told, 4);
-        assert_eq!(header(&mail, "Subject"), Some("[ERR] 2 problems on 3 hosts, 2 over"));
+        assert_eq!(header(&mail, "Subject"), Some("[ERR] 2 problems on 2 hosts, 2 over"));
         assert_eq!((header(&mail, "References"), header(&mail, "In-Reply-To")), (None, None));
         assert_eq!(header(&mail, "X-Cairn-Stories"), Some("4"));
         let (_, text) = mail.split_once("\r\n\r\n").expect("a text");
         let order = [
-            "2 problems on 3 hosts, 2 over.",
+            "2 problems on 2 hosts, 2 over.",
             "STILL OPEN",
             "[ERR] web1!port:a DOWN",
-            "News of: 15m 0s ago",
+            ", 15m 0s ago",
             "[ERR] web2!port:b DOWN",
             "OVER",
             "[ERR] web2!port:c UP after 3m 0s",
-            "News of: 12m 0s ago",
+            ", 12m 0s ago",
             "[ERR] db1!port:d UP after 3m 0s",
         ];
         let places: Vec<_> = order.map(|line| text.find(line).unwrap_or_else(|| panic!("{line} in {text}"))).into();

@@ -12,6 +12,9 @@ use lettre::message::Mailbox;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, CertificateStore, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
@@ -19,7 +22,7 @@ use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The systemd credential that is the password where no `password_file` is named.
@@ -302,8 +305,8 @@ fn settings(raw: RawSmtp, own: &HostName) -> Result<(Settings, String), String> 
     let secret = secret_hash(&(&password, &ca));
     let fingerprint = format!("{host}:{port} {security:?} {user:?} {timeout:?} {hello} {secret:x}");
     let security = match security {
-        RawSecurity::StartTls => Security::StartTls(tls(&host, ca)?),
-        RawSecurity::Tls => Security::Tls(tls(&host, ca)?),
+        RawSecurity::StartTls => Security::StartTls(starttls(&host, ca)?),
+        RawSecurity::Tls => Security::Tls(Arc::new(tls(ca)?)),
         RawSecurity::None => Security::Plaintext,
     };
     let credentials = user.zip(password).map(|(user, password)| Credentials::new(user, password));
@@ -311,19 +314,48 @@ fn settings(raw: RawSmtp, own: &HostName) -> Result<(Settings, String), String> 
     Ok((Settings { host, port, security, credentials, hello, timeout }, fingerprint))
 }
 
-/// Where a private authority is named, it alone is trusted: whoever runs one knows who signed the server's certificate, and
-/// the hundred authorities of the system could only be mistaken or deceived about it.
-fn tls(host: &str, ca: Option<(PathBuf, Vec<u8>)>) -> Result<TlsParameters, String> {
-    let mut builder = TlsParameters::builder(host.to_owned());
-    if let Some((file, pem)) = ca {
-        let bad = || format!("smtp.ca_file {} holds no certificate in PEM", file.display());
-        if !pem.windows(11).any(|window| window == b"-----BEGIN ") {
-            return Err(bad());
+/// A private authority's certificates, and the file they were in. Where one is named, it alone is trusted: whoever runs one
+/// knows who signed the server's certificate, and the hundred authorities of the system could only be mistaken or deceived
+/// about it.
+type Authority = Option<(PathBuf, Vec<u8>)>;
+
+/// For TLS from the first byte.
+fn tls(authority: Authority) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    match authority {
+        Some((file, pem)) => {
+            for certificate in certificates(&file, &pem)? {
+                roots.add(certificate).map_err(|error| format!("smtp.ca_file {}: {error}", file.display()))?;
+            }
         }
-        let certificate = Certificate::from_pem(&pem).map_err(|_| bad())?;
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("ring knows the versions of TLS");
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// For TLS after STARTTLS, which is lettre's own.
+fn starttls(host: &str, authority: Authority) -> Result<TlsParameters, String> {
+    let mut builder = TlsParameters::builder(host.to_owned());
+    if let Some((file, pem)) = authority {
+        certificates(&file, &pem)?;
+        let certificate =
+            Certificate::from_pem(&pem).map_err(|error| format!("smtp.ca_file {}: {error}", file.display()))?;
         builder = builder.certificate_store(CertificateStore::None).add_root_certificate(certificate);
     }
     builder.build().map_err(|error| format!("smtp: TLS cannot be set up: {error}"))
+}
+
+/// At least one.
+fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().unwrap_or_default();
+    if certificates.is_empty() {
+        return Err(format!("smtp.ca_file {} holds no certificate in PEM", file.display()));
+    }
+    Ok(certificates)
 }
 
 fn password(user: Option<&str>, file: Option<PathBuf>) -> Result<Option<String>, String> {

@@ -7,3 +7,4 @@ pub mod config;
 pub mod medium;
 mod plain;
 pub mod smtp;
+mod stream;

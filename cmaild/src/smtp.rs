@@ -7,6 +7,7 @@
 //! A connection that has just delivered is kept for the next mail, so that a burst does not shake hands for each.
 
 use crate::plain;
+use crate::stream::{Bounded, Encrypted};
 use common::notifier::{Outcome, Scope};
 use lettre::Address;
 use lettre::transport::smtp::Error;
@@ -15,24 +16,20 @@ use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, Tls
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::response::{Response, Severity};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use std::fmt;
-use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
 
 /// How long a connection is kept for the next mail. Servers close it after minutes (RFC 5321 §4.5.3.2.7).
 const KEEP_IDLE: Duration = Duration::from_secs(20);
 /// How long a farewell may take: it changes nothing any more.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Bytes that the server may say in a row without being asked: certificates and a long EHLO reply are a tenth of it.
-const MAX_REPLY_BYTES: usize = 256 * 1024;
 /// Characters kept of a reply.
 const REPLY_CHARS: usize = 300;
 /// Bytes handed over at a time.
@@ -44,7 +41,7 @@ pub enum Security {
     /// STARTTLS (RFC 3207), which the server must offer: otherwise nothing is sent.
     StartTls(TlsParameters),
     /// TLS from the first byte (RFC 8314).
-    Tls(TlsParameters),
+    Tls(Arc<ClientConfig>),
     /// None.
     Plaintext,
 }
@@ -94,11 +91,11 @@ impl Smtp {
         }
     }
 
-    /// One attempt, and a second one on a new connection if a kept one turns out to be dead.
+    /// One attempt, and a second one on a new connection if a kept one turns out to be dead, or has had its share of mails.
     async fn attempt(&self, from: &Address, to: &Address, bytes: &[u8], deadline: Instant) -> Result<String, Failure> {
         if let Some(kept) = self.take_kept() {
             match self.transact(kept, from, to, bytes, deadline).await {
-                Err(failure) if failure.stage == Stage::Sender && failure.is_broken() => (),
+                Err(failure) if failure.stage == Stage::Sender => (),
                 result => return result,
             }
         }
@@ -109,22 +106,18 @@ impl Smtp {
     /// A connection on which mails are welcome.
     async fn connect(&self, deadline: Instant) -> Result<AsyncSmtpConnection, Failure> {
         let Settings { host, port, security, credentials, hello, .. } = &self.settings;
-        let mut connection = match security {
-            Security::Tls(parameters) => {
-                let server = (host.as_str(), *port);
-                let connect = AsyncSmtpConnection::connect_tokio1(server, None, hello, Some(parameters.clone()), None);
-                Stage::Connect.bound(deadline, connect).await?
+        let tcp = timeout_at(deadline, TcpStream::connect((host.as_str(), *port))).await;
+        let tcp = Bounded::new(Stage::Connect.in_time(tcp)?.map_err(|error| Stage::Connect.broken(&error))?);
+        let stream: Box<dyn AsyncTokioStream> = match security {
+            Security::Tls(client) => {
+                let name = ServerName::try_from(host.clone()).map_err(|error| Stage::Tls.broken(&error))?;
+                let shaken = timeout_at(deadline, TlsConnector::from(client.clone()).connect(name, tcp)).await;
+                Box::new(Encrypted(Stage::Tls.in_time(shaken)?.map_err(|error| Stage::Tls.broken(&error))?))
             }
-            Security::StartTls(_) | Security::Plaintext => {
-                let tcp = timeout_at(deadline, TcpStream::connect((host.as_str(), *port))).await;
-                let stream = Bounded::new(Stage::Connect.in_time(tcp)?.map_err(|error| Failure {
-                    stage: Stage::Connect,
-                    what: What::Broken(plain::line(&error.to_string(), REPLY_CHARS)),
-                })?);
-                let greeted = AsyncSmtpConnection::connect_with_transport(Box::new(stream), hello);
-                Stage::Hello.bound(deadline, greeted).await?
-            }
+            Security::StartTls(_) | Security::Plaintext => Box::new(tcp),
         };
+        let greeted = AsyncSmtpConnection::connect_with_transport(stream, hello);
+        let mut connection = Stage::Hello.bound(deadline, greeted).await?;
         if let Security::StartTls(parameters) = security {
             Stage::StartTls.bound(deadline, connection.starttls(parameters.clone(), hello)).await?;
         }
@@ -274,8 +267,10 @@ fn words_of(reply: &Response) -> String {
 /// How far a mail got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// TCP, and where TLS comes first, all until EHLO.
+    /// TCP.
     Connect,
+    /// TLS, where it comes first.
+    Tls,
     /// Greeting and EHLO.
     Hello,
     /// STARTTLS, the handshake, and EHLO again.
@@ -298,6 +293,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Stage::Connect => "connecting",
+            Stage::Tls => "TLS",
             Stage::Hello => "greeting",
             Stage::StartTls => "STARTTLS",
             Stage::Auth => "AUTH",
@@ -318,6 +314,10 @@ impl Stage {
 
     fn in_time<T>(self, result: Result<T, tokio::time::error::Elapsed>) -> Result<T, Failure> {
         result.map_err(|_| Failure { stage: self, what: What::TimedOut })
+    }
+
+    fn broken(self, error: &dyn std::error::Error) -> Failure {
+        Failure { stage: self, what: What::Broken(innermost(error)) }
     }
 
     /// A reply that has no business here.
@@ -357,7 +357,7 @@ impl Failure {
     fn new(stage: Stage, error: &Error) -> Self {
         let what = match error.status() {
             Some(code) => What::Reply(code.into(), words_after_code(error)),
-            None => What::Broken(innermost(error)),
+            None => What::Broken(innermost(&error)),
         };
         Self { stage, what }
     }
@@ -415,8 +415,8 @@ fn words_after_code(error: &Error) -> String {
 }
 
 /// What is wrong, without the layers around it that each say that something is.
-fn innermost(error: &Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
@@ -424,57 +424,6 @@ fn innermost(error: &Error) -> String {
         // lettre's words for a reply that ends before it is complete.
         "incomplete response" => "the server closed the connection".into(),
         other => plain::line(other, REPLY_CHARS),
-    }
-}
-
-/// A connection whose other side may say only so much in a row. lettre reads a line to its end before it looks at its
-/// length, and before TLS anybody on the way can send one without an end.
-#[derive(Debug)]
-struct Bounded {
-    stream: TcpStream,
-    /// Bytes that may still come before we say something.
-    left: usize,
-}
-
-impl Bounded {
-    fn new(stream: TcpStream) -> Self {
-        Self { stream, left: MAX_REPLY_BYTES }
-    }
-}
-
-impl AsyncTokioStream for Bounded {
-    fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.stream.peer_addr()
-    }
-}
-
-impl AsyncRead for Bounded {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let came = buf.filled().len() - before;
-        match self.left.checked_sub(came) {
-            Some(left) => {
-                self.left = left;
-                Poll::Ready(Ok(()))
-            }
-            None => Poll::Ready(Err(io::Error::other(format!("the reply is longer than {MAX_REPLY_BYTES} bytes")))),
-        }
-    }
-}
-
-impl AsyncWrite for Bounded {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.left = MAX_REPLY_BYTES;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -500,6 +449,7 @@ mod tests {
         let faults = || [reply(421), reply(451), reply(554), What::Broken("reset".into()), What::TimedOut];
         for (stage, expected) in [
             (Stage::Connect, ["lane", "lane", "lane", "lane", "lane"]),
+            (Stage::Tls, ["lane", "lane", "lane", "lane", "lane"]),
             (Stage::Hello, ["lane", "lane", "lane", "lane", "lane"]),
             (Stage::StartTls, ["lane", "lane", "lane", "lane", "lane"]),
             (Stage::Auth, ["lane", "lane", "lane", "lane", "lane"]),

@@ -60,6 +60,12 @@ impl Sender {
         }
     }
 
+    fn faulty_tls(server: &FaultySmtp, pki: &Pki) -> Self {
+        let (port, ca) = (server.port, pki.ca_pem.display());
+        let smtp = format!("host = 'localhost'\nport = {port}\nsecurity = 'tls'\nca_file = '{ca}'");
+        Self::new(&smtp, Exim::PASSWORD, "'ops@lab.test'")
+    }
+
     fn exim(exim: &Exim, ca: &Path, password: &str, to: &str) -> Self {
         Self::new(&format!("host = 'localhost'\nport = {}\nca_file = '{}'", exim.port, ca.display()), password, to)
     }
@@ -203,6 +209,49 @@ fn a_reply_without_an_end_is_cut_off() {
         server.mend();
         assert_eq!(word(&sender.send(id(1), &down(), false)), "sent");
     }
+}
+
+#[test]
+fn nobody_on_the_way_can_answer_for_the_server_behind_starttls() {
+    let dir = tempfile::tempdir().expect("folder");
+    let pki = Pki::new(&dir.path().join("pki"));
+    let mut server = FaultySmtp::start(Some(&pki));
+    let sender = Sender::faulty(&server, Some(&pki), "'ops@lab.test'");
+    server.fail(
+        "starttls",
+        "220 go on\r\n250-mx.lab.test\r\n250 AUTH PLAIN\r\n235 ok\r\n250 ok\r\n250 ok\r\n354 go on\r\n250 ok",
+    );
+    let outcome = sender.send(id(1), &down(), false);
+    assert_eq!(word(&outcome), "lane", "{outcome:?}");
+    assert!(format!("{outcome:?}").contains("something follows the reply to STARTTLS"), "{outcome:?}");
+}
+
+#[test]
+fn where_tls_comes_first_faults_are_the_same() {
+    let dir = tempfile::tempdir().expect("folder");
+    let pki = Pki::new(&dir.path().join("pki"));
+    let mut server = FaultySmtp::start_tls(&pki);
+    for (stage, fault, expected) in [
+        ("banner", "hang", "lane"),
+        ("banner", "endless", "lane"),
+        ("ehlo", "drop", "lane"),
+        ("auth", "535 wrong", "lane"),
+        ("rcpt", "endless", "lane"),
+        ("rcpt", "451 later", "recipient"),
+        ("end", "drop", "lane?"),
+    ] {
+        let sender = Sender::faulty_tls(&server, &pki);
+        server.fail(stage, fault);
+        let outcome = sender.send(id(1), &down(), false);
+        assert_eq!(word(&outcome), expected, "{fault} at {stage}: {outcome:?}");
+        assert_eq!(fault == "endless", format!("{outcome:?}").contains("longer than 262144 bytes"), "{outcome:?}");
+        server.mend();
+        assert_eq!(word(&sender.send(id(1), &down(), false)), "sent");
+    }
+    // What speaks no TLS at all.
+    let plain = FaultySmtp::start(None);
+    let outcome = Sender::faulty_tls(&plain, &pki).send(id(1), &down(), false);
+    assert_eq!(word(&outcome), "lane", "{outcome:?}");
 }
 
 #[test]

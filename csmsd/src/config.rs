@@ -446,6 +446,26 @@ mod tests {
             .expect("loads");
     }
 
+    #[test]
+    fn what_the_example_has_in_comments_loads_too() {
+        let example = include_str!("../../deploy/csmsd.example.toml");
+        let lines = example.lines().filter(|line| !line.starts_with("# host")).map(|line| {
+            let Some(setting) = line.strip_prefix("# ") else { return line.to_owned() };
+            let is_key =
+                setting.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|b| matches!(b, b'a'..=b'z' | b'_')));
+            if setting.starts_with("token_file") {
+                "token_file = 'TOKEN'".to_owned()
+            } else if is_key || setting.starts_with('[') {
+                setting.to_owned()
+            } else {
+                line.to_owned()
+            }
+        });
+        let setup = parsed(&lines.collect::<Vec<_>>().join("\n")).expect("loads");
+        let names: Vec<_> = setup.lanes[0].medium.providers.iter().map(|provider| provider.name.as_str()).collect();
+        assert_eq!(names, ["main", "backup", "inhouse"]);
+    }
+
     const KANNEL: &str = "[[provider]]\nname='main'\npreset='kannel'\naccount='a'\nfrom='1'\ntoken_file='TOKEN'\n[[recipient]]\nto='+4912345678'\n";
 
     #[test]

@@ -142,15 +142,21 @@ impl Provider {
     /// have quoted them.
     fn shown(&self, words: &str, to: &str) -> String {
         let mut words = words.to_owned();
-        if let Some(token) = self.token.as_ref().map(Secret::reveal).filter(|token| !token.is_empty()) {
+        if let Some(token) = self.token.as_ref().map(Secret::reveal) {
             let encoded: String = reqwest::Url::parse_with_params("form:/", [("", token)])
                 .ok()
                 .and_then(|url| url.query().map(|query| query.trim_start_matches('=').to_owned()))
                 .unwrap_or_default();
-            words = words.replace(token, "***").replace(&encoded, "***");
+            let in_a_path = encoded.replace('+', "%20");
+            for form in [token, &encoded, &in_a_path].into_iter().filter(|form| !form.is_empty()) {
+                words = words.replace(form, "***");
+            }
         }
+        // A shorter one is no number and no key, but may be a part of any word.
         let digits = to.trim_start_matches('+');
-        words = words.replace(to, &masked(to)).replace(digits, &masked(digits));
+        if digits.len() > 6 {
+            words = words.replace(to, &masked(to)).replace(digits, &masked(digits));
+        }
         one_line(words.trim(), MAX_SAID_CHARS)
     }
 

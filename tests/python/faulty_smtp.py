@@ -1,7 +1,8 @@
 """A mail server that fails where and how it is told to.
 
-    faulty_smtp.py CERT KEY     STARTTLS and AUTH (mon, s3cret) are required
-    faulty_smtp.py              neither
+    faulty_smtp.py CERT KEY         STARTTLS and AUTH (mon, s3cret) are required
+    faulty_smtp.py CERT KEY first   TLS comes first, and AUTH is required
+    faulty_smtp.py                  none of it
 
 It prints {"port": N} once it listens on 127.0.0.1, and {"mail": {from, to, data}} for each mail that it has accepted. Each
 line of its input, {"stage", "fault"}, replaces the fault so far, and is answered by {"planned": true}; {} is none.
@@ -105,17 +106,19 @@ async def main():
     loop = asyncio.get_running_loop()
     # A client that goes away in the middle is what this is for.
     loop.set_exception_handler(lambda loop, context: None)
+    first = None
     options = {"hostname": "mx.lab.test", "data_size_limit": None}
     if len(sys.argv) > 1:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(sys.argv[1], sys.argv[2])
-        options |= {
-            "tls_context": context,
-            "require_starttls": True,
-            "authenticator": authenticate,
-            "auth_required": True,
-        }
-    server = await loop.create_server(lambda: Faulty(Handler(), loop=loop, **options), "127.0.0.1", 0)
+        options |= {"authenticator": authenticate, "auth_required": True}
+        if "first" in sys.argv:
+            first = context
+            # aiosmtpd sees only the TLS that it has begun itself.
+            options |= {"auth_require_tls": False}
+        else:
+            options |= {"tls_context": context, "require_starttls": True}
+    server = await loop.create_server(lambda: Faulty(Handler(), loop=loop, **options), "127.0.0.1", 0, ssl=first)
     say({"port": server.sockets[0].getsockname()[1]})
     orders = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)

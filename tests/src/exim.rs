@@ -5,7 +5,7 @@ use crate::{Process, wait_for};
 use std::fs::{self, Permissions};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Debian's nobody and nogroup: Exim refuses to deliver as root.
@@ -205,6 +205,7 @@ box:
   maildir_format
   create_directory
   envelope_to_add
+  return_path_add
   user = {user}
 begin authenticators
 PLAIN:
@@ -227,11 +228,6 @@ impl Drop for Exim {
             }
         }
     }
-}
-
-/// Whether it is installed; `tests/prepare` sees to it.
-pub fn installed() -> bool {
-    Path::new(EXIM).exists()
 }
 
 fn free_ports<const N: usize>() -> [u16; N] {

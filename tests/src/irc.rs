@@ -30,6 +30,8 @@ pub fn free_port() -> u16 {
 enum Kind {
     /// Disconnects who floods it.
     Inspircd,
+    /// Does not.
+    PatientInspircd,
     /// Slows down who floods it, and takes nicks of nine letters.
     Ngircd,
 }
@@ -55,6 +57,11 @@ impl Server {
         Self::started(Kind::Inspircd, false)
     }
 
+    /// InspIRCd as somebody may set it up for bots of their own: it lets them talk as fast as they like.
+    pub fn patient_inspircd() -> Self {
+        Self::started(Kind::PatientInspircd, false)
+    }
+
     /// InspIRCd with atheme, which has [`ACCOUNT`] and offers SASL.
     pub fn inspircd_with_services() -> Self {
         Self::started(Kind::Inspircd, true)
@@ -74,7 +81,8 @@ impl Server {
         let mut server = Self { kind, port, tls_port, pki, process: None, services: None, dir };
         let links = with_services.then(free_port);
         let text = match kind {
-            Kind::Inspircd => server.inspircd_conf(links),
+            Kind::Inspircd => server.inspircd_conf(links, 10),
+            Kind::PatientInspircd => server.inspircd_conf(links, 100_000),
             Kind::Ngircd => server.ngircd_conf(),
         };
         fs::write(server.path("ircd.conf"), text).expect("written");
@@ -93,7 +101,7 @@ impl Server {
     pub fn start(&mut self) {
         let conf = self.path("ircd.conf");
         let mut command = match self.kind {
-            Kind::Inspircd => {
+            Kind::Inspircd | Kind::PatientInspircd => {
                 let mut command = unprivileged("inspircd");
                 command.arg("--config").arg(conf).args(["--nofork", "--nopid"]);
                 command
@@ -148,7 +156,7 @@ impl Server {
         )
     }
 
-    fn inspircd_conf(&self, links: Option<u16>) -> String {
+    fn inspircd_conf(&self, links: Option<u16>, threshold: u32) -> String {
         let Pki { ca_pem, cert, key } = &self.pki;
         let (dir, port, tls_port) = (self.dir.path().display(), self.port, self.tls_port);
         let mut conf = format!(
@@ -159,7 +167,7 @@ impl Server {
              <bind address=\"127.0.0.1\" port=\"{tls_port}\" type=\"clients\" sslprofile=\"tls\">
              <module name=\"ssl_gnutls\"> <module name=\"cap\">
              <sslprofile name=\"tls\" provider=\"gnutls\" cafile=\"{}\" certfile=\"{}\" keyfile=\"{}\">
-             <connect name=\"main\" allow=\"*\" timeout=\"20\" threshold=\"10\" fakelag=\"no\" recvq=\"8192\"
+             <connect name=\"main\" allow=\"*\" timeout=\"20\" threshold=\"{threshold}\" fakelag=\"no\" recvq=\"8192\"
               sendq=\"262144\" pingfreq=\"30\" localmax=\"50\" globalmax=\"50\" resolvehostnames=\"no\" useident=\"no\">
              <dns server=\"127.0.0.1\" timeout=\"1\">
              <log method=\"file\" type=\"*\" level=\"default\" target=\"{dir}/ircd.log\">
@@ -350,6 +358,11 @@ impl Observer {
             let heard = self.heard.lock().expect("no panic");
             heard.all.iter().any(|line| line.contains(text)).then_some(())
         });
+    }
+
+    /// Whether the connection has ended, and all that came by it was heard.
+    pub fn is_gone(&self) -> bool {
+        self.commands.is_closed()
     }
 
     /// How often the server has said something that contains `text`.

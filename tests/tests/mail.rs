@@ -4,6 +4,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::fs;
 use tests::exim::{Exim, Mail};
+use tests::faulty_smtp::FaultySmtp;
 use tests::pki::Pki;
 use tests::{Plugin, Suite, Target, wait_for};
 
@@ -156,15 +157,33 @@ fn a_server_that_dies_is_told_through_when_it_is_back() {
         let told = |what: &str| mails.iter().any(|mail| mail.body.contains(what));
         (told(" UP after") && told("[CRIT] testhost!port:vip")).then_some(())
     });
-    let mails = exim.mails();
-    for unit in ["www", "vip"] {
-        let copies =
-            mails.iter().filter(|mail| mail.body.contains(&format!("port:{unit}")) && mail.body.contains("DOWN"));
-        assert_eq!(
-            copies.filter(|mail| mail.header("Message-ID") != down.header("Message-ID")).count(),
-            usize::from(unit == "vip")
-        );
-    }
+    let beginnings = |headline: &str| exim.mails().iter().filter(|mail| mail.body.contains(headline)).count();
+    assert_eq!((beginnings("port:www DOWN"), beginnings("port:vip DOWN")), (1, 1));
+    let up = exim.mails().into_iter().find(|mail| mail.body.contains("port:www UP after")).expect("it was told");
+    assert!([down.header("Message-ID"), ""].contains(&up.header("In-Reply-To")), "a reply, or in a summary: {up:?}");
+}
+
+#[test]
+fn a_mail_that_was_under_way_when_cmaild_was_killed_goes_again_under_its_name_and_says_so() {
+    let mut www = Target::new();
+    let mut server = FaultySmtp::start(None);
+    let smtp = format!("[smtp]\nhost = '127.0.0.1'\nport = {}\nsecurity = 'none'\n{OPS}", server.port);
+    let mut suite = running(&[("www", &www)], &smtp);
+    server.fail("end", "hang");
+    www.down();
+    wait_for("the server has it", || (server.mails().len() == 1).then_some(()));
+    suite.kill("cmaild");
+    server.mend();
+    suite.start("cmaild");
+    let mails = wait_for("it comes again", || Some(server.mails()).filter(|mails| mails.len() == 2));
+    let [first, second] = [0, 1].map(|n: usize| Mail::parse(mails[n]["data"].as_str().expect("a mail")));
+    assert_eq!(first.header("Message-ID"), second.header("Message-ID"));
+    assert_eq!((first.header("X-Cairn-Resent"), second.header("X-Cairn-Resent")), ("", "outcome unknown, sent again"));
+    assert!(second.body.contains("This mail may have reached you before"), "{}", second.body);
+    // And its end follows, once.
+    www.up();
+    wait_for("the end", || Some(server.mails()).filter(|mails| mails.len() == 3));
+    assert!(ledger(&suite).iter().any(|row| row.to_string().contains("unknown")), "{:#?}", ledger(&suite));
 }
 
 #[test]
@@ -205,6 +224,6 @@ fn without_configuration_mails_are_files() {
     assert_eq!(mails[0].header("To"), "root@testhost");
     assert!(mails[0].header("Subject").contains("port:www"), "{mails:?}");
     // A test that a person asks for is marked as one.
-    assert!(suite.ask("cmaild.sock", r#"{"order":"test"}"#).is_some());
+    assert!(suite.ask("cmaild.sock", r#"{"query":"test"}"#).is_some());
     wait_for("the test", || read().into_iter().find(|mail| mail.header("Subject").contains("TEST")));
 }

@@ -2,11 +2,15 @@
 
 use nix::sys::signal::Signal;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 use tests::kannel::{self, Kannel, Text};
-use tests::{Plugin, Suite, wait_for};
+use tests::pki::Pki;
+use tests::{Moments, Plugin, Process, Suite, wait_at_most, wait_for};
 
 const NUMBER: &str = "+4912345678";
 /// What `drill` reports is worth a text.
@@ -31,7 +35,10 @@ fn suite(providers: impl FnOnce(&Suite) -> String) -> Suite {
     let mut suite = Suite::running("", DRILLS);
     let providers = providers(&suite);
     suite.configure("csmsd", &format!("{providers}[[recipient]]\nname = 'on duty'\nto = '{NUMBER}'\n"));
-    suite.start("csmsd");
+    // All that it logs: the libraries below it must not show what it hides.
+    let mut command = suite.command("csmsd");
+    command.arg("-vv");
+    suite.start_by(command, "csmsd");
     wait_for("csmsd answers", || suite.ask("csmsd.sock", r#"{"query":"health"}"#));
     // It tells what happens from here on, and what is open by then; nothing is.
     wait_for("csmsd follows", || suite.log("csmsd").contains("following").then_some(()));
@@ -194,4 +201,108 @@ fn without_any_configuration_texts_are_files() {
     let file = wait_for("a file", || fs::read_dir(suite.path("state/csmsd/outbox")).ok()?.flatten().next());
     let text = wait_for("it is whole", || fs::read_to_string(file.path()).ok().filter(|text| !text.is_empty()));
     assert!(text.starts_with("To: operator\n\nCRIT DOWN testhost!drill:web"), "{text}");
+}
+
+#[test]
+fn a_provider_has_to_prove_who_it_is() {
+    let mut suite = Suite::running("", DRILLS);
+    let pki = Pki::new(&suite.path("pki"));
+    let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").port();
+    let mut server = Command::new("openssl");
+    server.args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{port}")]);
+    server.arg("-cert").arg(&pki.cert).arg("-key").arg(&pki.key);
+    let _server = Process::start(server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
+    wait_for("it listens", || TcpStream::connect(("127.0.0.1", port)).ok());
+
+    // It answers every GET with 200. Its certificate is for localhost and 127.0.0.1, by an authority of its own.
+    let request = "[provider.request]\nmethod='GET'\nquery={text='{text}'}\naccepted={status=[200]}\n";
+    let ca = format!("ca_file='{}'\n", pki.ca_pem.display());
+    let of = |name: &str, host: &str, ca: &str| {
+        format!(
+            "[[provider]]\nname='{name}'\nurl='https://{host}:{port}'\n{ca}{request}\
+             [[recipient]]\nname='{name}'\nto='{NUMBER}'\nproviders=['{name}']\n"
+        )
+    };
+    let config = of("known", "localhost", &ca) + &of("unknown", "localhost", "") + &of("other", "127.0.0.2", &ca);
+    suite.configure("csmsd", &config);
+    suite.start("csmsd");
+    wait_for("csmsd follows", || suite.ask("csmsd.sock", r#"{"query":"health"}"#));
+    let mut plugin = Plugin::connect(&suite);
+    fails(&mut plugin, "web");
+    assert!(sent(&suite, "drill:web").starts_with("known took it"));
+    for (name, why) in [("unknown", "UnknownIssuer"), ("other", "")] {
+        let said = wait_for("it is not trusted", || {
+            let log = suite.log("csmsd");
+            let line = log.lines().find(|line| line.contains(&format!("provider {name} fails: cannot connect")))?;
+            Some(line.to_owned())
+        });
+        assert!(said.contains(why), "{said}");
+    }
+}
+
+#[test]
+fn a_token_may_be_a_credential_of_the_service_manager() {
+    let suite = Suite::new("", "");
+    let provider = "[[provider]]\nname='push'\npreset='ntfy'\ntoken_credential='ntfy'\n";
+    suite.configure("csmsd", &format!("{provider}[[recipient]]\nto='ops'\n"));
+    let check = |credentials: Option<&str>| {
+        let mut command = suite.command("csmsd");
+        command.arg("--check-config").env_remove("CREDENTIALS_DIRECTORY");
+        command.envs(credentials.map(|folder| ("CREDENTIALS_DIRECTORY", suite.path(folder))));
+        Process::start(&mut command).exit_code()
+    };
+    assert_eq!(check(None), 78);
+    assert!(suite.log("csmsd").contains("\"ntfy\", but the service manager gave no credentials"));
+    assert_eq!(check(Some("etc")), 78);
+    assert!(suite.log("csmsd").contains("token_credential: cannot read "));
+    fs::write(suite.path("etc/ntfy"), "tk_1\n").expect("written");
+    assert_eq!(check(Some("etc")), 0);
+}
+
+#[test]
+fn every_fault_arrives_whatever_is_killed() {
+    let kills: usize = std::env::var("CAIRN_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(5);
+    let mut moments = Moments::from_environment();
+    let (mut kannel, mut suite) = with_kannel();
+    let mut plugin = Plugin::connect(&suite);
+    let mut faults = 0;
+    for kill in 0..2 * kills {
+        for _ in 0..10 {
+            fails(&mut plugin, &format!("f{faults:05}"));
+            faults += 1;
+        }
+        moments.pause(0, 60);
+        if kill % 2 == 0 {
+            suite.kill("csmsd");
+            moments.pause(0, 100);
+            suite.start("csmsd");
+        } else {
+            kannel.kill_smsbox();
+            moments.pause(0, 100);
+            kannel.restart_smsbox();
+        }
+    }
+    let named = |text: &Text| -> Vec<String> {
+        let units = text.body.split("drill:").skip(1);
+        units.map(|rest| rest.chars().take(6).collect()).collect()
+    };
+    wait_at_most(Duration::from_mins(2), "all faults arrive", || {
+        let told: BTreeSet<String> = kannel.texts().iter().flat_map(named).collect();
+        (told.len() == faults).then_some(())
+    });
+    wait_for("nothing is under way", || {
+        let rows = suite.ask("csmsd.sock", r#"{"query":"ledger","limit":10000}"#)?;
+        rows.as_array()?.iter().all(|row| row["state"] == "sent").then_some(())
+    });
+    let mut told = BTreeSet::new();
+    let mut copies = 0;
+    for text in kannel.texts() {
+        let is_copy = named(&text).into_iter().filter(|unit| !told.insert(unit.clone())).count() > 0;
+        if is_copy {
+            copies += 1;
+            assert!(text.body.starts_with("(again) "), "{text:?}");
+        }
+    }
+    eprintln!("{faults} faults, {} kills, {copies} copies", 2 * kills);
+    assert!(copies <= 2 * kills);
 }
