@@ -11,6 +11,7 @@ pub mod irc;
 pub mod kannel;
 pub mod pki;
 pub mod raw;
+pub mod servers;
 
 use common::query::{ask, to_json};
 use common::socket::Requester;
@@ -339,14 +340,8 @@ impl Suite {
 
 impl Drop for Suite {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            for daemon in self.daemons.keys() {
-                let log = self.log(daemon);
-                let tail: Vec<&str> = log.lines().rev().take(15).collect();
-                for line in tail.iter().rev() {
-                    eprintln!("{daemon} | {line}");
-                }
-            }
+        for daemon in self.daemons.keys() {
+            servers::print_tail_on_failure(daemon, || self.log(daemon));
         }
     }
 }
