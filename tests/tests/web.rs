@@ -265,7 +265,10 @@ fn is_armoured(response: &http::Response, path: &str) {
 fn every_answer_says_how_it_is_to_be_treated() {
     let web = Site::alone("");
     let index = get(web.port, "/", &[("Accept-Encoding", "identity")]).text();
-    let script = index.split('"').find(|part| part.starts_with("/assets/") && part.contains(".js")).expect("a script");
+    let script = index
+        .split('"')
+        .find(|part| part.starts_with("/assets/") && part.contains(".js"))
+        .expect("the page is in the binary: cwebd/ui/build, then cargo build");
     assert!(!index.contains("style=") && !index.contains("<style") && !index.contains("<script>"), "{index}");
     let answers = [
         ("/", 200, "no-cache"),
