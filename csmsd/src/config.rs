@@ -53,6 +53,8 @@ struct Raw {
     #[serde(default = "default_give_up_after")]
     give_up_after: HumanDuration,
     #[serde(default)]
+    folder: Option<PathBuf>,
+    #[serde(default)]
     provider: Vec<RawProvider>,
     #[serde(default)]
     recipient: Vec<RawRecipient>,
@@ -153,7 +155,10 @@ pub fn load(path: &Path) -> Result<Setup<Sms>, ConfigError> {
         recipients.push(recipient);
     }
     let providers = Arc::new(providers);
-    let folder = Folder::new(raw.state_dir.join("outbox"));
+    if raw.folder.is_some() && !providers.is_empty() {
+        return Err(wrong("folder stands beside a provider, but texts go one way".to_owned()));
+    }
+    let folder = Folder::new(raw.folder.unwrap_or_else(|| raw.state_dir.join("outbox")));
     fingerprint.push_str(&folder.path().to_string_lossy());
     let fingerprint = Uuid::new_v5(&Uuid::nil(), fingerprint.as_bytes()).to_string();
     // A lane each: a provider that does not answer one of them must not keep the next from being woken.
