@@ -7,6 +7,7 @@ use crate::options::{Channel, Options};
 use common::message::Kind;
 use common::notifier::{Composed, Letter, Mark, Story, one_line};
 use common::severity::Severity;
+use common::text::turns_direction;
 use common::time::for_people;
 use std::fmt::Write;
 
@@ -232,11 +233,9 @@ fn address(story: &Story) -> String {
     cut(&clean(&one_line(&story.event.address.to_string(), MAX_ADDRESS_BYTES * 8)), MAX_ADDRESS_BYTES)
 }
 
-/// Without the marks that turn the direction of writing, which could make one address look like another (Unicode TR36).
+/// Without the marks that turn the direction of writing.
 fn clean(text: &str) -> String {
-    text.chars()
-        .filter(|c| !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
-        .collect()
+    text.chars().filter(|c| !turns_direction(*c)).collect()
 }
 
 /// At most so many bytes, never half a character, and a mark where something is missing.

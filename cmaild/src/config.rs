@@ -8,7 +8,7 @@ use common::config::{ConfigError, HumanDuration, check_name, check_range};
 use common::notifier::{Folder, Lane, RawBase, Recipient, Selection, Setup, check_recipients};
 use common::secret::{Secret, fingerprint};
 use common::severity::Severity;
-use common::trust::Trust;
+use common::trust::{Trust, is_this_machine};
 use lettre::Address;
 use lettre::message::Mailbox;
 use lettre::transport::smtp::authentication::Credentials;
@@ -238,23 +238,22 @@ fn checked_list_id(text: &str) -> Result<String, String> {
 /// The settings, and a text that changes with them.
 fn settings(raw: RawSmtp, own: &HostName, config: &Path) -> Result<(Settings, String), String> {
     let RawSmtp { host, security, allow_plaintext, ca_file, user, password_file, .. } = raw;
-    let address = host.parse::<IpAddr>().ok();
-    if address.is_none() && HostName::try_from(host.as_str()).is_err() {
+    if host.parse::<IpAddr>().is_err() && HostName::try_from(host.as_str()).is_err() {
         return Err(format!("smtp.host is {host:?}, but must be a host name or an address"));
     }
     check_range("smtp.timeout", raw.timeout, Duration::from_millis(100).into()..=Duration::from_mins(1).into())?;
     let timeout = raw.timeout.0;
-    let loopback = host == "localhost" || address.is_some_and(|address| address.is_loopback());
+    let is_near = is_this_machine(&host);
     if security == RawSecurity::None {
         if ca_file.is_some() {
             return Err("smtp.ca_file has no meaning with smtp.security = \"none\"".into());
         }
-        if !loopback && user.is_some() {
+        if !is_near && user.is_some() {
             return Err(format!(
                 "smtp.user would go to {host} with its password in plaintext: smtp.security is \"none\""
             ));
         }
-        if !loopback && !allow_plaintext {
+        if !is_near && !allow_plaintext {
             return Err(format!(
                 "smtp.security is \"none\", but {host} is not this machine: use \"starttls\" or \"tls\", or set \
                  smtp.allow_plaintext = true for mails that anybody on the way may read"

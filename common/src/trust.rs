@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,6 +21,13 @@ const MAX_BYTES: usize = 1024 * 1024;
 pub fn install_ring() {
     // Fails only where one is installed already, and nothing in the tree brings another.
     let _ = default_provider().install_default();
+}
+
+/// Whether a host is this machine by its name alone: then nobody is on the way to it, and plaintext is as good as TLS. Takes
+/// `localhost`, an address, or an IPv6 address in the brackets of a URL.
+pub fn is_this_machine(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// The authorities whose certificates a server may show.
@@ -117,6 +125,16 @@ mod tests {
         assert!(read(cut).starts_with("ca_file: DIR/ca.pem is not PEM: "), "{}", read(cut));
         let empty = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(read(empty).starts_with("ca_file: DIR/ca.pem holds no authority: "), "{}", read(empty));
+    }
+
+    #[test]
+    fn this_machine_is_known_by_its_loopback() {
+        for near in ["localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]", "[::ffff:127.0.0.1]"] {
+            assert!(is_this_machine(near), "{near}");
+        }
+        for far in ["", "localhost.example.org", "10.0.0.1", "[::2]", "127.0.0.1.example.org", "0.0.0.0"] {
+            assert!(!is_this_machine(far), "{far}");
+        }
     }
 
     #[test]

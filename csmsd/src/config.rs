@@ -10,7 +10,7 @@ use common::config::{ConfigError, HumanDuration, check_name, check_range, check_
 use common::notifier::{Folder, Lane, RawBase, Recipient, Selection, Setup, check_recipients};
 use common::secret::{Secret, fingerprint};
 use common::severity::Severity;
-use common::trust::Trust;
+use common::trust::{Trust, is_this_machine};
 use reqwest::Url;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -49,6 +49,7 @@ struct Raw {
     host: Option<HostName>,
     publishers: Option<Vec<PathBuf>>,
     give_up_after: Option<HumanDuration>,
+    folder: Option<PathBuf>,
     #[serde(default)]
     provider: Vec<RawProvider>,
     #[serde(default)]
@@ -133,7 +134,10 @@ pub fn load(path: &Path) -> Result<Setup<Sms>, ConfigError> {
     let recipients = recipients.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
     check_recipients("recipient.name", &recipients).map_err(wrong)?;
     let providers = Arc::new(providers);
-    let folder = Folder::new(base.state_dir.join("outbox"));
+    if raw.folder.is_some() && !providers.is_empty() {
+        return Err(wrong("folder stands beside a provider, but texts go one way".to_owned()));
+    }
+    let folder = Folder::new(raw.folder.unwrap_or_else(|| base.state_dir.join("outbox")));
     let fingerprint = fingerprint(&(fingerprints, folder.path()));
     // A lane each: a provider that does not answer one of them must not keep the next from being woken.
     let lanes = recipients.into_iter().map(|recipient| Lane {
@@ -194,7 +198,7 @@ fn provider(raw: RawProvider, path: &Path) -> Result<(Provider, String), ConfigE
     }
     let url = url.ok_or_else(|| wrong("url is missing".to_owned()))?;
     let url = checked_url("url", url).map_err(wrong)?;
-    if url.scheme() == "http" && !raw.plain_http && !is_this_machine(&url) {
+    if url.scheme() == "http" && !raw.plain_http && !is_this_machine(url.host_str().unwrap_or_default()) {
         return Err(wrong(format!("url is {url}, but must begin with https:// unless plain_http = true")));
     }
     let proxy = raw.proxy.as_deref().map(|proxy| checked_url("proxy", proxy)).transpose().map_err(wrong)?;
@@ -242,11 +246,6 @@ fn checked_url(key: &str, text: &str) -> Result<Url, String> {
         return Err(format!("{key} must be without user, password, query and fragment"));
     }
     Ok(url)
-}
-
-fn is_this_machine(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn recipient(raw: RawRecipient, providers: &[Provider]) -> Result<Recipient<Destination>, String> {

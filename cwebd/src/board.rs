@@ -260,7 +260,7 @@ impl Board {
                     side.more_incidents = side.more_incidents.saturating_sub(1);
                 }
             }
-            Kind::Blip | Kind::Log | Kind::Started | Kind::Stopped | Kind::Order | Kind::Other => {}
+            Kind::Blip | Kind::Log | Kind::Started | Kind::Stopped | Kind::Watchdog | Kind::Order | Kind::Other => {}
         }
         if event.address == Address::alive(event.host.clone()) {
             let state = match event.kind {
@@ -274,6 +274,7 @@ impl Board {
                 | Kind::Solved
                 | Kind::Absent
                 | Kind::Log
+                | Kind::Watchdog
                 | Kind::Order
                 | Kind::Other => None,
             };

@@ -4,17 +4,12 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tests::browser::{Browser, Look};
 use tests::http::{self, Events, get, post};
+use tests::servers::free_port;
 use tests::{MAX_RSS_BYTES, Plugin, Process, Suite, Target, binaries, wait_at_most, wait_for};
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
-}
 
 /// A suite with a page.
 struct Site {
@@ -265,7 +260,10 @@ fn is_armoured(response: &http::Response, path: &str) {
 fn every_answer_says_how_it_is_to_be_treated() {
     let web = Site::alone("");
     let index = get(web.port, "/", &[("Accept-Encoding", "identity")]).text();
-    let script = index.split('"').find(|part| part.starts_with("/assets/") && part.contains(".js")).expect("a script");
+    let script = index
+        .split('"')
+        .find(|part| part.starts_with("/assets/") && part.contains(".js"))
+        .expect("the page is in the binary: cwebd/ui/build, then cargo build");
     assert!(!index.contains("style=") && !index.contains("<style") && !index.contains("<script>"), "{index}");
     let answers = [
         ("/", 200, "no-cache"),
