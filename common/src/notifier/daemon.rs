@@ -78,6 +78,8 @@ struct Daemon<M: Medium> {
     started: Instant,
     desk: Desk,
     lanes: BTreeMap<String, Running<M>>,
+    /// How many tasks were ever started for a lane.
+    generations: u64,
     recipients: BTreeMap<String, Recipient<M::Address>>,
     counters: Counters,
     traffic: Traffic,
@@ -165,6 +167,7 @@ impl<M: Medium> Daemon<M> {
             started,
             desk,
             lanes: BTreeMap::new(),
+            generations: 0,
             recipients: BTreeMap::new(),
             counters,
             traffic: Traffic::new(print),
@@ -190,10 +193,7 @@ impl<M: Medium> Daemon<M> {
             self.recipients.extend(recipients.into_iter().map(|recipient| (recipient.name.clone(), recipient)));
             let running = match old.remove(&name) {
                 Some(running) if running.fingerprint == fingerprint => running,
-                replaced => {
-                    let generation = replaced.map_or(0, |running| running.generation + 1);
-                    self.spawn(&name, fingerprint, medium, generation)
-                }
+                _ => self.spawn(&name, fingerprint, medium),
             };
             self.lanes.insert(name, running);
         }
@@ -202,7 +202,10 @@ impl<M: Medium> Daemon<M> {
         }
     }
 
-    fn spawn(&self, lane: &str, fingerprint: String, medium: M, generation: u64) -> Running<M> {
+    fn spawn(&mut self, lane: &str, fingerprint: String, medium: M) -> Running<M> {
+        // Not counted per lane: one that was removed and comes back is not mistaken for the one that still sends.
+        self.generations += 1;
+        let generation = self.generations;
         let medium = Arc::new(medium);
         // One message is under way at a time.
         let (jobs, inbox) = mpsc::channel(1);
@@ -380,7 +383,7 @@ impl<M: Medium> Daemon<M> {
             }
             Report::Done { lane, generation, recipient, id, outcome } => {
                 self.log(&lane, generation, &recipient, id, &outcome);
-                self.desk.done(&lane, &recipient, outcome, self.now());
+                self.desk.done(&lane, &recipient, id, outcome, self.now());
             }
             Report::Compared { open } => self.apply(Input::Compared { open }),
         }

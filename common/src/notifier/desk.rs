@@ -4,7 +4,7 @@
 use crate::counters::Counters;
 use crate::database::DatabaseError;
 use crate::message::{ErrorBody, LedgerRow, Request};
-use crate::notifier::outbox::{Change, Outbox};
+use crate::notifier::outbox::{Change, Folded, Outbox};
 use crate::notifier::store::{Store, Write, Written};
 use crate::notifier::teller::{Input, Key, Now, Output, Teller};
 use crate::notifier::{Composed, Letter, Mark, MessageId, Outcome, Selection, Story};
@@ -134,11 +134,12 @@ impl Desk {
         }
         let stories: Vec<Story> = ready.stories.iter().map(|folded| folded.story.clone()).collect();
         let mut told = stories.len();
+        // A message that is sent again keeps its name, even if the mark leaves room for less than it told.
+        let again = ready.again.then(|| self.outbox.message_id(&recipient, &sorted_items(&ready.stories)));
         // A message's name depends on what it tells, and what fits into it may depend on its name: fewer each time round.
         let (id, items, bytes) = loop {
-            let mut items: Vec<i64> = ready.stories[..told].iter().flat_map(|folded| folded.items.clone()).collect();
-            items.sort_unstable();
-            let id = self.outbox.message_id(&recipient, &items);
+            let items = sorted_items(&ready.stories[..told]);
+            let id = again.unwrap_or_else(|| self.outbox.message_id(&recipient, &items));
             let stories = &stories[..told];
             let letter = Letter { id, recipient: &recipient, stories, again: ready.again, now: now.wall };
             let Composed { bytes, told: fits } = compose(&recipient, &letter);
@@ -147,7 +148,7 @@ impl Desk {
             }
             told = fits.max(1);
         };
-        for folded in ready.stories[..told].iter().filter(|folded| folded.story.mark == Mark::Began) {
+        for folded in ready.stories[..told].iter().filter(|folded| folded.begins) {
             let key = Key::of(&folded.story.event);
             if let Some(Output::Save { recipient, key, told }) = self.teller.told_in(&recipient, &key, id) {
                 self.writes.push(Write::Save { recipient, key, told });
@@ -159,13 +160,13 @@ impl Desk {
             self.writes.pop();
             return Err(error);
         }
-        self.outbox.begin(&recipient, &items, ready.again);
+        self.outbox.begin(&recipient, id, &items, ready.again);
         Ok(Some(Outgoing { recipient, id, bytes }))
     }
 
-    /// What became of the message under way to `recipient`.
-    pub(crate) fn done(&mut self, lane: &str, recipient: &str, outcome: Outcome, now: Now) {
-        let changes = self.outbox.done(lane, recipient, outcome, now.monotonic);
+    /// What became of a message to `recipient`.
+    pub(crate) fn done(&mut self, lane: &str, recipient: &str, id: MessageId, outcome: Outcome, now: Now) {
+        let changes = self.outbox.done(lane, recipient, id, outcome, now.monotonic);
         self.changed(changes);
     }
 
@@ -205,6 +206,10 @@ impl Desk {
                 Change::Waits { .. } | Change::Unknown { .. } => "retried",
                 Change::Failed { .. } => "failed",
                 Change::Dropped { .. } => "dropped",
+                Change::Begins { .. } => {
+                    self.writes.push(Write::Change(change));
+                    continue;
+                }
                 Change::Untold { recipient, key } => {
                     if let Some(Output::Forget { recipient, key }) = self.teller.untold(recipient, key) {
                         self.writes.push(Write::Forget { recipient, key });
@@ -216,4 +221,11 @@ impl Desk {
             self.writes.push(Write::Change(change));
         }
     }
+}
+
+/// The items of these stories, in the order of time.
+fn sorted_items(stories: &[Folded]) -> Vec<i64> {
+    let mut items: Vec<i64> = stories.iter().flat_map(|folded| folded.items.iter().copied()).collect();
+    items.sort_unstable();
+    items
 }

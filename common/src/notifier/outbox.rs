@@ -61,6 +61,8 @@ pub(crate) struct Ready {
 pub(crate) struct Folded {
     pub(crate) story: Story,
     pub(crate) items: Vec<i64>,
+    /// It tells of a beginning, not only that what is known to be open got worse.
+    pub(crate) begins: bool,
 }
 
 /// What becomes of an item.
@@ -76,6 +78,8 @@ pub(crate) enum Change {
     Failed { item: i64, why: String },
     /// Not told, because that would make no sense any more.
     Dropped { item: i64, why: String },
+    /// What it worsens could not be told: it is the beginning now.
+    Begins { item: i64 },
     /// A beginning was not told, for good.
     Untold { recipient: String, key: Key },
 }
@@ -83,8 +87,11 @@ pub(crate) enum Change {
 /// A message that was sent or is being sent.
 #[derive(Debug)]
 struct Flight {
+    id: MessageId,
     items: Vec<Item>,
     again: bool,
+    /// What it told when it was sent first and now has no room for. May have been told too.
+    rest: Vec<Item>,
 }
 
 #[derive(Debug, Default)]
@@ -138,19 +145,24 @@ impl Outbox {
             queue.lane.clone_from(lane);
         }
         self.lanes.clear();
-        let gone = self.queues.extract_if(.., |recipient, _| !lanes.contains_key(recipient));
-        let items = gone.flat_map(|(_, queue)| {
-            let under_way = queue.under_way.map(|flight| flight.items).unwrap_or_default();
-            under_way.into_iter().chain(queue.unknown.into_iter().flatten()).chain(queue.waiting)
-        });
-        let why = "the recipient is no longer configured";
-        items.map(|item| Change::Dropped { item: item.id, why: why.to_owned() }).collect()
+        let mut changes = Vec::new();
+        for (recipient, mut queue) in self.queues.extract_if(.., |recipient, _| !lanes.contains_key(recipient)) {
+            let waiting: Vec<Item> = std::mem::take(&mut queue.waiting).into();
+            let under_way = queue.under_way.iter().flat_map(|flight| flight.items.iter().chain(&flight.rest));
+            let items = under_way.chain(queue.unknown.iter().flatten()).chain(&waiting);
+            let why = "the recipient is no longer configured";
+            changes.extend(items.map(|item| Change::Dropped { item: item.id, why: why.to_owned() }));
+            changes.extend(queue.beginning_failed(&recipient, &waiting));
+        }
+        changes
     }
 
     /// What is new, or was waiting when we last stopped. Says what had to make way.
     pub(crate) fn push(&mut self, recipient: &str, item: Item) -> Vec<Change> {
         let Some(queue) = self.queues.get_mut(recipient) else {
-            return vec![Change::Dropped { item: item.id, why: "there is no such recipient".to_owned() }];
+            let mut changes = vec![Change::Dropped { item: item.id, why: "there is no such recipient".to_owned() }];
+            changes.extend(Queue::default().beginning_failed(recipient, &[item]));
+            return changes;
         };
         queue.waiting.push_back(item);
         if queue.waiting.len() <= MAX_WAITING {
@@ -182,7 +194,7 @@ impl Outbox {
     /// How many items are not told yet.
     pub(crate) fn waiting(&self) -> usize {
         let of = |queue: &Queue| {
-            let under_way = queue.under_way.as_ref().map_or(0, |flight| flight.items.len());
+            let under_way = queue.under_way.as_ref().map_or(0, |flight| flight.items.len() + flight.rest.len());
             queue.waiting.len() + under_way + queue.unknown.iter().map(Vec::len).sum::<usize>()
         };
         self.queues.values().map(of).sum()
@@ -241,24 +253,18 @@ impl Outbox {
     }
 
     /// These items of a recipient go now, in one message.
-    pub(crate) fn begin(&mut self, recipient: &str, items: &[i64], again: bool) {
+    pub(crate) fn begin(&mut self, recipient: &str, id: MessageId, items: &[i64], again: bool) {
         let Some(queue) = self.queues.get_mut(recipient) else { return };
         let chosen = |item: &Item| items.contains(&item.id);
-        let items = if again {
-            let sent = queue.unknown.pop_front().unwrap_or_default();
-            let (chosen, rest): (Vec<Item>, Vec<Item>) = sent.into_iter().partition(chosen);
-            // It names fewer than it did, because the configuration has changed. The others may have been told too.
-            if !rest.is_empty() {
-                queue.unknown.push_front(rest);
-            }
-            chosen
+        let (items, rest) = if again {
+            queue.unknown.pop_front().unwrap_or_default().into_iter().partition(chosen)
         } else {
-            let (chosen, rest): (Vec<Item>, Vec<Item>) =
+            let (items, rest): (Vec<Item>, Vec<Item>) =
                 std::mem::take(&mut queue.waiting).into_iter().partition(chosen);
             queue.waiting = rest.into();
-            chosen
+            (items, Vec::new())
         };
-        queue.under_way = Some(Flight { items, again });
+        queue.under_way = Some(Flight { id, items, again, rest });
     }
 
     /// The name of the message that tells these items.
@@ -266,11 +272,23 @@ impl Outbox {
         MessageId::new(self.id, recipient, items)
     }
 
-    /// What became of the message under way to `recipient`.
-    pub(crate) fn done(&mut self, lane: &str, recipient: &str, outcome: Outcome, now: Duration) -> Vec<Change> {
+    /// What became of a message to `recipient`. Of one that was dropped with its recipient, nothing.
+    pub(crate) fn done(
+        &mut self,
+        lane: &str,
+        recipient: &str,
+        id: MessageId,
+        outcome: Outcome,
+        now: Duration,
+    ) -> Vec<Change> {
         let Some(queue) = self.queues.get_mut(recipient) else { return Vec::new() };
-        let Some(Flight { items, again }) = queue.under_way.take() else { return Vec::new() };
+        let Some(Flight { mut items, again, rest, .. }) = queue.under_way.take_if(|flight| flight.id == id) else {
+            return Vec::new();
+        };
         let mut changes = Vec::new();
+        if !rest.is_empty() && !matches!(outcome, Outcome::Retry { .. }) {
+            queue.unknown.push_front(rest.clone());
+        }
         match outcome {
             Outcome::Sent(words) => {
                 let words = if again { format!("outcome unknown, sent again; {words}") } else { words };
@@ -286,6 +304,9 @@ impl Outbox {
             Outcome::Retry { why, scope, maybe_accepted, after } => {
                 if maybe_accepted || again {
                     changes.extend(items.iter().map(|item| Change::Unknown { item: item.id, why: why.clone() }));
+                    // It stays one message, under the name that it was first sent with.
+                    items.extend(rest);
+                    items.sort_by_key(|item| item.id);
                     queue.unknown.push_front(items);
                 } else {
                     changes.extend(items.iter().map(|item| Change::Waits { item: item.id, why: why.clone() }));
@@ -312,22 +333,36 @@ impl Outbox {
 }
 
 impl Queue {
-    /// These were not told, for good. An end that waits for one of them is not told either; a beginning that nothing else
-    /// stands for is untold.
+    /// These were not told, for good. An end that waits for one of them is not told either; what waits and makes it worse is the
+    /// beginning now; a beginning that nothing else stands for is untold. Nothing follows where only its getting worse failed:
+    /// the recipient knows that it is open.
     fn beginning_failed(&mut self, recipient: &str, failed: &[Item]) -> Vec<Change> {
         let mut changes = Vec::new();
-        let mut last: BTreeMap<Key, Role> = BTreeMap::new();
-        for item in failed.iter().filter(|item| item.role != Role::Once) {
-            last.insert(Key::of(&item.event), item.role);
+        let mut begun: BTreeMap<Key, i64> = BTreeMap::new();
+        for item in failed {
+            match item.role {
+                Role::Begin => drop(begun.insert(Key::of(&item.event), item.id)),
+                Role::End => drop(begun.remove(&Key::of(&item.event))),
+                Role::Worse | Role::Once => {}
+            }
         }
-        for (key, _) in last.into_iter().filter(|(_, role)| *role == Role::Begin) {
-            match self.waiting.iter().position(|item| item.role != Role::Once && Key::of(&item.event) == key) {
-                Some(at) if self.waiting[at].role == Role::End => {
+        for (key, id) in begun {
+            let next = self.waiting.iter().position(|item| {
+                item.id > id
+                    && item.role != Role::Once
+                    && item.event.address == key.address
+                    && item.event.rule == key.rule
+            });
+            match next.map(|at| (at, self.waiting[at].role)) {
+                Some((at, Role::End)) => {
                     let item = self.waiting.remove(at).expect("it was found");
                     let why = "its beginning could not be told".to_owned();
                     changes.push(Change::Dropped { item: item.id, why });
                 }
-                // It has got worse meanwhile, and that is still to be told.
+                Some((at, Role::Worse)) => {
+                    self.waiting[at].role = Role::Begin;
+                    changes.push(Change::Begins { item: self.waiting[at].id });
+                }
                 Some(_) => {}
                 None => changes.push(Change::Untold { recipient: recipient.to_owned(), key }),
             }
@@ -345,8 +380,9 @@ fn fold(items: &[&Item]) -> Vec<Folded> {
             Role::Once => folded.push(Folded {
                 story: Story { mark: Mark::Once, event: (*item.event).clone(), outages: 1, told_in: None },
                 items: vec![item.id],
+                begins: false,
             }),
-            Role::Begin | Role::End => keys.entry(Key::of(&item.event)).or_default().push(item),
+            Role::Begin | Role::Worse | Role::End => keys.entry(Key::of(&item.event)).or_default().push(item),
         }
     }
     folded.extend(keys.into_values().map(|items| of_one_key(&items)));
@@ -361,16 +397,18 @@ fn fold(items: &[&Item]) -> Vec<Folded> {
 fn of_one_key(items: &[&Item]) -> Folded {
     let (first, last) = (items[0], items[items.len() - 1]);
     let ends = items.iter().filter(|item| item.role == Role::End).count();
-    let (mark, outages) = match (first.role, last.role) {
-        (Role::End, Role::End) => (Mark::Ended, ends),
-        (_, Role::End) => (Mark::Passed, ends),
-        // It is open now. What it was before that only counts.
-        (Role::End, _) => (Mark::Began, ends),
+    let knew = matches!(first.role, Role::End | Role::Worse);
+    let (mark, outages) = match last.role {
+        Role::End if knew => (Mark::Ended, ends),
+        Role::End => (Mark::Passed, ends),
+        // It is open now. What they knew of before that only counts if nothing else does.
+        _ if knew => (Mark::Began, ends.max(1)),
         _ => (Mark::Began, ends + 1),
     };
     let worst = items.iter().map(|item| item.event.top_severity).max().unwrap_or(Severity::Debug);
     let mut event = (*last.event).clone();
     event.top_severity = worst;
     let story = Story { mark, event, outages: u32::try_from(outages).unwrap_or(u32::MAX), told_in: None };
-    Folded { story, items: items.iter().map(|item| item.id).collect() }
+    let begins = mark == Mark::Began && items.iter().any(|item| item.role == Role::Begin);
+    Folded { story, items: items.iter().map(|item| item.id).collect(), begins }
 }

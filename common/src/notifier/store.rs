@@ -16,7 +16,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// One migration a version.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE outbox (id TEXT NOT NULL) STRICT;
     CREATE TABLE cursor (publisher TEXT PRIMARY KEY, epoch TEXT, seq INTEGER NOT NULL) STRICT;
     CREATE TABLE told (
@@ -36,7 +37,12 @@ const MIGRATIONS: [&str; 1] = ["
     CREATE INDEX unfinished ON item (id) WHERE state IN ('waiting', 'sending');
     CREATE INDEX item_event ON item (recipient, event);
     CREATE INDEX item_incident ON item (incident);
-"];
+",
+    "
+    ALTER TABLE told ADD COLUMN over INTEGER;
+    UPDATE told SET over = since WHERE NOT open;
+",
+];
 /// Finished items are kept for this long,
 const KEPT: Duration = Duration::from_hours(90 * 24);
 /// and at most so many.
@@ -260,8 +266,8 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
             return Ok(Some(Written { recipient: recipient.clone(), item }));
         }
         Write::Save { recipient, key, told } => {
-            tx.prepare_cached("INSERT OR REPLACE INTO told VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(
-                params![
+            tx.prepare_cached("INSERT OR REPLACE INTO told VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
+                .execute(params![
                     recipient,
                     key.address.to_string(),
                     key.rule,
@@ -271,8 +277,8 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
                     told.severity.as_str(),
                     told.closed_by,
                     told.message.map(|message| message.to_string()),
-                ],
-            )?;
+                    told.over.map(|over| over.0),
+                ])?;
         }
         Write::Forget { recipient, key } => {
             tx.prepare_cached("DELETE FROM told WHERE recipient = ?1 AND address = ?2 AND rule = ?3")?
@@ -301,6 +307,9 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
                 Change::Unknown { item, why } => set_state(*item, "sending", &format!("outcome unknown: {why}"))?,
                 Change::Failed { item, why } => set_state(*item, "failed", why)?,
                 Change::Dropped { item, why } => set_state(*item, "dropped", why)?,
+                Change::Begins { item } => tx
+                    .prepare_cached("UPDATE item SET role = ?2 WHERE id = ?1")?
+                    .execute(params![item, role_word(Role::Begin)])?,
                 // The told-state is written by itself.
                 Change::Untold { .. } => 0,
             };
@@ -312,6 +321,7 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
 fn role_word(role: Role) -> &'static str {
     match role {
         Role::Begin => "begin",
+        Role::Worse => "worse",
         Role::End => "end",
         Role::Once => "once",
     }
@@ -325,6 +335,7 @@ fn told(row: &Row<'_>) -> Option<(String, Key, Told)> {
         open: row.get("open").ok()?,
         since: UnixMillis(row.get("since").ok()?),
         severity: text("severity")?.parse::<Severity>().ok()?,
+        over: row.get::<_, Option<i64>>("over").ok()?.map(UnixMillis),
         closed_by: row.get("closed_by").ok()?,
         message: row.get::<_, Option<String>>("message").ok()?.as_deref().and_then(MessageId::parse),
     };
@@ -334,6 +345,7 @@ fn told(row: &Row<'_>) -> Option<(String, Key, Told)> {
 fn unfinished(row: &Row<'_>, now: Now) -> Option<Written> {
     let role = match row.get::<_, String>("role").ok()?.as_str() {
         "begin" => Role::Begin,
+        "worse" => Role::Worse,
         "end" => Role::End,
         _ => Role::Once,
     };

@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 /// A publisher that has not been heard for this long is silent, and that is said.
 pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(30);
-/// What is told as open is compared with what the publishers say is open this often. What is missing twice in a row, from
-/// all of them, is closed.
+/// What is told as open is compared with what the publishers say is open this often. What is missing for that long, from all
+/// of them and each time, is closed.
 const COMPARE_EVERY: Duration = Duration::from_mins(5);
 /// A publisher beats, for the comparison, if it was heard within this.
 const BEATING: Duration = Duration::from_secs(5);
@@ -53,8 +53,10 @@ impl Key {
 /// What an event does to an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Opens it, or makes it worse.
+    /// Opens it.
     Begin,
+    /// Makes it worse for a recipient who knows that it is open.
+    Worse,
     /// Closes it.
     End,
     /// Neither.
@@ -62,7 +64,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// Of an event of the stream. What closed an incident says how long that was open.
+    /// Of an event of the stream, for a recipient who knows nothing yet. What closed an incident says how long that was open.
     pub(crate) fn of(event: &Event) -> Self {
         match event.kind {
             Kind::Down | Kind::Alarm | Kind::Absent => Role::Begin,
@@ -91,10 +93,21 @@ pub(crate) struct Told {
     pub(crate) since: UnixMillis,
     /// The worst that was told.
     pub(crate) severity: Severity,
-    /// Who said that it is over.
+    /// `since` of the last incident that is over.
+    pub(crate) over: Option<UnixMillis>,
+    /// Who said that that one is over.
     pub(crate) closed_by: Option<String>,
     /// The message that told of the beginning, once it is on its way.
     pub(crate) message: Option<MessageId>,
+}
+
+impl Told {
+    /// Whether `publisher` speaks of what another one has already said is over. Who said so itself says this after it,
+    /// whatever the clocks.
+    fn is_past(&self, publisher: Option<&str>, event: &Event) -> bool {
+        let other = self.closed_by.as_deref().is_some_and(|closer| Some(closer) != publisher);
+        other && self.over.is_some_and(|over| event.since <= over)
+    }
 }
 
 /// What can happen.
@@ -148,8 +161,8 @@ pub(crate) struct Teller {
     last: Duration,
     paused: Duration,
     compare_at: Duration,
-    /// What was missing from the last comparison.
-    missing: BTreeSet<(String, Key)>,
+    /// What was missing from the last comparison, and from which one on.
+    missing: BTreeMap<(String, Key), Duration>,
 }
 
 impl Teller {
@@ -164,7 +177,7 @@ impl Teller {
             last: now.monotonic,
             paused: Duration::ZERO,
             compare_at: now.monotonic + COMPARE_EVERY,
-            missing: BTreeSet::new(),
+            missing: BTreeMap::new(),
         }
     }
 
@@ -178,6 +191,7 @@ impl Teller {
         // A publisher that was silent when we stopped is still said to be: its next beat is the end of that.
         if told.open
             && key.rule == WATCH_RULE
+            && self.watch_address(key.address.unit().as_str()) == key.address
             && let Some(watched) = self.publishers.get_mut(key.address.unit().as_str())
         {
             watched.silent = true;
@@ -236,7 +250,7 @@ impl Teller {
     fn event(&mut self, publisher: &str, event: &Event, outputs: &mut Vec<Output>) {
         for recipient in self.recipients.keys().cloned().collect::<Vec<_>>() {
             match Role::of(event) {
-                Role::Begin => self.begin(&recipient, Some(publisher), event, outputs),
+                Role::Begin | Role::Worse => self.begin(&recipient, Some(publisher), event, outputs),
                 Role::End => self.end(&recipient, Some(publisher), event, outputs),
                 Role::Once => {
                     if self.recipients[&recipient].wants(event.top_severity, &event.address) {
@@ -245,7 +259,7 @@ impl Teller {
                 }
             }
         }
-        self.missing.retain(|(_, key)| key.address != event.address || key.rule != event.rule);
+        self.missing.retain(|(_, key), _| key.address != event.address || key.rule != event.rule);
     }
 
     /// `publisher` is absent where we say it ourselves.
@@ -255,29 +269,25 @@ impl Teller {
         }
         let key = Key::of(event);
         let told = self.told.entry(recipient.to_owned()).or_default();
-        if let Some(known) = told.get(&key) {
-            let copy = if known.open {
-                event.top_severity <= known.severity
-            } else {
-                // Who said that the last one is over says this one after it, whatever the clocks; anybody else may be late.
-                let other = known.closed_by.as_deref().is_some_and(|closer| Some(closer) != publisher);
-                other && event.since <= known.since
-            };
-            if copy {
-                return;
-            }
+        let before = told.get(&key);
+        if before.is_some_and(|known| {
+            known.is_past(publisher, event) || (known.open && event.top_severity <= known.severity)
+        }) {
+            return;
         }
-        let message = told.get(&key).filter(|known| known.open).and_then(|known| known.message);
+        let open = before.filter(|known| known.open);
+        let role = if open.is_some() { Role::Worse } else { Role::Begin };
         let known = Told {
             incident: event.incident,
             open: true,
             since: event.since,
             severity: event.top_severity,
-            closed_by: None,
-            message,
+            over: before.and_then(|known| known.over),
+            closed_by: before.and_then(|known| known.closed_by.clone()),
+            message: open.and_then(|known| known.message),
         };
         told.insert(key.clone(), known.clone());
-        outputs.push(tell(recipient, Role::Begin, event));
+        outputs.push(tell(recipient, role, event));
         outputs.push(Output::Save { recipient: recipient.to_owned(), key, told: known });
     }
 
@@ -287,8 +297,12 @@ impl Teller {
         else {
             return;
         };
+        if publisher.is_some() && known.is_past(publisher, event) {
+            return;
+        }
         known.open = false;
         known.since = known.since.max(event.since);
+        known.over = Some(known.since);
         known.closed_by = publisher.map(str::to_owned);
         outputs.push(tell(recipient, Role::End, event));
         outputs.push(Output::Save { recipient: recipient.to_owned(), key, told: known.clone() });
@@ -308,16 +322,19 @@ impl Teller {
 
     fn compared(&mut self, open: &[DownRow], now: Now, outputs: &mut Vec<Output>) {
         let open: BTreeSet<(&Address, &str)> = open.iter().map(|row| (&row.address, row.rule.as_str())).collect();
-        let mut missing = BTreeSet::new();
+        let mut missing = BTreeMap::new();
         for (recipient, told) in &self.told {
             for (key, known) in told {
                 let listed = open.contains(&(&key.address, key.rule.as_str()));
                 if known.open && !listed && key.rule != WATCH_RULE {
-                    missing.insert((recipient.clone(), key.clone()));
+                    let entry = (recipient.clone(), key.clone());
+                    let from = self.missing.get(&entry).copied().unwrap_or(now.monotonic);
+                    missing.insert(entry, from);
                 }
             }
         }
-        let gone: Vec<_> = missing.intersection(&self.missing).cloned().collect();
+        let long = missing.iter().filter(|(_, from)| now.monotonic.saturating_sub(**from) >= COMPARE_EVERY);
+        let gone: Vec<(String, Key)> = long.map(|(entry, _)| entry.clone()).collect();
         for (recipient, key) in gone {
             let Some(known) = self.told(&recipient, &key) else { continue };
             let event = synthetic(
@@ -339,6 +356,8 @@ impl Teller {
             missing.remove(&(recipient, key));
         }
         self.missing = missing;
+        // Counted from the answer: the next one then comes late enough to close what this one missed.
+        self.compare_at = now.monotonic + COMPARE_EVERY;
         self.forget_old(now, outputs);
     }
 
@@ -353,28 +372,33 @@ impl Teller {
         let Some(watched) = self.publishers.get_mut(publisher) else { return };
         let was_silent = std::mem::take(&mut watched.silent);
         (watched.heard, watched.heard_wall) = (attention, now.wall);
-        if !was_silent {
-            return;
+        if was_silent {
+            self.end_silences("heard again; what happened meanwhile follows", now, outputs);
         }
-        let address = self.watch_address(publisher);
-        let key = Key { address: address.clone(), rule: WATCH_RULE.to_owned() };
-        for recipient in self.recipients.keys().cloned().collect::<Vec<_>>() {
-            let Some(known) = self.told(&recipient, &key).filter(|known| known.open) else { continue };
-            let event = synthetic(
-                &address,
-                WATCH_RULE,
-                known.incident,
-                known.since,
-                now,
-                Draft {
+    }
+
+    /// Whoever was told of a silence that is none, or none any more, is told of its end.
+    fn end_silences(&mut self, text: &str, now: Now, outputs: &mut Vec<Output>) {
+        let silent = self.publishers.iter().filter(|(_, watched)| watched.silent);
+        let silent: BTreeSet<Address> = silent.map(|(publisher, _)| self.watch_address(publisher)).collect();
+        let told = self.told.iter().filter(|(recipient, _)| self.recipients.contains_key(*recipient));
+        let over: Vec<(String, Event)> = told
+            .flat_map(|(recipient, told)| told.iter().map(move |(key, known)| (recipient, key, known)))
+            .filter(|(_, key, known)| known.open && key.rule == WATCH_RULE && !silent.contains(&key.address))
+            .map(|(recipient, key, known)| {
+                let draft = Draft {
                     kind: Kind::Watchdog,
                     severity: Severity::Info,
                     top_severity: Severity::Crit,
                     state: State::Resolved,
-                    text: "heard again; what happened meanwhile follows".to_owned(),
+                    text: text.to_owned(),
                     duration_ms: Some(now.wall.millis_since(known.since)),
-                },
-            );
+                };
+                let event = synthetic(&key.address, WATCH_RULE, known.incident, known.since, now, draft);
+                (recipient.clone(), event)
+            })
+            .collect();
+        for (recipient, event) in over {
             self.end(&recipient, None, &event, outputs);
         }
     }
@@ -414,6 +438,8 @@ impl Teller {
                 self.begin(&recipient, None, &event, outputs);
             }
         }
+        // Of a publisher that is no longer followed, or to somebody who was away when it was heard again.
+        self.end_silences("no longer silent, or no longer followed", now, outputs);
         let anything_open = self.told.values().flatten().any(|(key, known)| known.open && key.rule != WATCH_RULE);
         let all_beat = self.publishers.values().all(|watched| attention.saturating_sub(watched.heard) < BEATING);
         if now.monotonic >= self.compare_at && anything_open && all_beat {
@@ -458,8 +484,9 @@ impl Teller {
     }
 }
 
+/// Without the attachment, which no medium tells: 64 KiB each, 10,000 of them may wait for one recipient.
 fn tell(recipient: &str, role: Role, event: &Event) -> Output {
-    Output::Tell { recipient: recipient.to_owned(), role, event: Box::new(event.clone()) }
+    Output::Tell { recipient: recipient.to_owned(), role, event: Box::new(Event { data: None, ..event.clone() }) }
 }
 
 /// What an event says that no cprocessd said.

@@ -31,6 +31,8 @@ enum Medium {
     Refuses,
     /// Takes so many stories in a message.
     Small(usize),
+    /// Likewise, but the answer is lost.
+    SmallMute(usize),
 }
 
 /// A notifier with a medium of our own, and everything that was accepted.
@@ -91,6 +93,22 @@ impl Timeline {
         self.settle()
     }
 
+    /// Takes over the recipients, as a reload does.
+    fn set_recipients(&mut self) {
+        let (recipients, now) = (self.recipients.clone(), self.now());
+        self.desk().set_recipients(&recipients, DAY);
+        self.desk().commit(now).expect("commit");
+    }
+
+    /// Takes over the recipients, by a reload or by a restart.
+    fn reload(mut self, reloads: bool) -> Self {
+        if !reloads {
+            self = self.restart();
+        }
+        self.set_recipients();
+        self.settle()
+    }
+
     fn now(&self) -> Now {
         let wall = START + i64::try_from(self.at.as_millis()).expect("a short timeline");
         Now { monotonic: self.at.saturating_sub(self.started), wall: UnixMillis(wall) }
@@ -142,7 +160,7 @@ impl Timeline {
             let medium = self.medium;
             let mut letters = Vec::new();
             let compose = |recipient: &str, letter: &Letter<'_>| {
-                let fits = if let Medium::Small(fits) = medium { fits } else { usize::MAX };
+                let fits = if let Medium::Small(fits) | Medium::SmallMute(fits) = medium { fits } else { usize::MAX };
                 let told = letter.stories.len().min(fits);
                 letters.push((line(recipient, letter, told), letter.stories[..told].to_vec(), letter.again));
                 Composed { bytes: Vec::new(), told }
@@ -152,7 +170,7 @@ impl Timeline {
             let outcome = match self.medium {
                 Medium::Accepts | Medium::Small(_) => Outcome::Sent("ok".to_owned()),
                 Medium::Away => Outcome::unreachable("away"),
-                Medium::Mute => Outcome::Retry {
+                Medium::Mute | Medium::SmallMute(_) => Outcome::Retry {
                     why: "no answer".to_owned(),
                     scope: Scope::Lane,
                     maybe_accepted: true,
@@ -160,11 +178,11 @@ impl Timeline {
                 },
                 Medium::Refuses => Outcome::Never("no such mailbox".to_owned()),
             };
-            if matches!(self.medium, Medium::Accepts | Medium::Small(_) | Medium::Mute) {
+            if !matches!(self.medium, Medium::Away | Medium::Refuses) {
                 self.accept(&outgoing.recipient, outgoing.id.to_string(), stories, again);
                 self.told.push(format!("{}s {line}", self.at.as_secs()));
             }
-            self.desk().done("lane", &outgoing.recipient, outcome, now);
+            self.desk().done("lane", &outgoing.recipient, outgoing.id, outcome, now);
             self.desk().commit(now).expect("commit");
         }
         self
@@ -582,6 +600,182 @@ fn a_damaged_row_is_left_out() {
     db.execute("UPDATE item SET payload = x'00' WHERE id = 1", []).expect("damage");
     db.execute("UPDATE told SET address = 'nonsense' WHERE address LIKE 'web1%'", []).expect("damage");
     timeline.restart().medium(Medium::Accepts).until(80).expect(["12s ops: DOWN web2!port:smtp"]);
+}
+
+/// The same incident, worse.
+fn worse(secs: u64, address: &str, since: u64) -> Event {
+    Event { since: wall(since), ..event(secs, address, Kind::Down, Severity::Crit, since) }
+}
+
+#[test]
+fn whoever_was_told_hears_the_end_although_its_getting_worse_was_refused() {
+    let timeline = Timeline::ops().down(10, "db1!disk:/").medium(Medium::Refuses);
+    let timeline = timeline.until(20).event(worse(20, "db1!disk:/", 10)).settle().medium(Medium::Accepts);
+    timeline
+        .restart()
+        .up(30, "db1!disk:/", 10)
+        .expect(["10s ops: DOWN db1!disk:/", "30s ops: UP db1!disk:/ after 20s"]);
+}
+
+#[test]
+fn what_got_worse_and_ended_unheard_ends_for_whoever_was_told() {
+    let mut timeline = Timeline::ops()
+        .down(10, "db1!disk:/")
+        .medium(Medium::Away)
+        .until(20)
+        .event(worse(20, "db1!disk:/", 10))
+        .restart()
+        .up(30, "db1!disk:/", 10)
+        .medium(Medium::Accepts)
+        .until(100);
+    assert_eq!(timeline.told[1..], ["35s ops: UP db1!disk:/ after 20s"]);
+    let (_, end) = timeline.stories.pop().expect("told");
+    assert_eq!(end.mark, Mark::Ended);
+    assert_eq!(end.told_in.map(|id| id.to_string()).as_ref(), timeline.accepted.first());
+}
+
+#[test]
+fn getting_worse_stands_for_a_beginning_that_was_refused() {
+    let mut timeline = Timeline::ops();
+    let now = timeline.now();
+    let compose = |_: &str, letter: &Letter<'_>| Composed { bytes: Vec::new(), told: letter.stories.len() };
+    timeline = timeline.event(down(0, "db1!disk:/", Severity::Err));
+    let refused = timeline.desk().next("lane", now, compose).expect("disk").expect("a message");
+    timeline = timeline.event(worse(0, "db1!disk:/", 0));
+    timeline.desk().done("lane", "ops", refused.id, Outcome::Never("no such mailbox".to_owned()), now);
+    timeline.desk().commit(now).expect("commit");
+    timeline.medium = Medium::Away;
+    timeline
+        .restart()
+        .up(12, "db1!disk:/", 0)
+        .medium(Medium::Accepts)
+        .until(80)
+        .expect(["15s ops: UP db1!disk:/ after 12s passed"]);
+}
+
+#[test]
+fn what_was_dropped_with_its_recipient_has_no_end_when_they_come_back() {
+    for reloads in [true, false] {
+        let mut timeline = Timeline::ops().medium(Medium::Away).down(10, "web1!port:smtp");
+        let ops = std::mem::take(&mut timeline.recipients);
+        timeline = timeline.reload(reloads);
+        timeline.recipients = ops;
+        timeline = timeline.reload(reloads).medium(Medium::Accepts);
+        timeline.up(20, "web1!port:smtp", 10).until(100).expect([]);
+    }
+}
+
+#[test]
+fn an_outcome_for_a_recipient_who_was_removed_meanwhile_is_not_that_of_a_later_message() {
+    let mut timeline = Timeline::ops();
+    let now = timeline.now();
+    let compose = |_: &str, letter: &Letter<'_>| Composed { bytes: Vec::new(), told: letter.stories.len() };
+    timeline.apply(Input::Event { publisher: "a".to_owned(), event: Box::new(down(0, "x!y:1", Severity::Err)) });
+    let first = timeline.desk().next("lane", now, compose).expect("disk").expect("a message");
+    let ops = std::mem::take(&mut timeline.recipients);
+    timeline.set_recipients();
+    timeline.recipients = ops;
+    timeline.set_recipients();
+    timeline.apply(Input::Event { publisher: "a".to_owned(), event: Box::new(down(0, "x!y:2", Severity::Err)) });
+    let second = timeline.desk().next("lane", now, compose).expect("disk").expect("a message");
+    timeline.desk().done("lane", "ops", first.id, Outcome::Sent("ok".to_owned()), now);
+    timeline.desk().commit(now).expect("commit");
+    assert_eq!(timeline.rows()[1], "ops x!y:2 down: sending ()");
+    timeline.desk().done("lane", "ops", second.id, Outcome::unreachable("away"), now);
+    timeline.until(2).expect(["1s ops: DOWN x!y:2"]);
+}
+
+#[test]
+fn a_publisher_that_lags_neither_ends_nor_worsens_what_began_later() {
+    let mut timeline = Timeline::ops();
+    timeline.publishers.push("b".to_owned());
+    timeline
+        .restart()
+        .from("a", down(1, "x!y:", Severity::Err))
+        .from("b", down(1, "x!y:", Severity::Err))
+        .from("a", up(5, "x!y:", 1, Severity::Err))
+        .from("a", down(7, "x!y:", Severity::Err))
+        .restart()
+        .from("b", worse(3, "x!y:", 1))
+        .from("b", up(5, "x!y:", 1, Severity::Err))
+        .from("b", down(7, "x!y:", Severity::Err))
+        .from("b", up(9, "x!y:", 7, Severity::Err))
+        .from("a", up(9, "x!y:", 7, Severity::Err))
+        .expect(["0s ops: DOWN x!y:", "0s ops: UP x!y: after 4.0s", "0s ops: DOWN x!y:", "0s ops: UP x!y: after 2.0s"]);
+}
+
+#[test]
+fn two_snapshots_in_a_row_close_nothing_before_its_time() {
+    let mut timeline = Timeline::ops().down(10, "web1!port:smtp");
+    for secs in [20, 30, 40] {
+        timeline = timeline.until(secs).snapshot(Vec::new()).until(secs + 1);
+        timeline.apply(Input::Compared { open: Vec::new() });
+        timeline = timeline.settle();
+    }
+    assert_eq!(timeline.compares, 3);
+    let mut timeline = timeline.until(350).expect(["10s ops: DOWN web1!port:smtp"]);
+    timeline.apply(Input::Compared { open: Vec::new() });
+    timeline.settle().expect(["10s ops: DOWN web1!port:smtp", "350s ops: SOLVED web1!port:smtp after 5m 40s"]);
+}
+
+#[test]
+fn a_message_that_takes_less_when_it_is_sent_again_keeps_its_name() {
+    let mut timeline = Timeline::ops().medium(Medium::Away);
+    for unit in 1..=3 {
+        timeline = timeline.event(down(0, &format!("a!b:{unit}"), Severity::Err));
+    }
+    let timeline = timeline.medium(Medium::Mute).expect(["0s ops: DOWN a!b:1; DOWN a!b:2; DOWN a!b:3"]);
+    let timeline = timeline.medium(Medium::SmallMute(2)).until(5).restart().medium(Medium::Small(2)).until(80);
+    assert!(timeline.told[1..].iter().all(|line| line.contains("again")), "{:?}", timeline.told);
+    let (first, rest) = (timeline.accepted[0].clone(), timeline.accepted.last().expect("told").clone());
+    let firsts = timeline.accepted.len() - 1;
+    assert!(firsts > 2 && timeline.accepted[..firsts].iter().all(|id| *id == first), "{:?}", timeline.accepted);
+    assert_ne!(first, rest);
+    assert!(timeline.told[firsts].contains("again DOWN a!b:3"), "{:?}", timeline.told);
+}
+
+#[test]
+fn a_silence_ends_with_the_publisher_that_is_no_longer_followed() {
+    let mut timeline = Timeline::ops();
+    timeline.publishers.push("b".to_owned());
+    let mut timeline = timeline.restart();
+    for _ in 0..40 {
+        timeline.at += Duration::from_secs(1);
+        timeline.apply(Input::Beat { publisher: "a".to_owned() });
+        timeline.apply(Input::Tick);
+        timeline = timeline.settle();
+    }
+    timeline.publishers.pop();
+    timeline
+        .restart()
+        .until(60)
+        .expect(["30s ops: SILENT mon!cmaild:b (30s ago)", "41s ops: HEARD mon!cmaild:b after 41s"]);
+}
+
+#[test]
+fn too_many_events_give_up_the_oldest_beginnings_and_no_end_of_what_was_told() {
+    let mut timeline = Timeline::ops().down(1, "x!y:").medium(Medium::Away);
+    timeline = timeline.event(up(2, "x!y:", 1, Severity::Err)).event(down(3, "x!y:", Severity::Err));
+    let now = timeline.now();
+    for n in 0..10_000 {
+        let event = Event {
+            id: EventId::new(down(4, "x!l:", Severity::Err).incident, Kind::Log, n),
+            ..event(4, "x!l:", Kind::Log, Severity::Err, 4)
+        };
+        assert!(!timeline.desk().apply(now, Input::Event { publisher: "a".to_owned(), event: Box::new(event) }));
+    }
+    timeline.desk().commit(now).expect("commit");
+    timeline.desk().commit(now).expect("commit");
+    let request = Request { after: Some(1), limit: Some(4), ..Request::default() };
+    let states: Vec<Delivery> = timeline.desk().ledger(&request).expect("ledger").iter().map(|row| row.state).collect();
+    assert_eq!(states, [Delivery::Waiting, Delivery::Failed, Delivery::Failed, Delivery::Waiting]);
+    let timeline = timeline.event(up(5, "x!y:", 3, Severity::Err)).medium(Medium::Accepts).until(70);
+    let ends: Vec<&Story> =
+        timeline.stories.iter().map(|(_, story)| story).filter(|story| story.mark != Mark::Once).collect();
+    assert_eq!(
+        ends.iter().map(|story| (story.mark, story.event.since)).collect::<Vec<_>>(),
+        [(Mark::Began, wall(1)), (Mark::Ended, wall(1)),]
+    );
 }
 
 /// What can happen in a random history.
