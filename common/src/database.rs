@@ -15,6 +15,14 @@ pub enum DatabaseError {
         /// What went wrong.
         source: rusqlite::Error,
     },
+    /// Somebody else's: a copy of another daemon's, or no database of ours at all.
+    #[error("database {path} has {found}, which is not of this daemon: move it aside, or correct state_dir")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is in it.
+        found: String,
+    },
     /// A newer version wrote it; going back could lose what it added.
     #[error(
         "database {path} has schema {found} of {what}, but this version knows only up to {known}: install the newer version again"
@@ -37,7 +45,15 @@ pub enum DatabaseError {
 /// first from nothing.
 pub fn open(path: &Path, schemas: &[(&str, &[&str])]) -> Result<Connection, DatabaseError> {
     let sqlite = |source| DatabaseError::Sqlite { path: path.to_owned(), source };
+    // One that was never finished is no error: whoever is killed in its first moment leaves such a file.
+    if path.metadata().is_ok_and(|file| file.len() == 0) {
+        tracing::warn!("database {} is empty, so all begins anew", path.display());
+    }
     let mut db = Connection::open(path).map_err(sqlite)?;
+    // Before anything is written.
+    if let Some(found) = foreign(&db, schemas).map_err(sqlite)? {
+        return Err(DatabaseError::Foreign { path: path.to_owned(), found });
+    }
     configure(&db).map_err(sqlite)?;
     let tx = db.transaction().map_err(sqlite)?;
     tx.execute_batch("CREATE TABLE IF NOT EXISTS schema (what TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT")
@@ -49,9 +65,22 @@ pub fn open(path: &Path, schemas: &[(&str, &[&str])]) -> Result<Connection, Data
     Ok(db)
 }
 
+/// What is in it that is not ours.
+fn foreign(db: &Connection, schemas: &[(&str, &[&str])]) -> rusqlite::Result<Option<String>> {
+    db.busy_timeout(std::time::Duration::from_secs(5))?;
+    let is_ours = "SELECT 1 FROM sqlite_schema WHERE name = 'schema' AND sql LIKE '%what TEXT%'";
+    if !db.prepare(is_ours)?.exists([])? {
+        let table = db.query_row("SELECT name FROM sqlite_schema LIMIT 1", [], |row| row.get::<_, String>(0));
+        return Ok(table.optional()?.map(|table| format!("a table {table}")));
+    }
+    let mut statement = db.prepare("SELECT what FROM schema")?;
+    let found = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    let other = found.into_iter().find(|what| schemas.iter().all(|(ours, _)| ours != what));
+    Ok(other.map(|what| format!("the tables of {what}")))
+}
+
 /// What every database of ours is opened with.
 fn configure(db: &Connection) -> rusqlite::Result<()> {
-    db.busy_timeout(std::time::Duration::from_secs(5))?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
     // 2 MiB of pages: the tail of the journal is what is read, and small hosts are short of memory.
@@ -81,6 +110,21 @@ fn migrate(tx: &Transaction<'_>, path: &Path, what: &str, migrations: &[&str]) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_ours_is_refused_and_left_as_it_is() {
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("j.db");
+        drop(open(&path, &[("other", &["CREATE TABLE a (n INTEGER)"])]).expect("theirs"));
+        let error = open(&path, &[("test", &["CREATE TABLE b (n INTEGER)"])]).expect_err("theirs");
+        assert!(error.to_string().contains("has the tables of other, which is not of this daemon"), "{error}");
+        let path = dir.path().join("k.db");
+        Connection::open(&path).and_then(|db| db.execute("CREATE TABLE a (n INTEGER)", [])).expect("theirs");
+        let before = std::fs::read(&path).expect("read");
+        let error = open(&path, &[("test", &["CREATE TABLE b (n INTEGER)"])]).expect_err("theirs");
+        assert!(error.to_string().contains("has a table a, which is not of this daemon"), "{error}");
+        assert_eq!(std::fs::read(&path).expect("read"), before);
+    }
 
     #[test]
     fn a_newer_schema_is_refused() {

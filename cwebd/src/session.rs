@@ -8,6 +8,7 @@ use crate::password::Password;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use blake2::{Blake2b512, Digest as _};
+use common::database::{self, DatabaseError};
 use common::time::UnixMillis;
 use rusqlite::{Connection, params};
 use std::collections::HashMap;
@@ -16,8 +17,9 @@ use std::time::Duration;
 
 /// Sessions at once; the oldest makes way.
 const MAX_SESSIONS: usize = 1000;
-/// The version of the table, in SQLite's `user_version`.
-const SCHEMA: i64 = 1;
+/// One migration a version.
+const MIGRATIONS: [&str; 1] =
+    ["CREATE TABLE session (token BLOB PRIMARY KEY, expires INTEGER NOT NULL, password BLOB NOT NULL) STRICT"];
 
 /// The hash of a token, or of a password's hash.
 type Hash = [u8; 64];
@@ -59,29 +61,11 @@ pub(crate) struct SessionStore {
     sessions: Sessions,
 }
 
-/// Why there is no store.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
-    /// SQLite's own words.
-    #[error("database {path}: {source}")]
-    Sqlite { path: PathBuf, source: rusqlite::Error },
-    /// A newer version wrote it.
-    #[error(
-        "database {path} has schema {found}, but this version knows only up to {SCHEMA}: install the newer version again"
-    )]
-    Newer { path: PathBuf, found: i64 },
-}
-
 impl SessionStore {
     /// Opens or makes the database, and reads who is logged in.
-    pub(crate) fn open(path: &Path, now: UnixMillis) -> Result<Self, StoreError> {
-        let sqlite = |source| StoreError::Sqlite { path: path.to_owned(), source };
-        let db = Connection::open(path).map_err(sqlite)?;
-        let found = prepare(&db).map_err(sqlite)?;
-        if found > SCHEMA {
-            return Err(StoreError::Newer { path: path.to_owned(), found });
-        }
-        let sessions = load(&db, now).map_err(sqlite)?;
+    pub(crate) fn open(path: &Path, now: UnixMillis) -> Result<Self, DatabaseError> {
+        let db = database::open(path, &[("sessions", &MIGRATIONS)])?;
+        let sessions = load(&db, now).map_err(|source| DatabaseError::Sqlite { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), db, sessions })
     }
 
@@ -127,22 +111,6 @@ impl SessionStore {
             tracing::error!("{}: {error}; sessions will not outlast a restart", self.path.display());
         }
     }
-}
-
-/// Makes the table where there is none, and returns the version that was found.
-fn prepare(db: &Connection) -> rusqlite::Result<i64> {
-    db.busy_timeout(Duration::from_secs(5))?;
-    db.pragma_update(None, "journal_mode", "WAL")?;
-    let found: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found == 0 {
-        db.execute_batch(&format!(
-            "BEGIN;
-            CREATE TABLE session (token BLOB PRIMARY KEY, expires INTEGER NOT NULL, password BLOB NOT NULL) STRICT;
-            PRAGMA user_version = {SCHEMA};
-            COMMIT"
-        ))?;
-    }
-    Ok(found)
 }
 
 fn load(db: &Connection, now: UnixMillis) -> rusqlite::Result<Sessions> {
@@ -227,7 +195,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("folder");
         let path = dir.path().join("cwebd.db");
         drop(SessionStore::open(&path, at(0)).expect("opens"));
-        Connection::open(&path).expect("opens").pragma_update(None, "user_version", 9).expect("changes");
+        let db = Connection::open(&path).expect("opens");
+        db.execute("UPDATE schema SET version = 9", []).expect("changes");
         let error = SessionStore::open(&path, at(0)).expect_err("refused").to_string();
         assert!(error.contains("has schema 9"), "{error}");
     }
