@@ -7,6 +7,7 @@ use crate::options::{Channel, Options};
 use common::message::Kind;
 use common::notifier::{Composed, Letter, Mark, Story, one_line};
 use common::severity::Severity;
+use common::text::turns_direction;
 use common::time::for_people;
 use std::fmt::Write;
 
@@ -25,8 +26,10 @@ pub(crate) fn compose(options: &Options, to: &Channel, letter: &Letter<'_>) -> C
         let lines: Vec<String> = stories.iter().map(|story| page.single(story, letter)).collect();
         return Composed { bytes: lines.join("\n").into_bytes(), told: stories.len() };
     }
+    // A message that is sent again is to name what it named before, and its ages have grown since: there is room for that.
+    let lines = if letter.again { options.max_lines() } else { options.max_lines() * 2 / 3 };
     // The heading and one address always fit, and one story more never makes the message shorter.
-    let fits = |told: usize| page.summary(&stories[..told], letter).len() <= options.max_lines().max(2);
+    let fits = |told: usize| page.summary(&stories[..told], letter).len() <= lines.max(2);
     let (mut told, mut too_many) = (1, stories.len() + 1);
     while told + 1 < too_many {
         let middle = usize::midpoint(told, too_many);
@@ -113,9 +116,6 @@ impl Page {
         // Ages are said where each story would say its own.
         if let Some(oldest) = stories.iter().filter(|s| s.age(letter.now).is_some()).map(Story::happened).min() {
             let _ = write!(line, " in the last {}", for_people(letter.now.since(oldest)));
-        }
-        if stories.len() < letter.stories.len() {
-            let _ = write!(line, ", {} more to come", letter.stories.len() - stories.len());
         }
         if letter.again {
             line.push_str(" (again?)");
@@ -221,7 +221,9 @@ fn said(story: &Story) -> String {
         }
         (Mark::Began | Mark::Once, _) => (),
     }
-    if !text.trim().is_empty() {
+    // That a check is up says it all; how fast it answered this time is no news.
+    let is_plain_end = matches!(story.mark, Mark::Ended | Mark::Passed) && story.event.kind == Kind::Up;
+    if !text.trim().is_empty() && !is_plain_end {
         let _ = write!(said, ": {}", text.trim());
     }
     said
@@ -231,11 +233,9 @@ fn address(story: &Story) -> String {
     cut(&clean(&one_line(&story.event.address.to_string(), MAX_ADDRESS_BYTES * 8)), MAX_ADDRESS_BYTES)
 }
 
-/// Without the marks that turn the direction of writing, which could make one address look like another (Unicode TR36).
+/// Without the marks that turn the direction of writing.
 fn clean(text: &str) -> String {
-    text.chars()
-        .filter(|c| !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
-        .collect()
+    text.chars().filter(|c| !turns_direction(*c)).collect()
 }
 
 /// At most so many bytes, never half a character, and a mark where something is missing.
@@ -316,7 +316,7 @@ mod tests {
         one(down(), "[ DOWN ] web1!port:smtp (25): connection refused");
         one(aged(down(), 125), "[ DOWN ] web1!port:smtp (25): connection refused (2m 5s ago)");
         one(Story { outages: 3, ..down() }, "[ DOWN ] web1!port:smtp (25) 3 times: connection refused");
-        let up = || story(Mark::Ended, Kind::Up, Severity::Err, "web1!port:smtp (25)", "");
+        let up = || story(Mark::Ended, Kind::Up, Severity::Err, "web1!port:smtp (25)", "connected in 0.2 ms");
         one(up(), "[ UP ] web1!port:smtp (25) was down 3m 12s");
         one(
             Story { outages: 3, mark: Mark::Passed, ..aged(up(), 720) },
@@ -400,11 +400,16 @@ mod tests {
         let (lines, told) = written(&stories, true, true);
         assert_eq!(lines.len(), 12);
         assert!((40..100).contains(&told), "{told}");
-        assert!(lines[0].contains(&format!("{told} problems")) && lines[0].contains(&format!("{} more", 1000 - told)));
+        assert!(lines[0].contains(&format!("{told} problems")));
         let text = lines.join("\n");
         assert!((0..told).all(|i| text.contains(&format!("web{i}!port:"))));
         let rest = &stories[told..];
         assert!(written(rest, true, true).0[1].contains(&format!("web{told}!port:")));
+        // Again and an hour later it names at least what it named.
+        let (lines, first) = written(&stories, true, false);
+        assert_eq!(lines.len(), 8);
+        let later: Vec<Story> = stories[..first].iter().map(|story| aged(story.clone(), 3599)).collect();
+        assert_eq!(written(&later, true, true).1, first);
     }
 
     #[test]

@@ -2,48 +2,37 @@
 
 use crate::network::Network;
 use crate::options::{Channel, Options, Sasl};
-use crate::secret::{Secret, found};
 use crate::session::fold;
 use common::address::{HostName, Pattern};
-use common::config::{ConfigError, HumanDuration};
-use common::notifier::{Lane, Recipient, Selection, Setup};
+use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique};
+use common::notifier::{Lane, RawBase, Recipient, Selection, Setup};
+use common::secret::{Secret, fingerprint};
 use common::severity::Severity;
-use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-use rustls::{ClientConfig, RootCertStore};
+use common::trust::Trust;
+use rustls::pki_types::ServerName;
 use serde::Deserialize;
-use std::fmt::Write;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
-use uuid::Uuid;
+
+/// A channel is read now or not at all: after a day, the page knows better.
+const GIVE_UP_AFTER: Duration = Duration::from_hours(24);
+/// What has more does not fit into one line beside its command.
+const MAX_SECRET_BYTES: usize = 400;
+const PING_BOUNDS: RangeInclusive<HumanDuration> =
+    HumanDuration(Duration::from_secs(1))..=HumanDuration(Duration::from_mins(10));
 
 /// The file as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
-    #[serde(default = "default_run_dir")]
-    run_dir: PathBuf,
-    #[serde(default = "default_state_dir")]
-    state_dir: PathBuf,
+    run_dir: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
     host: Option<HostName>,
     publishers: Option<Vec<PathBuf>>,
-    #[serde(default = "default_give_up_after")]
-    give_up_after: HumanDuration,
+    give_up_after: Option<HumanDuration>,
     #[serde(default)]
     network: Vec<RawNetwork>,
-}
-
-fn default_run_dir() -> PathBuf {
-    "/run/cairn".into()
-}
-
-fn default_state_dir() -> PathBuf {
-    "/var/lib/cairn/cbotd".into()
-}
-
-/// A channel is read now or not at all: after a day, the page knows better.
-fn default_give_up_after() -> HumanDuration {
-    HumanDuration(Duration::from_hours(24))
 }
 
 #[derive(Debug, Deserialize)]
@@ -139,33 +128,25 @@ fn default_severity() -> Severity {
 pub fn load(path: &Path) -> Result<Setup<Network>, ConfigError> {
     let raw: Raw = common::config::load(path)?;
     let wrong = |text: String| ConfigError::in_file(path, text);
-    check_range("give_up_after in seconds", raw.give_up_after.0.as_secs(), 60, 30 * 24 * 60 * 60).map_err(wrong)?;
-    let host = raw.host.map_or_else(|| common::startup::system_host().map_err(|e| wrong(e.to_string())), Ok)?;
-    let mut lanes: Vec<Lane<Network>> = Vec::new();
-    for network in raw.network {
-        let name = network.name.clone();
-        let lane = lane(network, path).map_err(|text| wrong(format!("network {name:?}: {text}")))?;
-        if lanes.iter().any(|other| other.name == lane.name) {
-            return Err(wrong(format!("network.name {name:?} stands twice")));
-        }
-        lanes.push(lane);
-    }
-    Ok(Setup {
-        publishers: raw.publishers.unwrap_or_else(|| vec![raw.run_dir.join("stream")]),
+    let base = RawBase {
         run_dir: raw.run_dir,
         state_dir: raw.state_dir,
-        host,
-        give_up_after: raw.give_up_after.0,
-        lanes,
-    })
+        host: raw.host,
+        publishers: raw.publishers,
+        give_up_after: raw.give_up_after,
+    };
+    let base = base.checked("cbotd", GIVE_UP_AFTER).map_err(wrong)?;
+    check_unique("network.name", raw.network.iter().map(|network| network.name.as_str())).map_err(wrong)?;
+    let lanes = raw.network.into_iter().map(|network| {
+        let name = network.name.clone();
+        lane(network, path).map_err(|text| wrong(format!("network {name:?}: {text}")))
+    });
+    Ok(Setup { base, lanes: lanes.collect::<Result<_, _>>()? })
 }
 
 fn lane(raw: RawNetwork, config: &Path) -> Result<Lane<Network>, String> {
     check_text("name", &raw.name, 50, |c| c.is_ascii_alphanumeric() || "._-".contains(c))?;
-    let secret = |key: &str, file: &Option<PathBuf>| match file {
-        Some(file) => Secret::read(file, config).map(Some).map_err(|why| format!("{key}: {why}")),
-        None => Ok(None),
-    };
+    let secret = |key: &str, file: Option<PathBuf>| file.map(|file| read_secret(key, &file, config)).transpose();
     if ServerName::try_from(raw.server.as_str()).is_err() {
         return Err(format!("server is {:?}, but must be a host name or an address", raw.server));
     }
@@ -175,25 +156,19 @@ fn lane(raw: RawNetwork, config: &Path) -> Result<Lane<Network>, String> {
     check_nick(&raw.nick)?;
     let user = raw.user.unwrap_or_else(|| "cairn".to_owned());
     check_text("user", &user, 16, |c| c.is_ascii_alphanumeric() || "._-".contains(c))?;
-    check_text("realname", &raw.realname, 50, |c| !c.is_control())?;
-    check_range("line_interval in milliseconds", millis(raw.line_interval), 0, 10_000)?;
-    check_range("burst", raw.burst.into(), 1, 100)?;
-    check_range("ping_after in milliseconds", millis(raw.ping_after), 1000, 600_000)?;
-    check_range("ping_timeout in milliseconds", millis(raw.ping_timeout), 1000, 600_000)?;
+    check_name("realname", &raw.realname, 50)?;
+    check_range("line_interval", raw.line_interval, Duration::ZERO.into()..=Duration::from_secs(10).into())?;
+    check_range("burst", raw.burst, 1..=100)?;
+    check_range("ping_after", raw.ping_after, PING_BOUNDS)?;
+    check_range("ping_timeout", raw.ping_timeout, PING_BOUNDS)?;
     let sasl = match raw.sasl {
         Some(RawSasl { user, password_file, required }) => {
-            check_text("sasl.user", &user, 100, |c| !c.is_control())?;
-            let password = Secret::read(&password_file, config).map_err(|why| format!("sasl.password_file: {why}"))?;
-            Some(Sasl { user, password, required })
+            check_name("sasl.user", &user, 100)?;
+            Some(Sasl { user, password: read_secret("sasl.password_file", &password_file, config)?, required })
         }
         None => None,
     };
-    let (tls, roots) = if raw.tls {
-        let (tls, roots) = tls(raw.ca_file.as_deref().map(|file| found(file, config, None)).as_deref())?;
-        (Some(tls), roots)
-    } else {
-        (None, "plaintext".to_owned())
-    };
+    let trust = raw.tls.then(|| Trust::read("ca_file", raw.ca_file.as_deref(), config)).transpose()?;
     if raw.channel.is_empty() {
         return Err("has no [[network.channel]]".to_owned());
     }
@@ -208,13 +183,13 @@ fn lane(raw: RawNetwork, config: &Path) -> Result<Lane<Network>, String> {
     }
     let options = Options {
         port: raw.port.unwrap_or(if raw.tls { 6697 } else { 6667 }),
-        tls,
+        trust,
         nick: raw.nick,
         user,
         realname: raw.realname,
-        password: secret("password_file", &raw.password_file)?,
+        password: secret("password_file", raw.password_file)?,
         sasl,
-        nickserv: secret("nickserv_password_file", &raw.nickserv_password_file)?,
+        nickserv: secret("nickserv_password_file", raw.nickserv_password_file)?,
         line_interval: raw.line_interval.0,
         burst: raw.burst,
         ping_after: raw.ping_after.0,
@@ -225,10 +200,23 @@ fn lane(raw: RawNetwork, config: &Path) -> Result<Lane<Network>, String> {
     };
     Ok(Lane {
         name: options.name.clone(),
-        fingerprint: fingerprint(&options, &roots),
+        fingerprint: fingerprint(&options),
         medium: Network::new(options),
         recipients,
     })
+}
+
+fn read_secret(key: &str, file: &Path, config: &Path) -> Result<Secret, String> {
+    let secret = Secret::read(key, file, config)?;
+    check_length(key, &secret)?;
+    Ok(secret)
+}
+
+fn check_length(key: &str, secret: &Secret) -> Result<(), String> {
+    match secret.reveal().len() {
+        0..=MAX_SECRET_BYTES => Ok(()),
+        bytes => Err(format!("{key} has {bytes} bytes, but must have at most {MAX_SECRET_BYTES} to fit into a line")),
+    }
 }
 
 fn recipient(network: &str, raw: RawChannel, config: &Path) -> Result<Recipient<Channel>, String> {
@@ -240,9 +228,10 @@ fn recipient(network: &str, raw: RawChannel, config: &Path) -> Result<Recipient<
     let key = match (raw.key, raw.key_file) {
         (Some(_), Some(_)) => return Err("has both key and key_file, but must have one of them".to_owned()),
         (Some(key), None) => Some(Secret::new(&key).map_err(|why| format!("key {why}"))?),
-        (None, Some(file)) => Some(Secret::read(&file, config).map_err(|why| format!("key_file: {why}"))?),
+        (None, Some(file)) => Some(Secret::read("key_file", &file, config)?),
         (None, None) => None,
     };
+    key.iter().try_for_each(|key| check_length("key", key))?;
     if key.as_ref().is_some_and(|key| key.reveal().contains([' ', ',']) || key.reveal().starts_with(':')) {
         return Err("key holds a space or a comma, or begins with a colon, which no channel key can".to_owned());
     }
@@ -251,72 +240,6 @@ fn recipient(network: &str, raw: RawChannel, config: &Path) -> Result<Recipient<
         selection: Selection { minimum: raw.severity, only: raw.only, except: raw.except },
         address: Channel { name: raw.name, key, colour: raw.colour, notice: raw.notice },
     })
-}
-
-/// How to trust a server: by this private authority alone, or by the system's. And that as text.
-fn tls(ca_file: Option<&Path>) -> Result<(Arc<ClientConfig>, String), String> {
-    let mut roots = RootCertStore::empty();
-    let mut text = String::new();
-    match ca_file {
-        Some(file) => {
-            let unusable = |why: String| format!("ca_file: {} {why}", file.display());
-            let pem = std::fs::read(file).map_err(|error| unusable(format!("cannot be read: {error}")))?;
-            for certificate in CertificateDer::pem_slice_iter(&pem) {
-                let certificate = certificate.map_err(|error| unusable(format!("is not PEM: {error}")))?;
-                let _ = write!(text, "{} ", Uuid::new_v5(&Uuid::NAMESPACE_OID, &certificate));
-                roots.add(certificate).map_err(|error| unusable(format!("holds no authority: {error}")))?;
-            }
-            if roots.is_empty() {
-                return Err(unusable("holds no certificate".to_owned()));
-            }
-        }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            let (usable, _) = roots.add_parsable_certificates(found.certs);
-            if usable == 0 {
-                return Err("tls needs the system's authorities, of which there are none: set ca_file".to_owned());
-            }
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring has what TLS 1.2 and 1.3 need")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok((Arc::new(config), text))
-}
-
-/// Changes with everything that a connection depends on, and shows nothing of it.
-fn fingerprint(options: &Options, roots: &str) -> String {
-    // Named one by one, so that a new one is not forgotten.
-    let Options {
-        name,
-        server,
-        port,
-        tls: _,
-        nick,
-        user,
-        realname,
-        password,
-        sasl,
-        nickserv,
-        line_interval,
-        burst,
-        ping_after,
-        ping_timeout,
-        channels,
-    } = options;
-    let reveal = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
-    let sasl = sasl.as_ref().map(|sasl| (&sasl.user, sasl.password.reveal(), sasl.required));
-    let channels: Vec<_> = channels.iter().map(|c| (&c.name, reveal(&c.key), c.colour, c.notice)).collect();
-    let place = (name, server, port, roots, nick, user, realname);
-    let rest = (reveal(password), sasl, reveal(nickserv), line_interval, burst, ping_after, ping_timeout, channels);
-    Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{place:?} {rest:?}").as_bytes()).to_string()
-}
-
-fn millis(duration: HumanDuration) -> u64 {
-    u64::try_from(duration.0.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// RFC 2812 section 2.3.1: letters, digits and a few marks, no digit first.
@@ -335,14 +258,6 @@ fn check_text(key: &str, text: &str, most: usize, allows: impl Fn(char) -> bool)
     match text.chars().find(|c| !allows(*c)) {
         Some(c) => Err(format!("{key} holds {c:?}, which it must not")),
         None => Ok(()),
-    }
-}
-
-fn check_range(key: &str, value: u64, least: u64, most: u64) -> Result<(), String> {
-    if (least..=most).contains(&value) {
-        Ok(())
-    } else {
-        Err(format!("{key} is {value}, but must be {least} to {most}"))
     }
 }
 
@@ -370,8 +285,8 @@ mod tests {
     fn an_empty_file_tells_nobody() {
         let setup = load_text("").expect("loads");
         assert!(setup.lanes.is_empty());
-        assert_eq!(setup.publishers, [PathBuf::from("/run/cairn/stream")]);
-        assert_eq!(setup.state_dir, PathBuf::from("/var/lib/cairn/cbotd"));
+        assert_eq!(setup.base.publishers, [PathBuf::from("/run/cairn/stream")]);
+        assert_eq!(setup.base.state_dir, PathBuf::from("/var/lib/cairn/cbotd"));
     }
 
     #[test]
@@ -409,9 +324,11 @@ mod tests {
         assert_eq!(named("nick = '1x'"), "nick is \"1x\", but must begin with a letter");
         assert_eq!(named("nick = 'a b'"), "nick holds ' ', which it must not");
         assert_eq!(named("burst = 0"), "burst is 0, but must be 1 to 100");
-        assert_eq!(named("line_interval = '11s'"), "line_interval in milliseconds is 11000, but must be 0 to 10000");
+        assert_eq!(named("line_interval = '11s'"), "line_interval is 11s, but must be 0s to 10s");
         assert_eq!(named("ca_file = 'x'"), "ca_file is set, but tls is false");
-        assert!(named("password_file = 'none'").starts_with("password_file: DIR/none cannot be read"));
+        let long = format!("key = '{}'", "x".repeat(401));
+        assert!(complaint(&format!("{}{long}", with(""))).contains("key has 401 bytes, but must have at most 400"));
+        assert!(named("password_file = 'none'").starts_with("password_file: DIR/none does not exist"));
         assert_eq!(complaint(LAB), "DIR/cbotd.toml: network \"lab\": has no [[network.channel]]");
         assert!(complaint(&with("nik = 'x'")).contains("did you mean nick?"));
         assert!(complaint(&with("").replace("#ops", "ops")).contains("name must begin with #, &, + or !"));
@@ -423,7 +340,7 @@ mod tests {
         assert!(channel("severity = 'ERROR'").starts_with("DIR/cbotd.toml:"));
         let twice = format!("{}{}", with(""), with(""));
         assert!(complaint(&twice).contains("\"lab\" stands twice"));
-        assert!(complaint("give_up_after = '1s'").contains("must be 60 to 2592000"));
+        assert!(complaint("give_up_after = '1s'").contains("give_up_after is 1s, but must be 1m to 30d"));
         let tls = with("ca_file = 'pw'").replace("tls = false", "tls = true");
         assert!(complaint(&tls).contains("holds no certificate"));
         assert!(complaint(&with("").replace("irc.lab.test", "no host")).contains("must be a host name or an address"));

@@ -14,7 +14,6 @@ pub mod config;
 mod lines;
 mod network;
 mod options;
-mod secret;
 mod session;
 
 pub use network::Network;

@@ -14,11 +14,8 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    common::trust::install_ring();
     let args: Args = startup::parse_args();
     startup::init(args.daemon.verbose);
-    // Before anything speaks TLS: with two providers in a tree, rustls refuses to choose one.
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
-        tracing::debug!("a crypto provider was installed already");
-    }
     startup::exit_code(common::notifier::run("cbotd", &args.daemon, config::load))
 }

@@ -380,9 +380,9 @@ async fn connect(options: &Options) -> Result<Box<dyn Stream>, String> {
     let tcp = timeout(CONNECT_WITHIN, TcpStream::connect((server.as_str(), *port)));
     let tcp = tcp.await.map_err(|_| late("answer"))?.map_err(|error| failed(&error.to_string()))?;
     tcp.set_nodelay(true).map_err(|error| failed(&error.to_string()))?;
-    let Some(tls) = &options.tls else { return Ok(Box::new(tcp)) };
+    let Some(trust) = &options.trust else { return Ok(Box::new(tcp)) };
     let name = ServerName::try_from(server.clone()).map_err(|error| failed(&error.to_string()))?;
-    let tls = timeout(CONNECT_WITHIN, TlsConnector::from(tls.clone()).connect(name, tcp));
+    let tls = timeout(CONNECT_WITHIN, TlsConnector::from(Arc::new(trust.client())).connect(name, tcp));
     let tls = tls.await.map_err(|_| late("TLS"))?.map_err(|error| failed(&format!("TLS: {error}")))?;
     Ok(Box::new(tls))
 }

@@ -1,8 +1,7 @@
 //! What a network was configured with, once it was checked.
 
-use crate::secret::Secret;
-use rustls::ClientConfig;
-use std::sync::Arc;
+use common::secret::Secret;
+use common::trust::Trust;
 use std::time::Duration;
 
 /// The longest host that servers show of a client.
@@ -16,7 +15,7 @@ const LINES_WITHIN: Duration = Duration::from_secs(24);
 const MAX_LINES: usize = 12;
 
 /// A channel, as a place where messages go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Channel {
     pub(crate) name: String,
     pub(crate) key: Option<Secret>,
@@ -32,13 +31,13 @@ impl Channel {
 
 /// One network. Every text in it is one word or one line without control characters; channels differ also by the
 /// network's idea of upper and lower case.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Options {
     pub(crate) name: String,
     pub(crate) server: String,
     pub(crate) port: u16,
-    /// None for plaintext, which was asked for.
-    pub(crate) tls: Option<Arc<ClientConfig>>,
+    /// Who may vouch for the server; none for plaintext, which was asked for.
+    pub(crate) trust: Option<Trust>,
     pub(crate) nick: String,
     pub(crate) user: String,
     pub(crate) realname: String,
@@ -58,7 +57,7 @@ pub(crate) struct Options {
 }
 
 /// An account to log in to by SASL PLAIN (RFC 4616).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Sasl {
     pub(crate) user: String,
     pub(crate) password: Secret,

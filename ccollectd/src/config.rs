@@ -1,23 +1,25 @@
 //! What ccollectd is told to do: `ccollectd.toml`, read as it is written and then checked once.
 
 use common::address::{CheckAddress, HostName, Name, TextGlob, Unit};
-use common::config::{ConfigError, HumanDuration, load};
+use common::config::{ConfigError, HumanDuration, check_range, load};
 use common::startup::system_host;
 use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
-use std::fmt::Display;
 use std::net::Ipv6Addr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const INTERVALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_hours(24));
-const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_mins(1));
-const ATTEMPTS: (u32, u32) = (1, 10);
+const INTERVALS: RangeInclusive<HumanDuration> =
+    HumanDuration(Duration::from_millis(100))..=HumanDuration(Duration::from_hours(24));
+const TIMEOUTS: RangeInclusive<HumanDuration> =
+    HumanDuration(Duration::from_millis(10))..=HumanDuration(Duration::from_mins(1));
+const ATTEMPTS: RangeInclusive<u32> = 1..=10;
 /// A unit is kept in memory with its text, so at worst this many take some gigabytes, and far less in practice.
 const MAX_UNITS: usize = 1_000_000;
-const FORGET_AFTER_AT_LEAST: Duration = Duration::from_secs(1);
-const JOURNAL_ENTRIES: (u64, u64) = (1, 1_000_000_000);
+const FORGET_AFTER_AT_LEAST: HumanDuration = HumanDuration(Duration::from_secs(1));
+const JOURNAL_ENTRIES: RangeInclusive<u64> = 1..=1_000_000_000;
 
 /// The whole configuration, checked: every value is within its bounds, and no two checks share an address.
 #[derive(Clone, Debug)]
@@ -242,12 +244,14 @@ impl Raw {
             Some(host) => host.clone(),
             None => system_host?,
         };
-        within("journal_entries", self.journal_entries, JOURNAL_ENTRIES)?;
+        check_range("journal_entries", self.journal_entries, JOURNAL_ENTRIES)?;
         let machine = self.machine.enabled.then_some(self.machine.interval.0);
-        duration_within("machine.interval", self.machine.interval, INTERVALS)?;
-        within("plugins.max_units", self.plugins.max_units, (0, MAX_UNITS))?;
-        if let Some(forget_after) = self.plugins.forget_after {
-            duration_within("plugins.forget_after", forget_after, (FORGET_AFTER_AT_LEAST, Duration::MAX))?;
+        check_range("machine.interval", self.machine.interval, INTERVALS)?;
+        check_range("plugins.max_units", self.plugins.max_units, 0..=MAX_UNITS)?;
+        if let Some(forget_after) = self.plugins.forget_after.filter(|after| *after < FORGET_AFTER_AT_LEAST) {
+            return Err(format!(
+                "plugins.forget_after is {forget_after}, but must be at least {FORGET_AFTER_AT_LEAST}"
+            ));
         }
         let ports = self.port.into_iter().map(RawPort::checked).collect::<Result<Vec<_>, _>>()?;
         refuse_twice("port", ports.iter().map(|port| &port.unit))?;
@@ -275,9 +279,9 @@ impl RawPort {
         let Self { name, address, interval, attempts, timeout } = self;
         let unit = unit("port.name", &name)?;
         let key = |key: &str| format!("port {name:?}: {key}");
-        duration_within(&key("interval"), interval, INTERVALS)?;
-        duration_within(&key("timeout"), timeout, TIMEOUTS)?;
-        within(&key("attempts"), attempts, ATTEMPTS)?;
+        check_range(&key("interval"), interval, INTERVALS)?;
+        check_range(&key("timeout"), timeout, TIMEOUTS)?;
+        check_range(&key("attempts"), attempts, ATTEMPTS)?;
         Ok(Port { unit, address, interval: interval.0, attempts, timeout: timeout.0 })
     }
 }
@@ -294,7 +298,7 @@ impl RawProcess {
             return Err("process.name is empty, but must be the name of a program".to_owned());
         }
         let unit = unit("process.name", &full)?;
-        duration_within(&key("interval"), interval, INTERVALS)?;
+        check_range(&key("interval"), interval, INTERVALS)?;
         if max.is_some_and(|max| max < min) {
             let max = max.unwrap_or_default();
             return Err(format!("{} is {max}, but must be at least min, which is {min}", key("max")));
@@ -311,24 +315,6 @@ fn unit(key: &str, text: &str) -> Result<Unit, String> {
         return Err(format!("{key} is empty, but must name what is checked"));
     }
     text.parse().map_err(|error| format!("{key}: {error}"))
-}
-
-fn within<T: PartialOrd + Display + Copy>(key: &str, value: T, (least, most): (T, T)) -> Result<(), String> {
-    if value < least || value > most {
-        return Err(format!("{key} is {value}, but must be {least} to {most}"));
-    }
-    Ok(())
-}
-
-fn duration_within(key: &str, value: HumanDuration, (least, most): (Duration, Duration)) -> Result<(), String> {
-    if (least..=most).contains(&value.0) {
-        return Ok(());
-    }
-    let least = HumanDuration(least);
-    match most {
-        Duration::MAX => Err(format!("{key} is {value}, but must be at least {least}")),
-        most => Err(format!("{key} is {value}, but must be {least} to {}", HumanDuration(most))),
-    }
 }
 
 fn refuse_twice<'a>(key: &str, units: impl Iterator<Item = &'a Unit>) -> Result<(), String> {

@@ -3,6 +3,7 @@
 
 use common::message::State;
 use common::severity::Severity;
+use common::text::turns_direction;
 use common::time::UnixMillis;
 use std::fmt::Write;
 
@@ -92,10 +93,8 @@ pub(crate) fn escape(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' => {
-                shown.extend(c.escape_unicode());
-            }
-            '\u{2066}'..='\u{2069}' => shown.extend(c.escape_unicode()),
+            '\u{2028}' | '\u{2029}' => shown.extend(c.escape_unicode()),
+            c if turns_direction(c) => shown.extend(c.escape_unicode()),
             c if c.is_control() => shown.extend(c.escape_default()),
             c => shown.push(c),
         }

@@ -400,7 +400,10 @@ async fn a_file_has_every_event_once_although_cctl_and_cprocessd_are_killed() {
     stream.stop().await;
 }
 
-/// A cctl beside daemons that are these shell scripts.
+/// What a demo runs, in the order it is stopped.
+const DAEMONS: [&str; 6] = ["ccollectd", "cprocessd", "cmaild", "cbotd", "csmsd", "cwebd"];
+
+/// A cctl beside daemons that are these shell scripts; those that are not given sleep.
 ///
 /// Other programs write the files: one that we had open for writing could not be executed while a process that another
 /// test forks just then still has it, too.
@@ -410,7 +413,12 @@ fn with_daemons(dir: &Path, ccollectd: &str, cprocessd: &str) -> PathBuf {
     let own = bin.join("cctl");
     let done = |command: &mut std::process::Command| assert!(command.status().expect("it runs").success());
     done(std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_cctl")).arg(&own));
-    for (name, script) in [("ccollectd", ccollectd), ("cprocessd", cprocessd)] {
+    for name in DAEMONS {
+        let script = match name {
+            "ccollectd" => ccollectd,
+            "cprocessd" => cprocessd,
+            _ => SLEEPS,
+        };
         let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" >\"$0\" && chmod 755 \"$0\"";
         done(std::process::Command::new("sh").arg("-c").arg(write).arg(bin.join(name)).arg(script));
     }
@@ -434,20 +442,22 @@ async fn a_demo_restarts_what_dies_and_stops_in_order() {
     let mut child = demo(&own, &root).current_dir(dir.path()).spawn().expect("cctl");
     let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
     let mut seen = Vec::new();
-    while seen.len() < 2 {
+    while seen.len() < DAEMONS.len() {
         let line =
             tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("in time").expect("text").expect("one");
         seen.push(line);
     }
     seen.sort_unstable();
-    assert_eq!(seen, ["ccollectd | ready", "cprocessd | ready"]);
+    let mut ready = DAEMONS.map(|name| format!("{name} | ready"));
+    ready.sort_unstable();
+    assert_eq!(seen, ready);
     // A second one is refused.
     let second = demo(&own, &root).output().await.expect("cctl");
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stderr).contains("another cctl demo runs in this folder"));
     terminate(&child, nix::sys::signal::Signal::SIGINT);
-    for expected in ["ccollectd | bye", "cprocessd | bye"] {
-        assert_eq!(lines.next_line().await.expect("text").as_deref(), Some(expected));
+    for name in DAEMONS {
+        assert_eq!(lines.next_line().await.expect("text"), Some(format!("{name} | bye")));
     }
     let mut stderr = String::new();
     child.stderr.take().expect("stderr").read_to_string(&mut stderr).await.expect("text");
@@ -482,10 +492,10 @@ async fn daemons_do_not_outlive_a_demo_that_is_killed() {
     let root = dir.path().join("demo");
     let mut child = demo(&own, &root).spawn().expect("cctl");
     let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
-    for _ in 0..2 {
+    for _ in DAEMONS {
         lines.next_line().await.expect("text").expect("ready");
     }
-    let pids = ["ccollectd", "cprocessd"].map(|name| {
+    let pids = DAEMONS.map(|name| {
         let pid = std::fs::read_to_string(root.join("run").join(format!("{name}.pid"))).expect("a pid file");
         PathBuf::from("/proc").join(pid.trim())
     });

@@ -4,31 +4,26 @@ use crate::compose::Composer;
 use crate::medium::{Mailer, Way};
 use crate::smtp::{Security, Settings, Smtp};
 use common::address::{HostName, Pattern};
-use common::config::{ConfigError, HumanDuration};
-use common::notifier::{Folder, Lane, Recipient, Selection, Setup};
+use common::config::{ConfigError, HumanDuration, check_name, check_range};
+use common::notifier::{Folder, Lane, RawBase, Recipient, Selection, Setup, check_recipients};
+use common::secret::{Secret, fingerprint};
 use common::severity::Severity;
+use common::trust::{Trust, is_this_machine};
 use lettre::Address;
 use lettre::message::Mailbox;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, CertificateStore, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
-use std::fs;
-use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// The systemd credential that is the password where no `password_file` is named.
-const PASSWORD_CREDENTIAL: &str = "smtp-password";
-/// A password longer than this is another file named by mistake.
-const MAX_PASSWORD_BYTES: usize = 4096;
+/// A mail is still read days later.
+const GIVE_UP_AFTER: Duration = Duration::from_hours(72);
 /// Each has mails of its own. For more people there are mailing lists.
 const MAX_MAILBOXES: usize = 500;
 
@@ -36,14 +31,11 @@ const MAX_MAILBOXES: usize = 500;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
-    #[serde(default = "default_run_dir")]
-    run_dir: PathBuf,
-    #[serde(default = "default_state_dir")]
-    state_dir: PathBuf,
+    run_dir: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
     host: Option<HostName>,
     publishers: Option<Vec<PathBuf>>,
-    #[serde(default = "default_give_up_after")]
-    give_up_after: HumanDuration,
+    give_up_after: Option<HumanDuration>,
     from: Option<Box1>,
     list_id: Option<String>,
     folder: Option<PathBuf>,
@@ -69,7 +61,7 @@ struct RawSmtp {
     hello: Option<HostName>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum RawSecurity {
     #[default]
@@ -89,18 +81,6 @@ struct RawRecipient {
     only: Vec<Pattern>,
     #[serde(default)]
     except: Vec<Pattern>,
-}
-
-fn default_run_dir() -> PathBuf {
-    "/run/cairn".into()
-}
-
-fn default_state_dir() -> PathBuf {
-    "/var/lib/cairn/cmaild".into()
-}
-
-fn default_give_up_after() -> HumanDuration {
-    HumanDuration(Duration::from_hours(72))
 }
 
 fn default_timeout() -> HumanDuration {
@@ -169,15 +149,15 @@ fn mailbox(text: &str) -> Result<Mailbox, String> {
 pub fn load(path: &Path) -> Result<Setup<Mailer>, ConfigError> {
     let raw: Raw = common::config::load(path)?;
     let wrong = |text: String| ConfigError::in_file(path, text);
-    let host = raw.host.map_or_else(|| common::startup::system_host().map_err(|e| wrong(e.to_string())), Ok)?;
-    let give_up_after = raw.give_up_after.0;
-    if !(Duration::from_mins(1)..=Duration::from_hours(720)).contains(&give_up_after) {
-        return Err(wrong(format!("give_up_after is {give_up_after:?}, but must be 1m to 30d")));
-    }
-    let publishers = raw.publishers.unwrap_or_else(|| vec![raw.run_dir.join("stream")]);
-    if publishers.is_empty() {
-        return Err(wrong("publishers is empty, but must name at least one stream".into()));
-    }
+    let base = RawBase {
+        run_dir: raw.run_dir,
+        state_dir: raw.state_dir,
+        host: raw.host,
+        publishers: raw.publishers,
+        give_up_after: raw.give_up_after,
+    };
+    let base = base.checked("cmaild", GIVE_UP_AFTER).map_err(wrong)?;
+    let host = &base.host;
     if raw.smtp.is_some() && raw.folder.is_some() {
         return Err(wrong("folder stands beside [smtp], but mails go one way".into()));
     }
@@ -205,11 +185,11 @@ pub fn load(path: &Path) -> Result<Setup<Mailer>, ConfigError> {
     let composer = Composer { list_id: checked_list_id(&list_id).map_err(wrong)?, from, host: host.clone() };
     let (name, way, fingerprint) = match raw.smtp {
         Some(smtp) => {
-            let (settings, fingerprint) = settings(smtp, &host).map_err(wrong)?;
+            let (settings, fingerprint) = settings(smtp, host, path).map_err(wrong)?;
             ("smtp", Way::Smtp(Box::new(Smtp::new(settings))), fingerprint)
         }
         None => {
-            let folder = raw.folder.unwrap_or_else(|| raw.state_dir.join("outbox"));
+            let folder = raw.folder.unwrap_or_else(|| base.state_dir.join("outbox"));
             let fingerprint = folder.display().to_string();
             ("folder", Way::Folder(Folder::new(folder)), fingerprint)
         }
@@ -220,7 +200,7 @@ pub fn load(path: &Path) -> Result<Setup<Mailer>, ConfigError> {
         medium: Mailer { composer, way },
         recipients,
     };
-    Ok(Setup { run_dir: raw.run_dir, state_dir: raw.state_dir, host, publishers, give_up_after, lanes: vec![lane] })
+    Ok(Setup { base, lanes: vec![lane] })
 }
 
 /// One recipient a mailbox, since each has its own back-off and its own told-state. The first bears the name alone, so that
@@ -235,17 +215,10 @@ fn recipients(raw: Vec<RawRecipient>) -> Result<Vec<Recipient<Mailbox>>, String>
         let selection = Selection { minimum: severity, only, except };
         for (nth, mailbox) in to.into_iter().enumerate() {
             let name = if nth == 0 { name.clone() } else { format!("{name}/{}", mailbox.email) };
-            if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
-                return Err(format!(
-                    "recipient.name is {name:?}, but must be 1 to 200 bytes without control characters"
-                ));
-            }
-            if recipients.iter().any(|other| other.name == name) {
-                return Err(format!("recipient.name {name:?} stands twice"));
-            }
             recipients.push(Recipient { name, selection: selection.clone(), address: mailbox });
         }
     }
+    check_recipients("recipient.name", &recipients)?;
     if recipients.len() > MAX_MAILBOXES {
         return Err(format!("there are {} recipients, but must be at most {MAX_MAILBOXES}", recipients.len()));
     }
@@ -263,27 +236,24 @@ fn checked_list_id(text: &str) -> Result<String, String> {
 }
 
 /// The settings, and a text that changes with them.
-fn settings(raw: RawSmtp, own: &HostName) -> Result<(Settings, String), String> {
+fn settings(raw: RawSmtp, own: &HostName, config: &Path) -> Result<(Settings, String), String> {
     let RawSmtp { host, security, allow_plaintext, ca_file, user, password_file, .. } = raw;
-    let address = host.parse::<IpAddr>().ok();
-    if address.is_none() && HostName::try_from(host.as_str()).is_err() {
+    if host.parse::<IpAddr>().is_err() && HostName::try_from(host.as_str()).is_err() {
         return Err(format!("smtp.host is {host:?}, but must be a host name or an address"));
     }
+    check_range("smtp.timeout", raw.timeout, Duration::from_millis(100).into()..=Duration::from_mins(1).into())?;
     let timeout = raw.timeout.0;
-    if !(Duration::from_millis(100)..=Duration::from_mins(1)).contains(&timeout) {
-        return Err(format!("smtp.timeout is {timeout:?}, but must be 100ms to 60s"));
-    }
-    let loopback = host == "localhost" || address.is_some_and(|address| address.is_loopback());
+    let is_near = is_this_machine(&host);
     if security == RawSecurity::None {
         if ca_file.is_some() {
             return Err("smtp.ca_file has no meaning with smtp.security = \"none\"".into());
         }
-        if !loopback && user.is_some() {
+        if !is_near && user.is_some() {
             return Err(format!(
                 "smtp.user would go to {host} with its password in plaintext: smtp.security is \"none\""
             ));
         }
-        if !loopback && !allow_plaintext {
+        if !is_near && !allow_plaintext {
             return Err(format!(
                 "smtp.security is \"none\", but {host} is not this machine: use \"starttls\" or \"tls\", or set \
                  smtp.allow_plaintext = true for mails that anybody on the way may read"
@@ -299,105 +269,51 @@ fn settings(raw: RawSmtp, own: &HostName) -> Result<(Settings, String), String> 
     if port == 0 {
         return Err("smtp.port is 0, but must be 1 to 65535".into());
     }
-    let ca = ca_file.map(|file| read(&file, "smtp.ca_file").map(|pem| (file, pem))).transpose()?;
-    let password = password(user.as_deref(), password_file)?;
+    let password = password(user.as_deref(), password_file.as_deref(), config)?;
     let hello = raw.hello.unwrap_or_else(|| own.clone());
-    let secret = secret_hash(&(&password, &ca));
-    let fingerprint = format!("{host}:{port} {security:?} {user:?} {timeout:?} {hello} {secret:x}");
+    let trust = match security {
+        RawSecurity::StartTls | RawSecurity::Tls => Trust::read("smtp.ca_file", ca_file.as_deref(), config)?,
+        RawSecurity::None => Trust::nobody(),
+    };
+    let fingerprint = fingerprint(&(&host, port, security, &user, timeout, hello.as_str(), &password, &trust));
     let security = match security {
-        RawSecurity::StartTls => Security::StartTls(starttls(&host, ca)?),
-        RawSecurity::Tls => Security::Tls(Arc::new(tls(ca)?)),
+        RawSecurity::StartTls => Security::StartTls(starttls(&host, &trust)?),
+        RawSecurity::Tls => Security::Tls(Arc::new(trust.client())),
         RawSecurity::None => Security::Plaintext,
     };
-    let credentials = user.zip(password).map(|(user, password)| Credentials::new(user, password));
+    let credentials = user.zip(password).map(|(user, password)| Credentials::new(user, password.reveal().to_owned()));
     let hello = ClientId::Domain(hello.to_string());
     Ok((Settings { host, port, security, credentials, hello, timeout }, fingerprint))
 }
 
-/// A private authority's certificates, and the file they were in. Where one is named, it alone is trusted: whoever runs one
-/// knows who signed the server's certificate, and the hundred authorities of the system could only be mistaken or deceived
-/// about it.
-type Authority = Option<(PathBuf, Vec<u8>)>;
-
-/// For TLS from the first byte.
-fn tls(authority: Authority) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    match authority {
-        Some((file, pem)) => {
-            for certificate in certificates(&file, &pem)? {
-                roots.add(certificate).map_err(|error| format!("smtp.ca_file {}: {error}", file.display()))?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().expect("ring knows the versions of TLS");
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
 /// For TLS after STARTTLS, which is lettre's own.
-fn starttls(host: &str, authority: Authority) -> Result<TlsParameters, String> {
+fn starttls(host: &str, trust: &Trust) -> Result<TlsParameters, String> {
+    let unusable = |error| format!("smtp: TLS cannot be set up: {error}");
     let mut builder = TlsParameters::builder(host.to_owned());
-    if let Some((file, pem)) = authority {
-        certificates(&file, &pem)?;
-        let certificate =
-            Certificate::from_pem(&pem).map_err(|error| format!("smtp.ca_file {}: {error}", file.display()))?;
+    for certificate in trust.private_certificates() {
+        let certificate = Certificate::from_der(certificate.to_owned()).map_err(unusable)?;
         builder = builder.certificate_store(CertificateStore::None).add_root_certificate(certificate);
     }
-    builder.build().map_err(|error| format!("smtp: TLS cannot be set up: {error}"))
+    builder.build().map_err(unusable)
 }
 
-/// At least one.
-fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().unwrap_or_default();
-    if certificates.is_empty() {
-        return Err(format!("smtp.ca_file {} holds no certificate in PEM", file.display()));
+fn password(user: Option<&str>, file: Option<&Path>, config: &Path) -> Result<Option<Secret>, String> {
+    match (user, file) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err("smtp.password_file stands without smtp.user".into()),
+        (Some(_), None) => Err("smtp.user stands without smtp.password_file".into()),
+        (Some(user), Some(file)) => {
+            // Longer ones need no server accept (RFC 4616).
+            check_name("smtp.user", user, 255)?;
+            Secret::read("smtp.password_file", file, config).map(Some)
+        }
     }
-    Ok(certificates)
-}
-
-fn password(user: Option<&str>, file: Option<PathBuf>) -> Result<Option<String>, String> {
-    let Some(user) = user else {
-        return match file {
-            Some(_) => Err("smtp.password_file stands without smtp.user".into()),
-            None => Ok(None),
-        };
-    };
-    if user.is_empty() || user.chars().any(char::is_control) {
-        return Err(format!("smtp.user is {user:?}, but must be text without control characters"));
-    }
-    let credential = || {
-        let file = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join(PASSWORD_CREDENTIAL);
-        file.exists().then_some(file)
-    };
-    let file = file.or_else(credential).ok_or_else(|| {
-        format!("smtp.user stands without smtp.password_file, and there is no credential {PASSWORD_CREDENTIAL}")
-    })?;
-    let unusable = |why: &str| format!("smtp.password_file {} {why}", file.display());
-    let bytes = read(&file, "smtp.password_file")?;
-    let text = String::from_utf8(bytes).map_err(|_| unusable("is not UTF-8 text"))?;
-    let password = text.trim_end_matches(['\r', '\n']);
-    if password.is_empty() || password.len() > MAX_PASSWORD_BYTES || password.contains(['\0', '\r', '\n']) {
-        return Err(unusable("must hold one line of 1 to 4096 bytes"));
-    }
-    Ok(Some(password.to_owned()))
-}
-
-fn read(file: &Path, key: &str) -> Result<Vec<u8>, String> {
-    fs::read(file).map_err(|error| format!("{key} {} cannot be read: {error}", file.display()))
-}
-
-/// Changes with the secret, and tells nothing of it outside this process.
-fn secret_hash(secret: &impl std::hash::Hash) -> u64 {
-    static KEYS: OnceLock<RandomState> = OnceLock::new();
-    KEYS.get_or_init(RandomState::new).hash_one(secret)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[track_caller]
     fn load_in(dir: &Path, text: &str) -> Result<Setup<Mailer>, String> {
@@ -425,8 +341,8 @@ mod tests {
     #[test]
     fn an_empty_file_puts_mails_to_root_into_a_folder() {
         let setup = loaded("");
-        assert_eq!(setup.publishers, [PathBuf::from("/run/cairn/stream")]);
-        assert_eq!(setup.give_up_after, Duration::from_hours(72));
+        assert_eq!(setup.base.publishers, [PathBuf::from("/run/cairn/stream")]);
+        assert_eq!(setup.base.give_up_after, Duration::from_hours(72));
         let [lane] = &setup.lanes[..] else { panic!("one lane") };
         assert_eq!((lane.name.as_str(), lane.recipients[0].name.as_str()), ("folder", "operator"));
         assert_eq!(lane.recipients[0].selection, Selection::at_least(Severity::Warn));
@@ -506,11 +422,11 @@ mod tests {
             (smtp("host = 'x'\npassword_file = '/x'"), "without smtp.user"),
             (
                 smtp("host = 'x'\nuser = 'mon'\npassword_file = '/nowhere'"),
-                "smtp.password_file /nowhere cannot be read",
+                "smtp.password_file: /nowhere does not exist",
             ),
-            (smtp("host = 'x'\nuser = 'mon'\npassword_file = '/dev/null'"), "must hold one line"),
-            (smtp("host = 'x'\nca_file = '/dev/null'"), "holds no certificate in PEM"),
-            (smtp("host = 'x'\ntimeout = '2m'"), "smtp.timeout is 120s, but must be 100ms to 60s"),
+            (smtp("host = 'x'\nuser = 'mon'\npassword_file = '/dev/null'"), "must be a file"),
+            (smtp("host = 'x'\nca_file = 'cmaild.toml'"), "smtp.ca_file: DIR/cmaild.toml holds no certificate"),
+            (smtp("host = 'x'\ntimeout = '2m'"), "smtp.timeout is 2m, but must be 100ms to 1m"),
             (smtp("host = 'x'\npassword = 's3cret'"), "smtp.password"),
         ] {
             assert!(said.contains(expected), "{said}\ndoes not say\n{expected}");

@@ -14,9 +14,8 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    common::trust::install_ring();
     let args: Args = startup::parse_args();
     startup::init(args.daemon.verbose);
-    // Fails only where one is installed already, and this is the first line that could.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     startup::exit_code(common::notifier::run("cmaild", &args.daemon, config::load))
 }

@@ -1,6 +1,8 @@
 //! Text of others, made harmless to show. An address, a log line or a server's reply may hold anything; in a mail it must
 //! neither begin a header, nor pose as another part of the mail, nor turn the reading direction around.
 
+use common::text::turns_direction;
+
 /// `text` on one line of at most `max_chars` characters. What could begin an encoded word (RFC 2047) is broken up, or a
 /// reader would decode what was not encoded.
 pub(crate) fn line(text: &str, max_chars: usize) -> String {
@@ -35,14 +37,8 @@ fn shown(c: char) -> char {
     match c {
         '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(c)).expect("the control pictures follow each other"),
         '\u{7f}' => '\u{2421}',
-        // Separators of lines and paragraphs, marks and overrides of direction (Unicode UAX 9).
-        '\u{2028}'
-        | '\u{2029}'
-        | '\u{61c}'
-        | '\u{200e}'
-        | '\u{200f}'
-        | '\u{202a}'..='\u{202e}'
-        | '\u{2066}'..='\u{2069}' => char::REPLACEMENT_CHARACTER,
+        '\u{2028}' | '\u{2029}' => char::REPLACEMENT_CHARACTER,
+        c if turns_direction(c) => char::REPLACEMENT_CHARACTER,
         c if c.is_control() => char::REPLACEMENT_CHARACTER,
         c => c,
     }

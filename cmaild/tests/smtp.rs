@@ -29,7 +29,7 @@ struct Sender {
 impl Sender {
     /// `smtp` are the lines of `[smtp]` without those about the time limit; `password` becomes a file.
     fn new(smtp: &str, password: &str, to: &str) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        common::trust::install_ring();
         let dir = tempfile::tempdir().expect("folder");
         fs::write(dir.path().join("password"), format!("{password}\n")).expect("file");
         let user = if password.is_empty() {

@@ -203,6 +203,11 @@ pub fn system_host() -> Result<HostName, Fatal> {
     HostName::try_from(&*name).map_err(|error| Fatal::Other(format!("{error}; set host in the configuration")))
 }
 
+/// The `host` of a configuration, or else the system's.
+pub fn host_or_system(given: Option<HostName>) -> Result<HostName, Fatal> {
+    given.map_or_else(system_host, Ok)
+}
+
 /// A line of /proc/self/status in bytes (proc_pid_status(5) gives kB), 0 where it cannot be read.
 fn memory(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -4,11 +4,12 @@ use crate::engine::RESERVED;
 use crate::engine::rule::Rule;
 use crate::engine::settings::{Class, PartialTuning, Settings, Tuning};
 use common::address::{CheckAddress, HostName, Name, Pattern, Unit};
-use common::config::{ConfigError, HumanDuration};
+use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique};
 use common::message::Kind;
 use common::severity::Severity;
 use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The alarms of a fresh install.
 const DEFAULT_RULES: &str = include_str!("../../deploy/default-rules.toml");
@@ -136,8 +137,8 @@ impl Config {
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
         let raw: Raw = common::config::load(path)?;
         let wrong = |text: String| ConfigError::in_file(path, text);
-        check_range("journal_entries", raw.journal_entries, 1000, 1_000_000_000).map_err(wrong)?;
-        check_range("max_addresses_per_host", raw.max_addresses_per_host as u64, 10, 10_000_000).map_err(wrong)?;
+        check_range("journal_entries", raw.journal_entries, 1000..=1_000_000_000).map_err(wrong)?;
+        check_range("max_addresses_per_host", raw.max_addresses_per_host, 10..=10_000_000).map_err(wrong)?;
         let mut rules = named(raw.alarm, path)?;
         if raw.default_rules {
             let defaults: RawDefaults = common::config::parse(Path::new("default-rules.toml"), DEFAULT_RULES)?;
@@ -169,7 +170,7 @@ impl Config {
         };
         let classes =
             raw.classify.into_iter().map(|c| Class { pattern: c.pattern, kind: c.kind, severity: c.severity });
-        let host = raw.host.map_or_else(|| common::startup::system_host().map_err(|e| wrong(e.to_string())), Ok)?;
+        let host = common::startup::host_or_system(raw.host).map_err(|error| wrong(error.to_string()))?;
         Ok(Self {
             feeds: raw.feeds.unwrap_or_else(|| vec![raw.run_dir.join("feed")]),
             run_dir: raw.run_dir,
@@ -195,29 +196,25 @@ fn own_address(host: HostName) -> CheckAddress {
 }
 
 fn named(alarms: Vec<RawAlarm>, path: &Path) -> Result<Vec<Rule>, ConfigError> {
+    let wrong = |text: String| ConfigError::in_file(path, text);
     let mut rules: Vec<Rule> = Vec::new();
     for RawAlarm { name, rule } in alarms {
-        let wrong = |text: String| Err(ConfigError::in_file(path, text));
-        if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) {
-            return wrong(format!("alarm.name is {name:?}, but must be 1 to 100 bytes without control characters"));
-        }
+        check_name("alarm.name", &name, 100).map_err(wrong)?;
         if RESERVED.contains(&name.as_str()) {
-            return wrong(format!("alarm.name is {name:?}, which cprocessd uses itself"));
-        }
-        if rules.iter().any(|other| other.name == name) {
-            return wrong(format!("alarm.name {name:?} stands twice"));
+            return Err(wrong(format!("alarm.name is {name:?}, which cprocessd uses itself")));
         }
         rules.push(Rule { name, ..rule });
     }
+    check_unique("alarm.name", rules.iter().map(|rule| rule.name.as_str())).map_err(wrong)?;
     Ok(rules)
 }
 
 fn partial(raw: RawTuning) -> Result<PartialTuning, String> {
     if let Some(confirm) = raw.confirm {
-        check_range("confirm", confirm.into(), 1, 1000)?;
+        check_range("confirm", confirm, 1..=1000)?;
     }
-    if let Some(HumanDuration(after)) = raw.host_down_after {
-        check_range("host_down_after in seconds", after.as_secs(), 3, 86_400)?;
+    if let Some(after) = raw.host_down_after {
+        check_range("host_down_after", after, Duration::from_secs(3).into()..=Duration::from_hours(24).into())?;
     }
     Ok(PartialTuning {
         confirm: raw.confirm,
@@ -226,14 +223,6 @@ fn partial(raw: RawTuning) -> Result<PartialTuning, String> {
         blip_quiet: raw.blip_quiet.map(|d| d.0),
         forget_discovered_after: raw.forget_discovered_after.map(|d| d.0),
     })
-}
-
-fn check_range(key: &str, value: u64, least: u64, most: u64) -> Result<(), String> {
-    if (least..=most).contains(&value) {
-        Ok(())
-    } else {
-        Err(format!("{key} is {value}, but must be {least} to {most}"))
-    }
 }
 
 #[cfg(test)]
@@ -300,7 +289,7 @@ mod tests {
         assert!(twice.contains("\"x\" stands twice"), "{twice}");
         assert!(complaint("[[alarm]]\nname='check'\nrule='a > 5 WARN'").contains("uses itself"));
         assert!(complaint("[judging]\nconfirm = 0").contains("judging.confirm is 0, but must be 1 to 1000"));
-        assert!(complaint("[judging]\nhost_down_after = '1s'").contains("must be 3 to 86400"));
+        assert!(complaint("[judging]\nhost_down_after = '1s'").contains("host_down_after is 1s, but must be 3s to 1d"));
         assert!(complaint("[judging]\nhost_down_afte = '10s'").contains("did you mean host_down_after?"));
     }
 }

@@ -96,7 +96,7 @@ enum Woken {
     Query(Route, Option<Bytes>),
     Control(Route, Option<Bytes>),
     Own(Route, Option<Bytes>),
-    Order(Order),
+    Order(Box<Order>),
     Signal(Asked),
     Deadline,
 }
@@ -163,7 +163,7 @@ impl Daemon {
                 Woken::Query(route, frame) => self.answer(route, frame.as_ref()).await,
                 Woken::Own(route, frame) => self.answer_own(route, frame.as_ref()).await,
                 Woken::Control(route, frame) => self.begin_order(route, frame.as_ref()).await,
-                Woken::Order(order) => self.finish_order(order).await,
+                Woken::Order(order) => self.finish_order(*order).await,
                 Woken::Signal(Asked::Reload) => self.reload(),
                 Woken::Signal(Asked::Stop) => return Ok(()),
                 Woken::Deadline => {}
@@ -200,7 +200,7 @@ impl Daemon {
             question = self.query.recv() => question.map_or_else(failed, |(route, frame)| Woken::Query(route, frame)),
             question = self.own.recv() => question.map_or_else(failed, |(route, frame)| Woken::Own(route, frame)),
             order = self.control.recv() => order.map_or_else(failed, |(route, frame)| Woken::Control(route, frame)),
-            Some(order) = self.inbox.orders.recv() => Woken::Order(order),
+            Some(order) = self.inbox.orders.recv() => Woken::Order(Box::new(order)),
             asked = self.inbox.signals.recv() => Woken::Signal(asked),
             () = tokio::time::sleep_until(deadline.into()) => Woken::Deadline,
         }

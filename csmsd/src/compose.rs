@@ -92,7 +92,8 @@ fn write_all(stories: &[Story], now: UnixMillis, texts: bool) -> String {
 fn write_one(story: &Story, now: UnixMillis, text_chars: Option<usize>) -> String {
     let mut line = format!("{} {}", story.word(), story.event.address);
     if let Some(text) = text_chars.map(|most| story.line(most)).filter(|text| !text.trim().is_empty()) {
-        line.push_str(": ");
+        // `web1!alive:` has its colon already.
+        line.push_str(if line.ends_with(':') { " " } else { ": " });
         line.push_str(text.trim());
     }
     if story.outages > 1 {

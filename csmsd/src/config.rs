@@ -1,21 +1,21 @@
 //! What a person may configure, checked once.
 
 use crate::medium::{Destination, Sms, TOTAL_TIMEOUT};
+use crate::number::masked;
 use crate::provider::{Provider, Route};
-use crate::secret::{Secret, masked};
 use crate::table::{Kind, Table, Variable};
 use crate::text::Limit;
 use common::address::{HostName, Pattern};
-use common::config::{ConfigError, HumanDuration};
-use common::notifier::{Folder, Lane, Recipient, Selection, Setup};
+use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique};
+use common::notifier::{Folder, Lane, RawBase, Recipient, Selection, Setup, check_recipients};
+use common::secret::{Secret, fingerprint};
 use common::severity::Severity;
+use common::trust::{Trust, is_this_machine};
 use reqwest::Url;
 use serde::Deserialize;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use uuid::Uuid;
 
 /// The providers that are known, as tables of the same form as `[provider.request]`.
 const PRESETS: [(&str, &str); 10] = [
@@ -31,43 +31,29 @@ const PRESETS: [(&str, &str); 10] = [
     ("vonage", include_str!("../presets/vonage.toml")),
 ];
 
+/// Of a name, an account, a sender.
+const MAX_NAME_BYTES: usize = 200;
 /// Each is asked in turn within one send, which must end within a minute.
 const MAX_PROVIDERS: usize = 6;
 /// A text of more is a mail; 8 × 153 characters is also within what every preset takes.
 const MAX_SEGMENTS: usize = 8;
-/// A token file that is larger was named by mistake.
-const MAX_TOKEN_BYTES: usize = 4096;
+/// What is a day old is known by then.
+const GIVE_UP_AFTER: Duration = Duration::from_hours(24);
 
 /// The file as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
-    #[serde(default = "default_run_dir")]
-    run_dir: PathBuf,
-    #[serde(default = "default_state_dir")]
-    state_dir: PathBuf,
-    #[serde(default)]
+    run_dir: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
     host: Option<HostName>,
-    #[serde(default)]
     publishers: Option<Vec<PathBuf>>,
-    #[serde(default = "default_give_up_after")]
-    give_up_after: HumanDuration,
+    give_up_after: Option<HumanDuration>,
+    folder: Option<PathBuf>,
     #[serde(default)]
     provider: Vec<RawProvider>,
     #[serde(default)]
     recipient: Vec<RawRecipient>,
-}
-
-fn default_run_dir() -> PathBuf {
-    "/run/cairn".into()
-}
-
-fn default_state_dir() -> PathBuf {
-    "/var/lib/cairn/csmsd".into()
-}
-
-fn default_give_up_after() -> HumanDuration {
-    HumanDuration(Duration::from_hours(24))
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,8 +72,6 @@ struct RawProvider {
     from: Option<String>,
     #[serde(default)]
     token_file: Option<PathBuf>,
-    #[serde(default)]
-    token_credential: Option<String>,
     #[serde(default)]
     ca_file: Option<PathBuf>,
     #[serde(default)]
@@ -128,15 +112,17 @@ fn default_max_segments() -> usize {
 pub fn load(path: &Path) -> Result<Setup<Sms>, ConfigError> {
     let raw: Raw = common::config::load(path)?;
     let wrong = |text: String| ConfigError::in_file(path, text);
-    let host = raw.host.map_or_else(|| common::startup::system_host().map_err(|e| wrong(e.to_string())), Ok)?;
-    let mut fingerprint = String::new();
-    let mut providers: Vec<Provider> = Vec::new();
-    for raw in raw.provider {
-        if providers.iter().any(|other| other.name == raw.name) {
-            return Err(wrong(format!("provider.name {:?} stands twice", raw.name)));
-        }
-        providers.push(provider(raw, path, &mut fingerprint)?);
-    }
+    let base = RawBase {
+        run_dir: raw.run_dir,
+        state_dir: raw.state_dir,
+        host: raw.host,
+        publishers: raw.publishers,
+        give_up_after: raw.give_up_after,
+    };
+    let base = base.checked("csmsd", GIVE_UP_AFTER).map_err(wrong)?;
+    check_unique("provider.name", raw.provider.iter().map(|provider| provider.name.as_str())).map_err(wrong)?;
+    let read = raw.provider.into_iter().map(|raw| provider(raw, path)).collect::<Result<Vec<_>, _>>()?;
+    let (providers, fingerprints): (Vec<Provider>, Vec<String>) = read.into_iter().unzip();
     if raw.recipient.is_empty() && !providers.is_empty() {
         return Err(wrong("there is a provider, but nobody to tell: add a [[recipient]]".to_owned()));
     }
@@ -144,18 +130,15 @@ pub fn load(path: &Path) -> Result<Setup<Sms>, ConfigError> {
     if raw_recipients.is_empty() {
         raw_recipients.push(operator());
     }
-    let mut recipients: Vec<Recipient<Destination>> = Vec::new();
-    for raw in raw_recipients {
-        let recipient = recipient(raw, &providers).map_err(wrong)?;
-        if recipients.iter().any(|other| other.name == recipient.name) {
-            return Err(wrong(format!("recipient.name {:?} stands twice", recipient.name)));
-        }
-        recipients.push(recipient);
-    }
+    let recipients = raw_recipients.into_iter().map(|raw| recipient(raw, &providers));
+    let recipients = recipients.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+    check_recipients("recipient.name", &recipients).map_err(wrong)?;
     let providers = Arc::new(providers);
-    let folder = Folder::new(raw.state_dir.join("outbox"));
-    fingerprint.push_str(&folder.path().to_string_lossy());
-    let fingerprint = Uuid::new_v5(&Uuid::nil(), fingerprint.as_bytes()).to_string();
+    if raw.folder.is_some() && !providers.is_empty() {
+        return Err(wrong("folder stands beside a provider, but texts go one way".to_owned()));
+    }
+    let folder = Folder::new(raw.folder.unwrap_or_else(|| base.state_dir.join("outbox")));
+    let fingerprint = fingerprint(&(fingerprints, folder.path()));
     // A lane each: a provider that does not answer one of them must not keep the next from being woken.
     let lanes = recipients.into_iter().map(|recipient| Lane {
         name: format!("sms {}", recipient.name),
@@ -163,14 +146,7 @@ pub fn load(path: &Path) -> Result<Setup<Sms>, ConfigError> {
         medium: Sms { providers: providers.clone(), folder: folder.clone(), total_timeout: TOTAL_TIMEOUT },
         recipients: vec![recipient],
     });
-    Ok(Setup {
-        publishers: raw.publishers.unwrap_or_else(|| vec![raw.run_dir.join("stream")]),
-        run_dir: raw.run_dir,
-        state_dir: raw.state_dir,
-        host,
-        give_up_after: raw.give_up_after.0,
-        lanes: lanes.collect(),
-    })
+    Ok(Setup { base, lanes: lanes.collect() })
 }
 
 /// Who is told in a fresh install, in the folder.
@@ -186,13 +162,15 @@ fn operator() -> RawRecipient {
     }
 }
 
-fn provider(raw: RawProvider, path: &Path, fingerprint: &mut String) -> Result<Provider, ConfigError> {
+/// The provider, and its fingerprint.
+fn provider(raw: RawProvider, path: &Path) -> Result<(Provider, String), ConfigError> {
     let name = raw.name.clone();
     let wrong = |text: String| ConfigError::in_file(path, format!("provider {name:?}: {text}"));
-    check_name("provider.name", &name).map_err(|text| ConfigError::in_file(path, text))?;
+    check_name("provider.name", &name, MAX_NAME_BYTES).map_err(|text| ConfigError::in_file(path, text))?;
     let table = table(&raw).map_err(wrong)?;
     table.check().map_err(|text| wrong(format!("request.{text}")))?;
-    let token = token(&raw).map_err(wrong)?;
+    let token = raw.token_file.as_deref().map(|file| Secret::read("token_file", file, path));
+    let token = token.transpose().map_err(wrong)?;
     let url = raw.url.as_ref().or(table.url.as_ref());
     let given = [
         (Variable::Url, "url", url.is_some()),
@@ -210,10 +188,8 @@ fn provider(raw: RawProvider, path: &Path, fingerprint: &mut String) -> Result<P
         }
     }
     for (key, value) in [("account", &raw.account), ("from", &raw.from)] {
-        if let Some(value) = value
-            && (value.is_empty() || value.len() > 200 || value.chars().any(char::is_control))
-        {
-            return Err(wrong(format!("{key} must be 1 to 200 bytes without control characters")));
+        if let Some(value) = value {
+            check_name(key, value, MAX_NAME_BYTES).map_err(wrong)?;
         }
         // As a part of a path these would lead elsewhere.
         if let Some(value @ ("." | "..")) = value.as_deref() {
@@ -222,19 +198,23 @@ fn provider(raw: RawProvider, path: &Path, fingerprint: &mut String) -> Result<P
     }
     let url = url.ok_or_else(|| wrong("url is missing".to_owned()))?;
     let url = checked_url("url", url).map_err(wrong)?;
-    if url.scheme() == "http" && !raw.plain_http && !is_this_machine(&url) {
+    if url.scheme() == "http" && !raw.plain_http && !is_this_machine(url.host_str().unwrap_or_default()) {
         return Err(wrong(format!("url is {url}, but must begin with https:// unless plain_http = true")));
     }
     let proxy = raw.proxy.as_deref().map(|proxy| checked_url("proxy", proxy)).transpose().map_err(wrong)?;
-    let ca = raw.ca_file.as_deref().map(|file| read("ca_file", file, 1 << 20)).transpose().map_err(wrong)?;
-    let token_text = token.as_ref().map(Secret::reveal);
-    let (account, from, through) = (&raw.account, &raw.from, proxy.as_ref().map(Url::as_str));
-    let _ = write!(fingerprint, "{name} {table:?} {url} {account:?} {from:?} {token_text:?} {ca:?} {through:?} ");
-    let route = Route { ca, proxy };
+    let is_tls = std::iter::once(&url).chain(&proxy).any(|url| url.scheme() == "https");
+    let trust = if is_tls || raw.ca_file.is_some() {
+        Trust::read("ca_file", raw.ca_file.as_deref(), path).map_err(wrong)?
+    } else {
+        Trust::nobody()
+    };
+    let place = (&name, format!("{table:?}"), url.as_str(), proxy.as_ref().map(Url::as_str), &trust);
+    let fingerprint = fingerprint(&(place, &raw.account, &raw.from, &token));
+    let route = Route { trust, proxy };
     let mut provider =
         Provider::new(raw.name, table, url, &route).map_err(|text| wrong(format!("cannot do TLS: {text}")))?;
     (provider.account, provider.from, provider.token) = (raw.account, raw.from, token);
-    Ok(provider)
+    Ok((provider, fingerprint))
 }
 
 fn table(raw: &RawProvider) -> Result<Table, String> {
@@ -256,38 +236,6 @@ fn preset_names() -> String {
     PRESETS.map(|(name, _)| name).join(", ")
 }
 
-fn token(raw: &RawProvider) -> Result<Option<Secret>, String> {
-    let (key, file) = match (&raw.token_file, &raw.token_credential) {
-        (Some(_), Some(_)) => return Err("token_file and token_credential exclude each other".to_owned()),
-        (Some(file), None) => ("token_file", file.clone()),
-        (None, Some(name)) => {
-            if name.is_empty() || name.contains('/') || name.starts_with('.') {
-                return Err(format!("token_credential is {name:?}, but must be the name of a credential"));
-            }
-            let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
-                .ok_or_else(|| format!("token_credential is {name:?}, but the service manager gave no credentials"))?;
-            ("token_credential", PathBuf::from(folder).join(name))
-        }
-        (None, None) => return Ok(None),
-    };
-    let bytes = read(key, &file, MAX_TOKEN_BYTES)?;
-    let text = String::from_utf8(bytes).map_err(|_| format!("{key}: {} is not text", file.display()))?;
-    let token = text.trim_end_matches(['\n', '\r']);
-    if token.is_empty() || token.chars().any(char::is_control) {
-        return Err(format!("{key}: {} must hold one line", file.display()));
-    }
-    Ok(Some(Secret::new(token.to_owned())))
-}
-
-fn read(key: &str, file: &Path, most: usize) -> Result<Vec<u8>, String> {
-    let unreadable = |error| format!("{key}: cannot read {}: {error}", file.display());
-    let length = std::fs::metadata(file).map_err(unreadable)?.len();
-    if length > most as u64 {
-        return Err(format!("{key}: {} has {length} bytes, but must have at most {most}", file.display()));
-    }
-    std::fs::read(file).map_err(unreadable)
-}
-
 fn checked_url(key: &str, text: &str) -> Result<Url, String> {
     // The text is not shown: somebody may have put a password into it.
     let url = Url::parse(text).map_err(|error| format!("{key} is no URL: {error}"))?;
@@ -300,25 +248,10 @@ fn checked_url(key: &str, text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-fn is_this_machine(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn check_name(key: &str, name: &str) -> Result<(), String> {
-    if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
-        return Err(format!("{key} is {name:?}, but must be 1 to 200 bytes without control characters"));
-    }
-    Ok(())
-}
-
 fn recipient(raw: RawRecipient, providers: &[Provider]) -> Result<Recipient<Destination>, String> {
     let name = raw.name.unwrap_or_else(|| masked(&raw.to));
-    check_name("recipient.name", &name)?;
     let wrong = |text: String| format!("recipient {name:?}: {text}");
-    if !(1..=MAX_SEGMENTS).contains(&raw.max_segments) {
-        return Err(wrong(format!("max_segments is {}, but must be 1 to {MAX_SEGMENTS}", raw.max_segments)));
-    }
+    check_range("max_segments", raw.max_segments, 1..=MAX_SEGMENTS).map_err(wrong)?;
     let indices = match raw.providers {
         None => (0..providers.len()).collect(),
         Some(names) => indices(&names, providers).map_err(wrong)?,
@@ -398,7 +331,7 @@ mod tests {
     }
 
     fn with_token(token_text: &str, text: &str) -> Result<Setup<Sms>, String> {
-        crate::install_tls();
+        common::trust::install_ring();
         let dir = tempfile::tempdir().expect("folder");
         let path = dir.path().join("csmsd.toml");
         let token = dir.path().join("token");
@@ -416,7 +349,7 @@ mod tests {
     #[test]
     fn an_empty_file_is_a_working_configuration() {
         let setup = parsed("").expect("loads");
-        assert_eq!(setup.publishers, [PathBuf::from("/run/cairn/stream")]);
+        assert_eq!(setup.base.publishers, [PathBuf::from("/run/cairn/stream")]);
         let [lane] = &setup.lanes[..] else { panic!("one lane") };
         assert_eq!(lane.medium.folder.path(), Path::new("/var/lib/cairn/csmsd/outbox"));
         assert_eq!(lane.recipients[0].name, "operator");
@@ -440,7 +373,7 @@ mod tests {
 
     #[test]
     fn the_example_loads() {
-        crate::install_tls();
+        common::trust::install_ring();
         load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/csmsd.example.toml")))
             .map(|_| ())
             .expect("loads");
@@ -490,7 +423,7 @@ mod tests {
         let one = parsed(KANNEL).expect("loads");
         assert_eq!(print(&one), print(&parsed(KANNEL).expect("loads")));
         assert_ne!(print(&one), print(&with_token("hunter3\n", KANNEL).expect("loads")));
-        assert!(with_token("one\ntwo\n", KANNEL).is_err_and(|error| error.contains("must hold one line")));
+        assert!(with_token("one\ntwo\n", KANNEL).is_err_and(|error| error.contains("but must be one line of text")));
         assert!(!format!("{:?}{}", one.lanes[0].medium, print(&one)).contains("hunter2"));
     }
 
@@ -502,7 +435,10 @@ mod tests {
             ("[[provider]]\nname='a'\npreset='twillio'", "preset is \"twillio\", but must be one of 46elks"),
             ("[[provider]]\nname='a'\npreset='ntfy'\naccount='x'", "account is given, but nothing in the request asks"),
             ("[[provider]]\nname='a'\npreset='gotify'\ntoken_file='TOKEN'", "url is missing"),
-            ("[[provider]]\nname='a'\npreset='gotify'\ntoken_file='/nonexistent'", "cannot read /nonexistent"),
+            (
+                "[[provider]]\nname='a'\npreset='gotify'\ntoken_file='/nonexistent'",
+                "token_file: /nonexistent does not exist",
+            ),
             ("[[provider]]\nname='a'\npreset='ntfy'\nurl='http://ntfy.example'", "but must begin with https://"),
             ("[[provider]]\nname='a'\npreset='ntfy'\nurl='https://u:pw@h/'", "url must be without user, password"),
             ("[[provider]]\nname='a'\npreset='ntfy'\nurl='ftp://h/'", "url must begin with https://"),

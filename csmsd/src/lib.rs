@@ -12,15 +12,9 @@
 mod compose;
 pub mod config;
 mod medium;
+mod number;
 mod provider;
-mod secret;
 mod table;
 mod text;
 
 pub use medium::{Destination, Sms};
-
-/// Makes ring the TLS implementation of this process. First thing in `main`.
-pub fn install_tls() {
-    // Fails only when one is installed already, which is then the same one.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-}

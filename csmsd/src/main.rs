@@ -13,7 +13,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    csmsd::install_tls();
+    common::trust::install_ring();
     let args: Args = startup::parse_args();
     startup::init(args.daemon.verbose);
     startup::exit_code(common::notifier::run("csmsd", &args.daemon, csmsd::config::load))

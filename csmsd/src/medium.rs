@@ -6,8 +6,8 @@
 //! A text too many is better than none when something is CRIT: the next one is asked, with `(again?)` before the text.
 
 use crate::compose::{self, Message, PERHAPS_AGAIN};
+use crate::number::masked;
 use crate::provider::Provider;
-use crate::secret::masked;
 use crate::table::{Values, Verdict};
 use crate::text::Limit;
 use common::notifier::{Composed, Folder, Letter, Medium, MessageId, Outcome, Scope};

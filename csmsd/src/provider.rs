@@ -1,9 +1,11 @@
 //! Carries one request out, whatever the other side does: bounded in time and in bytes, one connection per text, no
 //! redirects, and no word of the token in what is said about it.
 
-use crate::secret::{Secret, masked};
+use crate::number::masked;
 use crate::table::{Table, Values, Verdict};
 use common::notifier::one_line;
+use common::secret::Secret;
+use common::trust::Trust;
 use reqwest::{Client, Url};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,10 +36,10 @@ pub(crate) struct Provider {
 }
 
 /// How to reach a provider.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Route {
-    /// The only authorities to trust, PEM.
-    pub(crate) ca: Option<Vec<u8>>,
+    /// Who may vouch for it.
+    pub(crate) trust: Trust,
     /// The HTTP proxy to go through. The environment's is not taken: a daemon's environment is nobody's configuration.
     pub(crate) proxy: Option<Url>,
 }
@@ -52,14 +54,8 @@ impl Route {
             // A connection that is kept may die under the next request, which is then neither sent nor not sent.
             .pool_max_idle_per_host(0)
             .referer(false)
+            .tls_backend_preconfigured(self.trust.client())
             .no_proxy();
-        if let Some(pem) = &self.ca {
-            let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(|error| error.to_string())?;
-            if certificates.is_empty() {
-                return Err("there is no certificate in it".to_owned());
-            }
-            builder = builder.tls_certs_only(certificates);
-        }
         if let Some(proxy) = &self.proxy {
             builder = builder.proxy(reqwest::Proxy::all(proxy.clone()).map_err(|error| error.to_string())?);
         }

@@ -3,8 +3,8 @@
 //! Variables are put in by structure and never by text: a value in a path is one segment of it, in a form one field, in JSON
 //! one string. So nothing that a message, a number or a token holds can change what is asked.
 
-use crate::secret::Secret;
 use crate::text;
+use common::secret::Secret;
 use common::severity::Severity;
 use reqwest::Url;
 use serde::{Deserialize, Deserializer, de};
@@ -36,7 +36,7 @@ pub(crate) enum Variable {
     Account,
     /// The provider's `from`.
     From,
-    /// The provider's `token_file` or `token_credential`.
+    /// The provider's `token_file`.
     Token,
     /// The provider's `url`; only in `needs`.
     Url,
@@ -546,7 +546,7 @@ mod tests {
     }
 
     fn request(table: &Table, values: &Values<'_>) -> reqwest::Request {
-        crate::install_tls();
+        common::trust::install_ring();
         let base = Url::parse(table.url.as_deref().unwrap_or("https://h/base/")).expect("a URL");
         table.request(&reqwest::Client::new(), &base, values).expect("a request")
     }
@@ -557,7 +557,7 @@ mod tests {
 
     #[test]
     fn a_value_stays_in_its_place() {
-        let token = Secret::new("to&ken".to_owned());
+        let token = Secret::new("to&ken").expect("a line");
         let twilio = request(&preset("twilio"), &values(&token));
         assert_eq!(twilio.url().as_str(), "https://api.twilio.com/2010-04-01/Accounts/..%2Fx%2Fy%3Fz/Messages.json");
         let form = Url::parse(&format!("form:/?{}", body(&twilio))).expect("a form");
@@ -577,7 +577,7 @@ mod tests {
 
     #[test]
     fn what_is_not_configured_is_left_out_and_a_header_cannot_be_split() {
-        let token = Secret::new("t".to_owned());
+        let token = Secret::new("t").expect("a line");
         let without = Values { token: None, ..values(&token) };
         assert!(request(&preset("ntfy"), &without).headers().get("authorization").is_none());
         assert_eq!(request(&preset("ntfy"), &values(&token)).headers()["authorization"], "Bearer t");
@@ -630,7 +630,7 @@ mod tests {
 
     #[test]
     fn the_alphabet_is_said_to_those_who_want_to_know() {
-        let token = Secret::new("t".to_owned());
+        let token = Secret::new("t").expect("a line");
         let kind = |text: &str| {
             let values = Values { text, ..values(&token) };
             let url = request(&preset("kannel"), &values).url().clone();

@@ -1,15 +1,13 @@
 //! A real mail server, Exim, that delivers what it accepts into a Maildir which tests read.
 
 use crate::pki::Pki;
+use crate::servers::{self, NOBODY, free_ports, is_root};
 use crate::{Process, wait_for};
-use std::fs::{self, Permissions};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::chown;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
-/// Debian's nobody and nogroup: Exim refuses to deliver as root.
-const NOBODY: u32 = 65534;
 /// Debian's package puts it where only root looks.
 const EXIM: &str = "/usr/sbin/exim4";
 
@@ -78,13 +76,13 @@ impl Exim {
 
     /// Runs, and takes mails.
     pub fn start() -> Self {
-        let dir = tempfile::Builder::new().prefix("exim").tempdir().expect("folder");
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("folder");
+        let dir = servers::folder("exim", 0o755);
         let pki = Pki::new(&dir.path().join("pki"));
         for folder in ["spool", "box"] {
             let folder = dir.path().join(folder);
             fs::create_dir(&folder).expect("folder");
-            if nix::unistd::geteuid().is_root() {
+            // It refuses to deliver as root.
+            if is_root() {
                 chown(&folder, Some(NOBODY), Some(NOBODY)).expect("folder");
             }
         }
@@ -113,16 +111,9 @@ impl Exim {
     #[track_caller]
     pub fn restart(&mut self) {
         self.kill();
-        let mut command = if nix::unistd::geteuid().is_root() {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", EXIM]);
-            command
-        } else {
-            Command::new(EXIM)
-        };
+        let mut command = servers::unprivileged(EXIM);
         command.arg("-bdf").arg("-q10s").arg("-C").arg(self.dir.path().join("exim.conf"));
-        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("stderr")).expect("log");
-        self.process = Some(Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log)));
+        self.process = Some(servers::start(&mut command, self.dir.path(), "exim"));
         wait_for("exim listens", || {
             [self.port, self.tls_port].iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok()).then_some(())
         });
@@ -142,7 +133,7 @@ impl Exim {
     /// What it logged.
     pub fn log(&self) -> String {
         let read = |name: &str| fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
-        ["spool/mainlog", "spool/rejectlog", "spool/paniclog", "stderr"].map(read).concat()
+        ["spool/mainlog", "spool/rejectlog", "spool/paniclog", "exim.out"].map(read).concat()
     }
 
     /// A file with this password, to be named in a configuration.
@@ -155,7 +146,7 @@ impl Exim {
     fn configuration(&self) -> String {
         let (dir, port, tls_port) = (self.dir.path().display(), self.port, self.tls_port);
         let (cert, key) = (self.pki.cert.display(), self.pki.key.display());
-        let (user, group) = if nix::unistd::geteuid().is_root() {
+        let (user, group) = if is_root() {
             ("nobody".to_owned(), "nogroup".to_owned())
         } else {
             (nix::unistd::geteuid().to_string(), nix::unistd::getegid().to_string())
@@ -222,17 +213,8 @@ PLAIN:
 impl Drop for Exim {
     fn drop(&mut self) {
         self.kill();
-        if std::thread::panicking() {
-            for line in self.log().lines().rev().take(15) {
-                eprintln!("exim | {line}");
-            }
-        }
+        servers::print_tail_on_failure("exim", || self.log());
     }
-}
-
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("address").port())
 }
 
 /// RFC 2047 in the two forms that there are, UTF-8 assumed.

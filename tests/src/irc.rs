@@ -1,16 +1,15 @@
 //! Real IRC servers in a folder and on ports of their own, and somebody in a channel who writes down what is said.
 
 use crate::pki::Pki;
+use crate::servers::{self, free_ports, unprivileged};
 use crate::{Process, wait_for};
 use futures_util::StreamExt;
 use irc::client::prelude::{Client, Command as Irc, Config, Message, Response};
 use std::fmt::Write as _;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::net::TcpStream;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -19,11 +18,6 @@ use tokio::sync::mpsc;
 pub const ACCOUNT: (&str, &str) = ("keeper", "open-sesame");
 /// A channel that ngircd keeps with this key. On InspIRCd, whoever comes first sets one.
 pub const KEYED: (&str, &str) = ("#keyed", "sekrit");
-
-/// A port of 127.0.0.1 that nobody listens on.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
-}
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,13 +67,12 @@ impl Server {
     }
 
     fn started(kind: Kind, with_services: bool) -> Self {
-        let dir = tempfile::Builder::new().prefix("irc").tempdir().expect("a temporary folder");
-        // They refuse to be root, and whoever they are instead has to write here.
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("folder");
+        // Whoever they are has to write here.
+        let dir = servers::folder("irc", 0o777);
         let pki = Pki::new(&dir.path().join("pki"));
-        let (port, tls_port) = (free_port(), free_port());
+        let [port, tls_port, links] = free_ports();
         let mut server = Self { kind, port, tls_port, pki, process: None, services: None, dir };
-        let links = with_services.then(free_port);
+        let links = with_services.then_some(links);
         let text = match kind {
             Kind::Inspircd => server.inspircd_conf(links, 10),
             Kind::PatientInspircd => server.inspircd_conf(links, 100_000),
@@ -112,7 +105,7 @@ impl Server {
                 command
             }
         };
-        self.process = Some(Process::start(self.quiet(&mut command, "ircd")));
+        self.process = Some(servers::start(&mut command, self.dir.path(), "ircd"));
         wait_for("the IRC server listens", || TcpStream::connect(("127.0.0.1", self.port)).ok());
     }
 
@@ -132,12 +125,6 @@ impl Server {
             first.say(&format!("MODE {} +k {}", KEYED.0, KEYED.1));
             first.wait_for_any(&format!("MODE {} +k", KEYED.0));
         }
-    }
-
-    fn quiet<'a>(&self, command: &'a mut Command, name: &str) -> &'a mut Command {
-        let log = fs::File::options().create(true).append(true).open(self.path(&format!("{name}.out"))).expect("log");
-        let errors = log.try_clone().expect("log");
-        command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(log).stderr(errors)
     }
 
     fn ngircd_conf(&self) -> String {
@@ -224,7 +211,7 @@ impl Server {
         let mut command = unprivileged("atheme-services");
         command.arg("-n").arg("-c").arg(self.path("atheme.conf")).arg("-l").arg(self.path("atheme.log"));
         command.arg("-p").arg(self.path("atheme.pid")).arg("-D").arg(self.dir.path());
-        self.services = Some(Process::start(self.quiet(&mut command, "atheme")));
+        self.services = Some(servers::start(&mut command, self.dir.path(), "atheme"));
         wait_for("the account is registered", || self.register_account());
     }
 
@@ -254,29 +241,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            for name in ["ircd.out", "ircd.log", "atheme.out", "atheme.log"] {
-                let log = fs::read(self.path(name)).unwrap_or_default();
-                let log = String::from_utf8_lossy(&log).into_owned();
-                for line in log.lines().rev().take(15).collect::<Vec<_>>().iter().rev() {
-                    eprintln!("{name} | {line}");
-                }
-            }
+        for name in ["ircd.out", "ircd.log", "atheme.out", "atheme.log"] {
+            let read = || fs::read(self.path(name)).unwrap_or_default();
+            servers::print_tail_on_failure(name, || String::from_utf8_lossy(&read()).into_owned());
         }
     }
-}
-
-/// The servers refuse to be root.
-fn unprivileged(program: &str) -> Command {
-    let found =
-        ["/usr/sbin", "/usr/bin"].map(|dir| Path::new(dir).join(program)).into_iter().find(|path| path.exists());
-    let program = found.unwrap_or_else(|| panic!("no {program}: tests/prepare installs it"));
-    if !nix::unistd::geteuid().is_root() {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
-    command
 }
 
 /// A line that somebody said in a channel.

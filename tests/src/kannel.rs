@@ -3,13 +3,13 @@
 //!
 //! The status page says when a part is connected, so nothing is sent before the chain stands. Debian: kannel, kannel-extras.
 
+use crate::servers::{self, free_ports};
 use crate::{Process, wait_for};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The user of the sendsms interface.
@@ -46,9 +46,7 @@ pub struct Kannel {
 impl Kannel {
     /// Starts all three and waits until they are connected.
     pub fn start() -> Self {
-        let dir = tempfile::Builder::new().prefix("kannel").tempdir().expect("a temporary folder");
-        // They refuse to be root, and have to find their configuration.
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("our folder");
+        let dir = servers::folder("kannel", 0o755);
         let [admin_port, box_port, smsc_port, port] = free_ports();
         let conf = format!(
             "group = core\nadmin-port = {admin_port}\nadmin-interface = 127.0.0.1\nadmin-password = bar\n\
@@ -222,21 +220,10 @@ fn start_fakesmsc(dir: &Path, smsc_port: u16) -> Process {
     start(dir, FAKESMSC, &["-H", "127.0.0.1", "-r", &port, "-i", "1", "-m", "0", "100 200 text nop"])
 }
 
-/// Not as root, and with its output in a file of its name.
+/// With its output in a file of its name.
 fn start(dir: &Path, program: &str, args: &[&str]) -> Process {
     let name = Path::new(program).file_name().expect("a name").to_string_lossy();
-    let path = dir.join(format!("{name}.out"));
-    let output = File::options().create(true).append(true).open(path).expect("a file");
-    let mut command = if nix::unistd::geteuid().is_root() {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", program]);
-        command
-    } else {
-        Command::new(program)
-    };
-    command.args(args).current_dir(dir).stdin(Stdio::null());
-    command.stdout(output.try_clone().expect("a file")).stderr(output);
-    Process::start(&mut command)
+    servers::start(servers::unprivileged(program).args(args), dir, &name)
 }
 
 /// Bearerbox's status page, if it answers.
@@ -247,12 +234,6 @@ fn status(admin_port: u16) -> Option<String> {
     let mut page = String::new();
     stream.read_to_string(&mut page).ok()?;
     page.contains("Status: running").then_some(page)
-}
-
-/// All at once, so that none is given out twice.
-fn free_ports() -> [u16; 4] {
-    let listeners = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("an address").port())
 }
 
 #[cfg(test)]

@@ -3,12 +3,15 @@
 //! Nothing here sleeps and hopes: [`wait_for`] polls a condition until its deadline. The daemons are the binaries beside
 //! this test's own, so `cargo build --workspace` comes first; `tests/run` does that.
 
+pub mod browser;
 pub mod exim;
 pub mod faulty_smtp;
+pub mod http;
 pub mod irc;
 pub mod kannel;
 pub mod pki;
 pub mod raw;
+pub mod servers;
 
 use common::query::{ask, to_json};
 use common::socket::Requester;
@@ -134,6 +137,11 @@ impl Process {
         self.child.stdin.as_mut().expect("its input is piped")
     }
 
+    /// It reads to the end.
+    pub fn close_stdin(&mut self) {
+        self.child.stdin = None;
+    }
+
     /// What it writes, once.
     pub fn stdout(&mut self) -> ChildStdout {
         self.child.stdout.take().expect("its output is piped")
@@ -201,9 +209,10 @@ impl Suite {
     /// Writes a daemon's configuration. Keys before the first table are fine, since ours are written last.
     pub fn configure(&self, daemon: &str, text: &str) {
         let folder = self.dir.path();
+        // cwebd never speaks of itself.
+        let host = if daemon == "cwebd" { String::new() } else { format!("host = '{}'\n", self.host) };
         let base = format!(
-            "host = '{}'\nrun_dir = '{}'\nstate_dir = '{}'\n{text}",
-            self.host,
+            "{host}run_dir = '{}'\nstate_dir = '{}'\n{text}",
             folder.join("run").display(),
             folder.join("state").join(daemon).display()
         );
@@ -332,14 +341,8 @@ impl Suite {
 
 impl Drop for Suite {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            for daemon in self.daemons.keys() {
-                let log = self.log(daemon);
-                let tail: Vec<&str> = log.lines().rev().take(15).collect();
-                for line in tail.iter().rev() {
-                    eprintln!("{daemon} | {line}");
-                }
-            }
+        for daemon in self.daemons.keys() {
+            servers::print_tail_on_failure(daemon, || self.log(daemon));
         }
     }
 }

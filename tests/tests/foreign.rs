@@ -369,7 +369,8 @@ fn kebab(name: &str) -> String {
 /// The reasons in the counters of `health`, as the code names them.
 fn reasons() -> BTreeSet<String> {
     let mut reasons = BTreeSet::new();
-    for folder in ["common/src", "ccollectd/src", "cprocessd/src"] {
+    for folder in ["common/src", "ccollectd/src", "cprocessd/src", "cmaild/src", "cbotd/src", "csmsd/src", "cwebd/src"]
+    {
         let mut folders = vec![repository().join(folder)];
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).expect("a folder") {

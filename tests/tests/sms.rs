@@ -2,15 +2,14 @@
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 use tests::kannel::{self, Kannel, Text};
 use tests::pki::Pki;
-use tests::{Moments, Plugin, Process, Suite, wait_at_most, wait_for};
+use tests::servers::free_port;
+use tests::{Plugin, Process, Suite, wait_for};
 
 const NUMBER: &str = "+4912345678";
 /// What `drill` reports is worth a text.
@@ -177,9 +176,9 @@ fn what_happens_while_the_gateway_is_dead_comes_when_it_is_back() {
 #[test]
 fn the_second_provider_takes_what_the_first_cannot() {
     let kannel = Kannel::start();
-    let nobody = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
+    let nobody = free_port();
     let suite = suite(|suite| {
-        provider(suite, "main", &format!("http://{nobody}"), "x1y2z3")
+        provider(suite, "main", &format!("http://127.0.0.1:{nobody}"), "x1y2z3")
             + &provider(suite, "backup", &kannel.url(), kannel::PASSWORD)
     });
     let mut plugin = Plugin::connect(&suite);
@@ -207,7 +206,7 @@ fn without_any_configuration_texts_are_files() {
 fn a_provider_has_to_prove_who_it_is() {
     let mut suite = Suite::running("", DRILLS);
     let pki = Pki::new(&suite.path("pki"));
-    let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").port();
+    let port = free_port();
     let mut server = Command::new("openssl");
     server.args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{port}")]);
     server.arg("-cert").arg(&pki.cert).arg("-key").arg(&pki.key);
@@ -243,7 +242,7 @@ fn a_provider_has_to_prove_who_it_is() {
 #[test]
 fn a_token_may_be_a_credential_of_the_service_manager() {
     let suite = Suite::new("", "");
-    let provider = "[[provider]]\nname='push'\npreset='ntfy'\ntoken_credential='ntfy'\n";
+    let provider = "[[provider]]\nname='push'\npreset='ntfy'\ntoken_file='ntfy'\n";
     suite.configure("csmsd", &format!("{provider}[[recipient]]\nto='ops'\n"));
     let check = |credentials: Option<&str>| {
         let mut command = suite.command("csmsd");
@@ -251,58 +250,17 @@ fn a_token_may_be_a_credential_of_the_service_manager() {
         command.envs(credentials.map(|folder| ("CREDENTIALS_DIRECTORY", suite.path(folder))));
         Process::start(&mut command).exit_code()
     };
+    let beside = format!("token_file: {} does not exist", suite.path("etc/ntfy").display());
+    for none in [None, Some("log")] {
+        assert_eq!(check(none), 78);
+        assert_eq!(suite.log("csmsd").lines().last().map(|line| line.contains(&beside)), Some(true));
+    }
+    fs::write(suite.path("state/ntfy"), "tk_1\n").expect("written");
     assert_eq!(check(None), 78);
-    assert!(suite.log("csmsd").contains("\"ntfy\", but the service manager gave no credentials"));
-    assert_eq!(check(Some("etc")), 78);
-    assert!(suite.log("csmsd").contains("token_credential: cannot read "));
+    assert_eq!(check(Some("state")), 0);
     fs::write(suite.path("etc/ntfy"), "tk_1\n").expect("written");
-    assert_eq!(check(Some("etc")), 0);
-}
-
-#[test]
-fn every_fault_arrives_whatever_is_killed() {
-    let kills: usize = std::env::var("CAIRN_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(5);
-    let mut moments = Moments::from_environment();
-    let (mut kannel, mut suite) = with_kannel();
-    let mut plugin = Plugin::connect(&suite);
-    let mut faults = 0;
-    for kill in 0..2 * kills {
-        for _ in 0..10 {
-            fails(&mut plugin, &format!("f{faults:05}"));
-            faults += 1;
-        }
-        moments.pause(0, 60);
-        if kill % 2 == 0 {
-            suite.kill("csmsd");
-            moments.pause(0, 100);
-            suite.start("csmsd");
-        } else {
-            kannel.kill_smsbox();
-            moments.pause(0, 100);
-            kannel.restart_smsbox();
-        }
-    }
-    let named = |text: &Text| -> Vec<String> {
-        let units = text.body.split("drill:").skip(1);
-        units.map(|rest| rest.chars().take(6).collect()).collect()
-    };
-    wait_at_most(Duration::from_mins(2), "all faults arrive", || {
-        let told: BTreeSet<String> = kannel.texts().iter().flat_map(named).collect();
-        (told.len() == faults).then_some(())
-    });
-    wait_for("nothing is under way", || {
-        let rows = suite.ask("csmsd.sock", r#"{"query":"ledger","limit":10000}"#)?;
-        rows.as_array()?.iter().all(|row| row["state"] == "sent").then_some(())
-    });
-    let mut told = BTreeSet::new();
-    let mut copies = 0;
-    for text in kannel.texts() {
-        let is_copy = named(&text).into_iter().filter(|unit| !told.insert(unit.clone())).count() > 0;
-        if is_copy {
-            copies += 1;
-            assert!(text.body.starts_with("(again) "), "{text:?}");
-        }
-    }
-    eprintln!("{faults} faults, {} kills, {copies} copies", 2 * kills);
-    assert!(copies <= 2 * kills);
+    assert_eq!(check(None), 0);
+    // The credential is the one that is taken.
+    fs::write(suite.path("state/ntfy"), "tk_1\ntk_2\n").expect("written");
+    assert_eq!(check(Some("state")), 78);
 }

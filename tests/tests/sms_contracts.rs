@@ -10,6 +10,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use tests::servers::free_port;
 use tests::{PATIENCE, Plugin, Process, Suite, repository, wait_for};
 
 const NUMBER: &str = "+4912345678";
@@ -59,7 +60,7 @@ fn result(suite: &Suite, who: &str) -> String {
 #[test]
 #[ignore = "needs what tests/contracts/run installs"]
 fn twilios_own_description_accepts_what_the_preset_sends() {
-    let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").port();
+    let port = free_port();
     let mut command = Command::new(contracts().join("node_modules/.bin/prism"));
     command.args(["mock", "--host", "127.0.0.1", "-p", &port.to_string()]);
     command.arg(contracts().join("package/twilio-oai/spec/json/twilio_api_v2010.json"));

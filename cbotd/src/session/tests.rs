@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::options::Sasl;
-use crate::secret::Secret;
+use common::secret::Secret;
 
 fn secret(text: &str) -> Secret {
     Secret::new(text).expect("one line")
@@ -16,7 +16,7 @@ pub(crate) fn options(with: &str) -> Options {
         name: "lab".to_owned(),
         server: "irc.lab.test".to_owned(),
         port: 6667,
-        tls: None,
+        trust: None,
         nick: if with.contains("long nick") { "monitoring1".to_owned() } else { "cairn".to_owned() },
         user: "cairn".to_owned(),
         realname: "Cairn monitoring".to_owned(),

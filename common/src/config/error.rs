@@ -1,7 +1,6 @@
 //! What is wrong with a configuration, in one line for the operator.
 
 use std::fmt::{self, Write as _};
-use std::io;
 use std::path::{Path, PathBuf};
 
 /// Longer quotations from a file are cut: the line number shows the rest.
@@ -31,14 +30,6 @@ impl ConfigError {
 
     pub(super) fn on_line(file: &Path, line: usize, text: impl fmt::Display) -> Self {
         Self { file: file.to_owned(), line: Some(line), text: text.to_string() }
-    }
-
-    pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::NotFound => Self::in_file(file, "does not exist"),
-            io::ErrorKind::PermissionDenied => Self::in_file(file, "cannot be read: permission denied"),
-            _ => Self::in_file(file, format_args!("cannot be read: {error}")),
-        }
     }
 
     fn full_text(&self) -> String {

@@ -9,6 +9,7 @@
 //! serde buffers what they read, and a mistake inside is then only known to be somewhere in the table around.
 //! `nan`, `inf` and integers beyond 64 bits are refused in any place; a date is read as its text.
 
+mod check;
 mod de;
 mod duration;
 mod error;
@@ -18,16 +19,17 @@ mod tests;
 mod tree;
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+pub use self::check::{check_name, check_range, check_unique};
 use self::de::Located;
 pub use self::duration::{DurationError, HumanDuration};
 pub use self::error::ConfigError;
 use self::tree::Node;
+use crate::file;
 
 /// No configuration comes near this; a file that does was named by mistake.
 const MAX_FILE_BYTES: usize = 1024 * 1024;
@@ -63,22 +65,7 @@ fn check<T: DeserializeOwned>(root: &Node, files: &[PathBuf]) -> Result<T, Confi
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
-    let unreadable = |error| ConfigError::unreadable(path, &error);
-    // Asked before opening: to open a pipe is to wait for its writer.
-    let kind = fs::metadata(path).map_err(unreadable)?.file_type();
-    if kind.is_dir() {
-        return Err(ConfigError::in_file(path, "is a directory, but must be a file"));
-    }
-    if !kind.is_file() {
-        return Err(ConfigError::in_file(path, "is a device, pipe or socket, but must be a file"));
-    }
-
-    let mut bytes = Vec::new();
-    let limit = MAX_FILE_BYTES as u64 + 1;
-    File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(unreadable)?;
-    if bytes.len() > MAX_FILE_BYTES {
-        return Err(ConfigError::in_file(path, "is larger than 1 MiB"));
-    }
+    let bytes = file::read(path, MAX_FILE_BYTES).map_err(|why| ConfigError::in_file(path, why))?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = valid.split(|byte| *byte == b'\n').count();
@@ -98,7 +85,7 @@ fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
         Ok(_) | Err(_) => (),
     }
 
-    let unreadable = |error| ConfigError::unreadable(&dir, &error);
+    let unreadable = |error| ConfigError::in_file(&dir, file::why(&error));
     let mut files = Vec::new();
     for entry in fs::read_dir(&dir).map_err(unreadable)? {
         let name = entry.map_err(unreadable)?.file_name();

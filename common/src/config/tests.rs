@@ -327,13 +327,6 @@ fn a_file_of_over_a_mebibyte_is_refused() {
 }
 
 #[test]
-fn unreadable_files_say_why() {
-    let message = |kind: std::io::ErrorKind| ConfigError::unreadable(Path::new("x.toml"), &kind.into()).to_string();
-    assert_eq!(message(std::io::ErrorKind::PermissionDenied), "x.toml: cannot be read: permission denied");
-    assert_eq!(message(std::io::ErrorKind::TimedOut), "x.toml: cannot be read: timed out");
-}
-
-#[test]
 fn a_contradiction_names_the_file() {
     let text = "timeout is 20s, but must be below interval, 10s";
     let error = ConfigError::in_file(Path::new("x.toml"), text);

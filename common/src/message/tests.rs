@@ -319,13 +319,36 @@ fn answer_bytes() {
         "<88><a6>daemon<a9>cprocessd<a7>version<a1>0<a5>epoch<c0><a8>head_seq<01><a9>rss_bytes<02>\
          <ae>peak_rss_bytes<03><ab>uptime_secs<04><a8>counters<81><b1>query.undecodable<01>",
     );
+    let row =
+        FeedSnapshotHost { host: host("w"), via: vec![host("r")], inventory: vec![address], hash: "h".to_owned() };
+    pinned(
+        &FeedSnapshot { epoch: epoch(), seq: 1, hosts: vec![row], checks: Vec::new() },
+        "<84><a5>epoch<a2>e1<a3>seq<01><a5>hosts<91><84><a4>host<a1>w<a3>via<91><a1>r<a9>inventory<91>\
+         <a8>w!port:x<a4>hash<a1>h<a6>checks<90>",
+    );
+    let snapshot =
+        StreamSnapshot { epoch: epoch(), seq: 1, hosts: vec![server], checks: Vec::new(), incidents: Vec::new() };
+    assert!(readable(&encode(&snapshot)).starts_with("<85><a5>epoch<a2>e1<a3>seq<01><a5>hosts<91>"));
+    pinned(
+        &EventsPage { epoch: epoch(), head_seq: 2, events: vec![1_u8] },
+        "<83><a5>epoch<a2>e1<a8>head_seq<02><a6>events<91><01>",
+    );
+    let forgotten = Forgotten { addresses: vec!["w!port:x".to_owned()], unreached: Vec::new() };
+    pinned(&forgotten, "<82><a9>addresses<91><a8>w!port:x<a9>unreached<90>");
+}
+
+#[test]
+fn ledger_bytes() {
+    let address: crate::address::Address =
+        CheckAddress { host: host("w"), service: name("port"), unit: unit("x") }.into();
+    let incident = IncidentId::new(&address, "check", UnixMillis(5));
     let row = LedgerRow {
         item: 1,
         who: "ops".to_owned(),
         via: "smtp".to_owned(),
         queued: UnixMillis(6),
         kind: Kind::Down,
-        address: address.clone().into(),
+        address,
         severity: Severity::Err,
         incident,
         event: EventId::new(incident, Kind::Down, 1),
@@ -344,20 +367,4 @@ fn answer_bytes() {
          <a5>event<d9>$fae0778f-9a09-51ae-8bac-f014e4f9369c<a4>text<a1>t<a5>state<a4>sent<a7>changed<07><a8>attempts<01>\
          <a5>again<00><a7>message<c0><a6>result<a3>250",
     );
-    let row =
-        FeedSnapshotHost { host: host("w"), via: vec![host("r")], inventory: vec![address], hash: "h".to_owned() };
-    pinned(
-        &FeedSnapshot { epoch: epoch(), seq: 1, hosts: vec![row], checks: Vec::new() },
-        "<84><a5>epoch<a2>e1<a3>seq<01><a5>hosts<91><84><a4>host<a1>w<a3>via<91><a1>r<a9>inventory<91>\
-         <a8>w!port:x<a4>hash<a1>h<a6>checks<90>",
-    );
-    let snapshot =
-        StreamSnapshot { epoch: epoch(), seq: 1, hosts: vec![server], checks: Vec::new(), incidents: Vec::new() };
-    assert!(readable(&encode(&snapshot)).starts_with("<85><a5>epoch<a2>e1<a3>seq<01><a5>hosts<91>"));
-    pinned(
-        &EventsPage { epoch: epoch(), head_seq: 2, events: vec![1_u8] },
-        "<83><a5>epoch<a2>e1<a8>head_seq<02><a6>events<91><01>",
-    );
-    let forgotten = Forgotten { addresses: vec!["w!port:x".to_owned()], unreached: Vec::new() };
-    pinned(&forgotten, "<82><a9>addresses<91><a8>w!port:x<a9>unreached<90>");
 }

@@ -141,29 +141,29 @@ impl<M: Medium> Daemon<M> {
         load: fn(&Path) -> Result<Setup<M>, ConfigError>,
         print: bool,
     ) -> Result<Self, Fatal> {
-        for dir in [&setup.run_dir, &setup.state_dir] {
+        for dir in [&setup.base.run_dir, &setup.base.state_dir] {
             std::fs::create_dir_all(dir)
                 .map_err(|error| Fatal::Other(format!("cannot make folder {}: {error}", dir.display())))?;
         }
         let counters = Counters::default();
         // A socket first: a second daemon on the same folders is refused before it touches the outbox.
-        let own = Questions::bind(&setup.run_dir.join(format!("{name}.sock")), &counters).await?;
-        let store = Store::open(&setup.state_dir, name)?;
+        let own = Questions::bind(&setup.base.run_dir.join(format!("{name}.sock")), &counters).await?;
+        let store = Store::open(&setup.base.state_dir, name)?;
         let started = Instant::now();
         let now = Now { monotonic: Duration::ZERO, wall: UnixMillis::now() };
-        let names: Vec<String> = setup.publishers.iter().map(|path| path.display().to_string()).collect();
-        let teller = Teller::new(name, setup.host.clone(), &names, now);
-        let (desk, cursors) = Desk::open(store, teller, &who(&setup), setup.give_up_after, &counters, now)?;
+        let names: Vec<String> = setup.base.publishers.iter().map(|path| path.display().to_string()).collect();
+        let teller = Teller::new(name, setup.base.host.clone(), &names, now);
+        let (desk, cursors) = Desk::open(store, teller, &who(&setup), setup.base.give_up_after, &counters, now)?;
         let (reporter, reports) = mpsc::channel(1000);
-        let deliveries = follow_all(&setup.publishers, &cursors, &counters);
+        let deliveries = follow_all(&setup.base.publishers, &cursors, &counters);
         tracing::info!("following {}", names.join(", "));
         let mut daemon = Self {
             name,
             config_path,
             load,
-            run_dir: setup.run_dir.clone(),
-            state_dir: setup.state_dir.clone(),
-            publishers: setup.publishers.clone(),
+            run_dir: setup.base.run_dir.clone(),
+            state_dir: setup.base.state_dir.clone(),
+            publishers: setup.base.publishers.clone(),
             started,
             desk,
             lanes: BTreeMap::new(),
@@ -504,12 +504,12 @@ impl<M: Medium> Daemon<M> {
     fn reload(&mut self) {
         match (self.load)(&self.config_path) {
             Ok(setup) => {
-                if (&setup.run_dir, &setup.state_dir, &setup.publishers)
+                if (&setup.base.run_dir, &setup.base.state_dir, &setup.base.publishers)
                     != (&self.run_dir, &self.state_dir, &self.publishers)
                 {
                     tracing::warn!("run_dir, state_dir and publishers change only with a restart");
                 }
-                self.desk.set_recipients(&who(&setup), setup.give_up_after);
+                self.desk.set_recipients(&who(&setup), setup.base.give_up_after);
                 self.install(setup.lanes);
                 tracing::info!("configuration read again");
             }

@@ -1,10 +1,12 @@
 //! What a medium has to bring.
 
-use crate::address::HostName;
-use crate::notifier::{MessageId, Selection, Story};
+use crate::config::{check_name, check_unique};
+use crate::notifier::{Base, MessageId, Selection, Story};
 use crate::time::UnixMillis;
-use std::path::PathBuf;
 use std::time::Duration;
+
+/// Of a recipient's name.
+const MAX_NAME_BYTES: usize = 200;
 
 /// A way to tell people: bytes out, and what became of them.
 ///
@@ -111,6 +113,13 @@ pub struct Recipient<A> {
     pub address: A,
 }
 
+/// Refuses names that no [`Recipient`] may have, and those that stand twice. For all recipients of a daemon; `key` is what
+/// the name is called in its configuration.
+pub fn check_recipients<A>(key: &str, recipients: &[Recipient<A>]) -> Result<(), String> {
+    recipients.iter().try_for_each(|recipient| check_name(key, &recipient.name, MAX_NAME_BYTES))?;
+    check_unique(key, recipients.iter().map(|recipient| recipient.name.as_str()))
+}
+
 /// One connection: its messages go one after the other, those of several lanes side by side.
 pub struct Lane<M: Medium> {
     /// For logs and the ledger: `smtp`, the IRC network's name, `sms`.
@@ -126,16 +135,8 @@ pub struct Lane<M: Medium> {
 
 /// What a notifier's configuration comes down to.
 pub struct Setup<M: Medium> {
-    /// Where `NAME.sock` is bound.
-    pub run_dir: PathBuf,
-    /// Where `NAME.db` is kept.
-    pub state_dir: PathBuf,
-    /// Our own host, for what is said about ourselves.
-    pub host: HostName,
-    /// The streams to follow. The question socket of each is `query` in the same folder.
-    pub publishers: Vec<PathBuf>,
-    /// How long a message is tried before it has failed for good.
-    pub give_up_after: Duration,
-    /// At least one.
+    /// What every notifier is told.
+    pub base: Base,
+    /// Without any there is nobody to tell.
     pub lanes: Vec<Lane<M>>,
 }

@@ -9,8 +9,10 @@
 //! - `teller` decides what to tell to whom, and `outbox` in which message and when. Both are pure: they are given
 //!   the time, and tests run hours of outages in milliseconds.
 //! - `store` keeps cursors, told-state and the outbox, which is the ledger, in SQLite; `desk` is the three together.
+//! - `base` are the keys of the configuration that each of them has.
 //! - `daemon` is the shell: streams in, messages out, questions answered.
 
+mod base;
 mod daemon;
 mod desk;
 mod folder;
@@ -23,9 +25,10 @@ mod teller;
 #[cfg(test)]
 mod tests;
 
+pub use base::{Base, RawBase};
 pub use daemon::run;
 pub use folder::Folder;
-pub use medium::{Composed, Lane, Letter, Medium, Outcome, Recipient, Scope, Setup};
+pub use medium::{Composed, Lane, Letter, Medium, Outcome, Recipient, Scope, Setup, check_recipients};
 pub use selection::Selection;
 pub use story::{Mark, MessageId, Story, one_line};
 

@@ -11,6 +11,7 @@ use crate::severity::Severity;
 use crate::time::UnixMillis;
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -124,7 +125,7 @@ impl Timeline {
 
     fn now(&self) -> Now {
         let wall = START + i64::try_from(self.at.as_millis()).expect("a short timeline");
-        Now { monotonic: self.at - self.started, wall: UnixMillis(wall) }
+        Now { monotonic: self.at.saturating_sub(self.started), wall: UnixMillis(wall) }
     }
 
     fn desk(&mut self) -> &mut Desk {
@@ -261,16 +262,17 @@ fn line(recipient: &str, letter: &Letter<'_>, told: usize) -> String {
 fn say(story: &Story, now: UnixMillis) -> String {
     let mut said = format!("{} {}", story.word(), story.event.address);
     if let Some(duration) = story.duration() {
-        said += &format!(" after {}", crate::time::for_people(duration));
+        said.push_str(" after ");
+        said.push_str(&crate::time::for_people(duration));
     }
     if story.mark == Mark::Passed {
         said += " passed";
     }
     if story.outages > 1 {
-        said += &format!(" x{}", story.outages);
+        let _ = write!(said, " x{}", story.outages);
     }
     if let Some(age) = story.age(now) {
-        said += &format!(" ({age})");
+        let _ = write!(said, " ({age})");
     }
     said
 }

@@ -129,7 +129,7 @@ async fn send_by(sms: &Sms, to: &Destination, text: &str) -> Outcome {
 }
 
 fn setup(providers: &[String], to: &str) -> (Sms, Destination) {
-    crate::install_tls();
+    common::trust::install_ring();
     let dir = tempfile::tempdir().expect("folder");
     let (path, token) = (dir.path().join("csmsd.toml"), dir.path().join("token"));
     std::fs::write(&token, TOKEN).expect("file");

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tests::servers::{NOBODY, is_root, unprivileged};
 use tests::{PATIENCE, Plugin, Process, Suite, Target, binaries, repository, say_skipped, wait_at_most, wait_for};
 
 mod cctl;
@@ -20,17 +21,11 @@ mod hosts;
 mod values;
 mod whole;
 
-/// Whoever runs nothing of its own on this machine.
-const NOBODY: u32 = 65534;
 const QUIET: &str = "default_rules = false\n";
 const SERVICES: &str = r#"{"query":"service-list"}"#;
 
 fn unix_ms() -> i64 {
     common::time::UnixMillis::now().0
-}
-
-fn is_root() -> bool {
-    nix::unistd::getuid().is_root()
 }
 
 /// Whether a program is on this machine.

@@ -25,10 +25,7 @@ fn everything_is_observed_without_privileges() {
         }
         give(&suite.path(""), NOBODY);
         for daemon in ["ccollectd", "cprocessd"] {
-            let mut program = Command::new("setpriv");
-            let id = NOBODY.to_string();
-            program.args([&format!("--reuid={id}"), &format!("--regid={id}"), "--clear-groups", "--"]);
-            program.arg(suite.path(daemon));
+            let program = unprivileged(&suite.path(daemon).display().to_string());
             let command = suite.command_by(program, daemon);
             suite.start_by(command, daemon);
         }
