@@ -8,6 +8,7 @@ use crate::address::Address;
 use crate::counters::Counters;
 use crate::message::{Delivery, DownRow, Epoch, Event, EventId, IncidentId, Kind, LedgerRow, Request, State};
 use crate::severity::Severity;
+use crate::subscriber::Cursor;
 use crate::time::UnixMillis;
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use std::collections::BTreeMap;
@@ -730,6 +731,52 @@ fn a_publisher_that_lags_behind_the_snapshot_of_another_ends_nothing() {
         .from("b", up(5, "x!y:", 3, Severity::Err))
         .from("b", down(8, "x!y:", Severity::Err))
         .expect(["8s ops: DOWN x!y:"]);
+}
+
+#[test]
+fn a_disk_that_refuses_at_any_step_loses_nothing_and_doubles_nothing() {
+    for refused in [
+        "INSERT ON item",
+        "INSERT ON told",
+        "INSERT ON cursor",
+        "UPDATE ON item WHEN new.state = 'sending'",
+        "UPDATE ON item WHEN new.state = 'sent'",
+    ] {
+        let mut timeline = Timeline::ops().down(1, "x!y:1");
+        timeline = timeline.until(2);
+        let db = rusqlite::Connection::open(timeline.dir.path().join("cmaild.db")).expect("open");
+        let trigger = format!("CREATE TRIGGER refuse BEFORE {refused} BEGIN SELECT RAISE(FAIL, 'full'); END");
+        db.execute_batch(&trigger).expect("refuse");
+        let (now, mut sent) = (timeline.now(), Vec::new());
+        let events = [up(2, "x!y:1", 1, Severity::Err), down(2, "x!y:2", Severity::Err)];
+        for (seq, event) in (1..).zip(events) {
+            let input = Input::Event { publisher: "a".to_owned(), event: Box::new(event) };
+            assert!(!timeline.desk().apply(now, input));
+            timeline.desk().read_to("a".to_owned(), Cursor { epoch: None, seq });
+        }
+        for attempt in 0..5 {
+            if attempt == 3 {
+                db.execute_batch("DROP TRIGGER refuse").expect("again");
+            }
+            // As the shell does it: nothing goes while the disk refuses.
+            if timeline.desk().commit(now).is_err() {
+                continue;
+            }
+            let compose = |recipient: &str, letter: &Letter<'_>| {
+                sent.push(line(recipient, letter, letter.stories.len()));
+                Composed { bytes: Vec::new(), told: letter.stories.len() }
+            };
+            match timeline.desk().next("lane", now, compose) {
+                Ok(Some(out)) => timeline.desk().done("lane", "ops", out.id, Outcome::Sent("ok".to_owned()), now),
+                Ok(None) => {}
+                Err(_) => drop(sent.pop()),
+            }
+        }
+        assert_eq!(sent, ["ops: DOWN x!y:2; UP x!y:1 after 1.0s"], "{refused}");
+        let mut timeline = timeline.restart().until(80);
+        assert_eq!(timeline.told.len(), 1, "{refused}");
+        assert!(timeline.ledger().iter().all(|row| row.state == Delivery::Sent && row.again == 0), "{refused}");
+    }
 }
 
 #[test]
