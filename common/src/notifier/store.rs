@@ -16,8 +16,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// One migration a version.
-const MIGRATIONS: [&str; 2] = [
-    "
+const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE outbox (id TEXT NOT NULL) STRICT;
     CREATE TABLE cursor (publisher TEXT PRIMARY KEY, epoch TEXT, seq INTEGER NOT NULL) STRICT;
     CREATE TABLE told (
@@ -37,12 +36,7 @@ const MIGRATIONS: [&str; 2] = [
     CREATE INDEX unfinished ON item (id) WHERE state IN ('waiting', 'sending');
     CREATE INDEX item_event ON item (recipient, event);
     CREATE INDEX item_incident ON item (incident);
-",
-    "
-    ALTER TABLE told ADD COLUMN over INTEGER;
-    UPDATE told SET over = since WHERE NOT open;
-",
-];
+"];
 /// Finished items are kept for this long,
 const KEPT: Duration = Duration::from_hours(90 * 24);
 /// and at most so many.
@@ -205,8 +199,10 @@ impl Store {
         let limit = request.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
         let order = if request.after.is_some() { "ASC" } else { "DESC" };
         let read = || {
+            // Words of their own for an incident, or its index would not serve: few rows of very many.
+            let incident = if request.incident.is_some() { "incident = :incident" } else { ":incident IS NULL" };
             let mut statement = self.db.prepare_cached(&format!(
-                "SELECT * FROM item WHERE (:who IS NULL OR recipient = :who) AND (:incident IS NULL OR incident = :incident)
+                "SELECT * FROM item WHERE (:who IS NULL OR recipient = :who) AND {incident}
                  AND queued >= :since AND id > :after ORDER BY id {order} LIMIT :limit"
             ))?;
             let mut rows = statement.query(named_params! {
@@ -266,8 +262,8 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
             return Ok(Some(Written { recipient: recipient.clone(), item }));
         }
         Write::Save { recipient, key, told } => {
-            tx.prepare_cached("INSERT OR REPLACE INTO told VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
-                .execute(params![
+            tx.prepare_cached("INSERT OR REPLACE INTO told VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(
+                params![
                     recipient,
                     key.address.to_string(),
                     key.rule,
@@ -277,8 +273,8 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
                     told.severity.as_str(),
                     told.closed_by,
                     told.message.map(|message| message.to_string()),
-                    told.over.map(|over| over.0),
-                ])?;
+                ],
+            )?;
         }
         Write::Forget { recipient, key } => {
             tx.prepare_cached("DELETE FROM told WHERE recipient = ?1 AND address = ?2 AND rule = ?3")?
@@ -335,7 +331,6 @@ fn told(row: &Row<'_>) -> Option<(String, Key, Told)> {
         open: row.get("open").ok()?,
         since: UnixMillis(row.get("since").ok()?),
         severity: text("severity")?.parse::<Severity>().ok()?,
-        over: row.get::<_, Option<i64>>("over").ok()?.map(UnixMillis),
         closed_by: row.get("closed_by").ok()?,
         message: row.get::<_, Option<String>>("message").ok()?.as_deref().and_then(MessageId::parse),
     };

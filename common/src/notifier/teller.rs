@@ -93,20 +93,17 @@ pub(crate) struct Told {
     pub(crate) since: UnixMillis,
     /// The worst that was told.
     pub(crate) severity: Severity,
-    /// `since` of the last incident that is over.
-    pub(crate) over: Option<UnixMillis>,
-    /// Who said that that one is over.
+    /// Who said that it is over.
     pub(crate) closed_by: Option<String>,
     /// The message that told of the beginning, once it is on its way.
     pub(crate) message: Option<MessageId>,
 }
 
 impl Told {
-    /// Whether `publisher` speaks of what another one has already said is over. Who said so itself says this after it,
-    /// whatever the clocks.
-    fn is_past(&self, publisher: Option<&str>, event: &Event) -> bool {
-        let other = self.closed_by.as_deref().is_some_and(|closer| Some(closer) != publisher);
-        other && self.over.is_some_and(|over| event.since <= over)
+    /// Whether the event is of an earlier incident than the one that is open: a publisher lags, and another one has told of
+    /// this one already. An end has the `since` of its beginning, so that of the open one is none, whatever the clocks.
+    fn is_later_than(&self, event: &Event) -> bool {
+        event.since < self.since && event.time <= self.since
     }
 }
 
@@ -269,21 +266,26 @@ impl Teller {
         }
         let key = Key::of(event);
         let told = self.told.entry(recipient.to_owned()).or_default();
-        let before = told.get(&key);
-        if before.is_some_and(|known| {
-            known.is_past(publisher, event) || (known.open && event.top_severity <= known.severity)
-        }) {
-            return;
+        if let Some(known) = told.get(&key) {
+            let copy = if known.open {
+                event.top_severity <= known.severity || known.is_later_than(event)
+            } else {
+                // Who said that the last one is over says this one after it, whatever the clocks; anybody else may be late.
+                let other = known.closed_by.as_deref().is_some_and(|closer| Some(closer) != publisher);
+                other && event.since <= known.since
+            };
+            if copy {
+                return;
+            }
         }
-        let open = before.filter(|known| known.open);
+        let open = told.get(&key).filter(|known| known.open);
         let role = if open.is_some() { Role::Worse } else { Role::Begin };
         let known = Told {
             incident: event.incident,
             open: true,
             since: event.since,
             severity: event.top_severity,
-            over: before.and_then(|known| known.over),
-            closed_by: before.and_then(|known| known.closed_by.clone()),
+            closed_by: None,
             message: open.and_then(|known| known.message),
         };
         told.insert(key.clone(), known.clone());
@@ -297,12 +299,11 @@ impl Teller {
         else {
             return;
         };
-        if publisher.is_some() && known.is_past(publisher, event) {
+        if known.is_later_than(event) {
             return;
         }
         known.open = false;
         known.since = known.since.max(event.since);
-        known.over = Some(known.since);
         known.closed_by = publisher.map(str::to_owned);
         outputs.push(tell(recipient, Role::End, event));
         outputs.push(Output::Save { recipient: recipient.to_owned(), key, told: known.clone() });
