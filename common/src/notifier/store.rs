@@ -19,6 +19,7 @@ use uuid::Uuid;
 const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE outbox (id TEXT NOT NULL) STRICT;
     CREATE TABLE cursor (publisher TEXT PRIMARY KEY, epoch TEXT, seq INTEGER NOT NULL) STRICT;
+    CREATE TABLE recipient (name TEXT PRIMARY KEY, selection TEXT NOT NULL) STRICT;
     CREATE TABLE told (
         recipient TEXT NOT NULL, address TEXT NOT NULL, rule TEXT NOT NULL,
         incident TEXT NOT NULL, open INTEGER NOT NULL, since INTEGER NOT NULL, severity TEXT NOT NULL,
@@ -55,6 +56,8 @@ pub(crate) enum Write {
     Save { recipient: String, key: Key, told: Told },
     /// What no recipient needs to know any more.
     Forget { recipient: String, key: Key },
+    /// With which selection somebody has heard of all that is open; without one, that they are gone.
+    Selects { recipient: String, selection: Option<String> },
     /// How far a stream was read.
     Cursor { publisher: String, cursor: Cursor },
     /// These items are in a message that is sent now.
@@ -74,6 +77,7 @@ pub(crate) struct Written {
 #[derive(Debug, Default)]
 pub(crate) struct Saved {
     pub(crate) cursors: BTreeMap<String, Cursor>,
+    pub(crate) selections: Vec<(String, String)>,
     pub(crate) told: Vec<(String, Key, Told)>,
     pub(crate) waiting: Vec<Written>,
     /// Sent, but nobody knows with what outcome: those of one message together.
@@ -125,6 +129,9 @@ impl Store {
                 let cursor = Cursor { epoch: epoch.and_then(|text| text.try_into().ok()), seq: row.get(2)? };
                 saved.cursors.insert(row.get(0)?, cursor);
             }
+            let mut statement = self.db.prepare("SELECT name, selection FROM recipient")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            saved.selections = rows.collect::<rusqlite::Result<_>>()?;
             let mut statement = self.db.prepare("SELECT * FROM told")?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
@@ -279,6 +286,12 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
         Write::Forget { recipient, key } => {
             tx.prepare_cached("DELETE FROM told WHERE recipient = ?1 AND address = ?2 AND rule = ?3")?
                 .execute(params![recipient, key.address.to_string(), key.rule])?;
+        }
+        Write::Selects { recipient, selection: Some(selection) } => {
+            tx.prepare_cached("INSERT OR REPLACE INTO recipient VALUES (?1, ?2)")?.execute([recipient, selection])?;
+        }
+        Write::Selects { recipient, selection: None } => {
+            tx.prepare_cached("DELETE FROM recipient WHERE name = ?1")?.execute([recipient])?;
         }
         Write::Cursor { publisher, cursor } => {
             tx.prepare_cached("INSERT OR REPLACE INTO cursor VALUES (?1, ?2, ?3)")?.execute(params![

@@ -133,6 +133,8 @@ pub(crate) enum Output {
     Save { recipient: String, key: Key, told: Told },
     /// Remember no longer.
     Forget { recipient: String, key: Key },
+    /// Remember that somebody with this selection has heard of all that is open; without one, that they are gone.
+    Selects { recipient: String, selection: Option<String> },
     /// Ask all publishers what is open, and hand it in as [`Input::Compared`] if all of them answered.
     Compare,
 }
@@ -152,6 +154,8 @@ pub(crate) struct Teller {
     daemon: &'static str,
     host: HostName,
     recipients: BTreeMap<String, Selection>,
+    /// What each recipient selected when all that was open was last compared with what they were told.
+    selections: BTreeMap<String, String>,
     told: BTreeMap<String, BTreeMap<Key, Told>>,
     publishers: BTreeMap<String, Watched>,
     /// When we were last called, and for how long we have not been, all in all.
@@ -169,6 +173,7 @@ impl Teller {
             daemon,
             host,
             recipients: BTreeMap::new(),
+            selections: BTreeMap::new(),
             told: BTreeMap::new(),
             publishers: publishers.iter().map(|name| (name.clone(), watched(name))).collect(),
             last: now.monotonic,
@@ -178,9 +183,26 @@ impl Teller {
         }
     }
 
-    /// Who there is to tell. What somebody was told under an earlier selection stays told, and so does its end.
-    pub(crate) fn set_recipients(&mut self, recipients: BTreeMap<String, Selection>) {
+    /// Who there is to tell. What somebody was told under an earlier selection stays told, and so does its end. Whoever is new,
+    /// or selects otherwise, is told what is open by now.
+    pub(crate) fn set_recipients(&mut self, recipients: BTreeMap<String, Selection>) -> Vec<Output> {
         self.recipients = recipients;
+        let gone = self.selections.extract_if(.., |name, _| !self.recipients.contains_key(name));
+        let outputs = gone.map(|(recipient, _)| Output::Selects { recipient, selection: None }).collect();
+        if self.newcomers().next().is_some() {
+            self.compare_at = self.last;
+        }
+        outputs
+    }
+
+    /// Those who may not have heard of all that is open.
+    fn newcomers(&self) -> impl Iterator<Item = (&String, &Selection)> {
+        self.recipients.iter().filter(|(name, selection)| self.selections.get(*name) != Some(&format!("{selection:?}")))
+    }
+
+    /// Puts back what somebody selected when we stopped. Before [`Self::set_recipients`].
+    pub(crate) fn restore_selection(&mut self, recipient: String, selection: String) {
+        self.selections.insert(recipient, selection);
     }
 
     /// Puts back what was saved.
@@ -311,7 +333,7 @@ impl Teller {
 
     fn snapshot(&mut self, publisher: &str, open: &[DownRow], now: Now, outputs: &mut Vec<Output>) {
         tracing::info!("{publisher}: compared {} open incidents with what was told", open.len());
-        for row in open.iter().filter(|row| !row.acked && !row.silenced && !row.unreachable) {
+        for row in tellable(open) {
             let event = beginning(row, now);
             for recipient in self.recipients.keys().cloned().collect::<Vec<_>>() {
                 self.begin(&recipient, Some(publisher), &event, outputs);
@@ -322,6 +344,15 @@ impl Teller {
     }
 
     fn compared(&mut self, open: &[DownRow], now: Now, outputs: &mut Vec<Output>) {
+        let newcomers: Vec<(String, String)> =
+            self.newcomers().map(|(name, selection)| (name.clone(), format!("{selection:?}"))).collect();
+        for (recipient, selection) in newcomers {
+            for row in tellable(open) {
+                self.begin(&recipient, None, &beginning(row, now), outputs);
+            }
+            self.selections.insert(recipient.clone(), selection.clone());
+            outputs.push(Output::Selects { recipient, selection: Some(selection) });
+        }
         let open: BTreeSet<(&Address, &str)> = open.iter().map(|row| (&row.address, row.rule.as_str())).collect();
         let mut missing = BTreeMap::new();
         for (recipient, told) in &self.told {
@@ -443,7 +474,7 @@ impl Teller {
         self.end_silences("no longer silent, or no longer followed", now, outputs);
         let anything_open = self.told.values().flatten().any(|(key, known)| known.open && key.rule != WATCH_RULE);
         let all_beat = self.publishers.values().all(|watched| attention.saturating_sub(watched.heard) < BEATING);
-        if now.monotonic >= self.compare_at && anything_open && all_beat {
+        if now.monotonic >= self.compare_at && all_beat && (anything_open || self.newcomers().next().is_some()) {
             self.compare_at = now.monotonic + COMPARE_EVERY;
             outputs.push(Output::Compare);
         }
@@ -523,6 +554,11 @@ fn synthetic(address: &Address, rule: &str, incident: IncidentId, since: UnixMil
         duration_ms: draft.duration_ms,
         data: None,
     }
+}
+
+/// What is open and nothing keeps from being told.
+fn tellable(open: &[DownRow]) -> impl Iterator<Item = &DownRow> {
+    open.iter().filter(|row| !row.acked && !row.silenced && !row.unreachable)
 }
 
 /// The event that opened an incident, as far as a list of what is open tells.

@@ -71,6 +71,8 @@ impl Timeline {
             stories: Vec::new(),
         };
         timeline.start();
+        // Nothing is open, and now everybody knows.
+        timeline.apply(Input::Compared { open: Vec::new() });
         timeline
     }
 
@@ -548,6 +550,28 @@ fn a_snapshot_tells_only_the_difference_and_an_open_incident_that_is_gone_closes
         "11s ops: DOWN web2!port:smtp",
         "11s ops: DOWN web3!port:smtp",
         "320s ops: SOLVED web1!port:smtp after 5m 10s",
+    ]);
+}
+
+#[test]
+fn whoever_is_new_or_selects_more_hears_of_what_is_open_once() {
+    let mut timeline = Timeline::new(&[("crit", Severity::Crit)]).down(10, "web1!port:smtp").until(20);
+    let open = || vec![row(10, "web1!port:smtp"), DownRow { silenced: true, ..row(10, "web2!port:smtp") }];
+    let who = |severity| Who { lane: "lane".to_owned(), selection: Selection::at_least(severity) };
+    timeline.recipients.insert("crit".to_owned(), who(Severity::Err));
+    timeline.recipients.insert("new".to_owned(), who(Severity::Warn));
+    timeline.set_recipients();
+    let mut timeline = timeline.until(21);
+    assert_eq!(timeline.compares, 1);
+    timeline.apply(Input::Compared { open: open() });
+    // Also after a restart, nobody is new any more.
+    let mut timeline = timeline.settle().restart().until(30);
+    timeline.apply(Input::Compared { open: open() });
+    timeline.up(40, "web1!port:smtp", 10).expect([
+        "21s crit: DOWN web1!port:smtp",
+        "21s new: DOWN web1!port:smtp",
+        "40s crit: UP web1!port:smtp after 30s",
+        "40s new: UP web1!port:smtp after 30s",
     ]);
 }
 
