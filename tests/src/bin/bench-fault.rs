@@ -19,8 +19,9 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 use tests::browser::Browser;
 use tests::exim::Exim;
-use tests::irc::{Observer, Server, free_port};
+use tests::irc::{Observer, Server};
 use tests::kannel::{self, Kannel};
+use tests::servers::free_port;
 use tests::{Moments, PATIENCE, Process, Suite, Target, http, wait_for};
 
 const FAULTS: usize = 20;
