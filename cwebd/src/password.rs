@@ -4,7 +4,6 @@ use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use std::fmt;
-use std::path::Path;
 
 /// A password is at least so long, in characters.
 pub(crate) const LEAST_CHARS: usize = 8;
