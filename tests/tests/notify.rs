@@ -11,9 +11,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tests::browser::Browser;
 use tests::exim::Exim;
 use tests::irc::{Observer, Server};
 use tests::kannel::{self, Kannel};
+use tests::servers::free_port;
 use tests::{Moments, Plugin, Suite, Target, wait_at_most, wait_for};
 
 /// Faults in a drill, at least.
@@ -322,7 +324,9 @@ fn one_fault_reaches_people_by_every_medium_and_its_end_reaches_those_who_were_t
     suite.configure("cmaild", &mail_configuration(&exim));
     suite.configure("cbotd", &irc_configuration(&server, channels));
     suite.configure("csmsd", &sms_configuration(&kannel, &suite.path("")));
-    for daemon in ["cmaild", "cbotd", "csmsd"] {
+    let page = free_port();
+    suite.configure("cwebd", &format!("listen = '127.0.0.1:{page}'\n"));
+    for daemon in ["cmaild", "cbotd", "csmsd", "cwebd"] {
         suite.start(daemon);
         wait_for("it answers", || suite.ask(&format!("{daemon}.sock"), r#"{"query":"health"}"#));
     }
@@ -340,13 +344,20 @@ fn one_fault_reaches_people_by_every_medium_and_its_end_reaches_those_who_were_t
     assert_eq!(only.as_array().map(Vec::len), Some(1), "{only}");
     assert_eq!(suite.cctl(&["test-notify", "--who", "nobody"]).status.code(), Some(1));
 
+    let mut browser = Browser::open(&format!("http://127.0.0.1:{page}"));
+    browser.goto("/");
+    browser.wait("document.title === 'All is well · Cairn'");
+    browser.eval("window.isThePageOfBefore = true");
+
     // A listener dies: ERR.
     target.down();
+    browser.wait("document.querySelector('[data-incident]').innerText.includes('testhost!port:www')");
     observer.wait_for("#err", "port:www");
     observer.wait_for("#info", "port:www");
     let subjects = || exim.mails().iter().map(|mail| mail.header("Subject").to_owned()).collect::<Vec<_>>();
     wait_for("the mail", || subjects().iter().any(|subject| subject.contains("port:www DOWN")).then_some(()));
     target.up();
+    browser.wait("!document.querySelector('[data-incident]') && window.isThePageOfBefore");
     observer.wait_for("#err", "UP");
     wait_for("its end", || subjects().iter().any(|subject| subject.contains("port:www UP")).then_some(()));
 
