@@ -5,7 +5,7 @@
 //! the seed of its moments, which `CAIRN_SEED` repeats.
 
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -277,10 +277,11 @@ fn every_fault_is_read<R: Reader>(mut reader: R) {
         let unit = unit(fault);
         let naming: Vec<&Received> = received.iter().filter(|message| message.text.contains(&unit)).collect();
         assert!(!naming.is_empty(), "{unit} was not told");
-        // A beginning and an end, or both in one; more only where the ledger says so.
-        let mut times: Vec<Option<&str>> = naming.iter().map(|message| message.id.as_deref()).collect();
-        times.dedup_by(|one, other| one.is_some() && one == other);
-        assert!(times.len() <= 2 || resent_units.contains(&unit), "{unit} was told {} times", times.len());
+        // A beginning and an end, or both in one; more only where the ledger says so. What has one Message-ID is one message,
+        // whoever doubled it: Exim delivers once more what it was delivering when it was killed.
+        let ids: BTreeSet<&str> = naming.iter().filter_map(|message| message.id.as_deref()).collect();
+        let times = if ids.is_empty() { naming.len() } else { ids.len() };
+        assert!(times <= 2 || resent_units.contains(&unit), "{unit} was told {times} times");
     }
     let marked = received.iter().filter(|message| message.again).count();
     eprintln!(
