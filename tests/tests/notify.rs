@@ -184,7 +184,8 @@ fn inject(plugin: &mut Plugin, stop: &AtomicBool, moments: &mut Moments) -> u32 
     while fault < FAULTS || !stop.load(Ordering::Relaxed) {
         for state in ["up", "down", "up"] {
             plugin.state(state, &unit(fault), common::time::UnixMillis::now().0);
-            moments.pause(1, 12);
+            // Slower in a longer drill, since ccollectd takes 5000 units.
+            moments.pause(1, u64::from(kills().max(12)));
         }
         fault += 1;
     }
