@@ -5,6 +5,7 @@ use crate::options::{Channel, Options, Sasl};
 use crate::session::fold;
 use common::address::{HostName, Pattern};
 use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique};
+use common::counters::Counters;
 use common::notifier::{Lane, RawBase, Recipient, Selection, Setup};
 use common::secret::{Secret, fingerprint};
 use common::severity::Severity;
@@ -125,7 +126,7 @@ fn default_severity() -> Severity {
 }
 
 /// Reads and checks the file and its drop-ins. Without a network there is nobody to tell, which is valid; the frame says so.
-pub fn load(path: &Path) -> Result<Setup<Network>, ConfigError> {
+pub fn load(path: &Path, counters: &Counters) -> Result<Setup<Network>, ConfigError> {
     let raw: Raw = common::config::load(path)?;
     let wrong = |text: String| ConfigError::in_file(path, text);
     let base = RawBase {
@@ -139,12 +140,12 @@ pub fn load(path: &Path) -> Result<Setup<Network>, ConfigError> {
     check_unique("network.name", raw.network.iter().map(|network| network.name.as_str())).map_err(wrong)?;
     let lanes = raw.network.into_iter().map(|network| {
         let name = network.name.clone();
-        lane(network, path).map_err(|text| wrong(format!("network {name:?}: {text}")))
+        lane(network, path, counters).map_err(|text| wrong(format!("network {name:?}: {text}")))
     });
     Ok(Setup { base, lanes: lanes.collect::<Result<_, _>>()? })
 }
 
-fn lane(raw: RawNetwork, config: &Path) -> Result<Lane<Network>, String> {
+fn lane(raw: RawNetwork, config: &Path, counters: &Counters) -> Result<Lane<Network>, String> {
     check_text("name", &raw.name, 50, |c| c.is_ascii_alphanumeric() || "._-".contains(c))?;
     let secret = |key: &str, file: Option<PathBuf>| file.map(|file| read_secret(key, &file, config)).transpose();
     if ServerName::try_from(raw.server.as_str()).is_err() {
@@ -201,7 +202,7 @@ fn lane(raw: RawNetwork, config: &Path) -> Result<Lane<Network>, String> {
     Ok(Lane {
         name: options.name.clone(),
         fingerprint: fingerprint(&options),
-        medium: Network::new(options),
+        medium: Network::new(options, counters.clone()),
         recipients,
     })
 }
@@ -273,7 +274,8 @@ mod tests {
         std::fs::write(dir.path().join("pw"), "hush\n").expect("file");
         let path = dir.path().join("cbotd.toml");
         std::fs::write(&path, text).expect("file");
-        load(&path).map_err(|error| error.to_string().replace(&format!("{}", dir.path().display()), "DIR"))
+        load(&path, &Counters::default())
+            .map_err(|error| error.to_string().replace(&format!("{}", dir.path().display()), "DIR"))
     }
 
     #[track_caller]

@@ -16,7 +16,7 @@ pub(crate) struct Endless;
 pub(crate) struct Lines {
     bytes: Vec<u8>,
     read: usize,
-    /// Lines that were dropped because they are longer than they may be.
+    /// Lines that are longer than they may be, and were dropped.
     pub(crate) too_long: u64,
 }
 
@@ -34,7 +34,11 @@ impl Lines {
         loop {
             let rest = &self.bytes[self.read..];
             let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
-                return if rest.len() > MAX_BYTES { Err(Endless) } else { Ok(None) };
+                if rest.len() <= MAX_BYTES {
+                    return Ok(None);
+                }
+                self.too_long += 1;
+                return Err(Endless);
             };
             let line = &rest[..end];
             self.read += end + 1;

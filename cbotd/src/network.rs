@@ -4,9 +4,10 @@
 //! dropped. It holds at most one message, since the frame has no more than one under way.
 
 use crate::compose::compose;
-use crate::lines::{Lines, MAX_LINE_BYTES};
+use crate::lines::{Endless, Lines, MAX_LINE_BYTES};
 use crate::options::{Channel, Options};
 use crate::session::{Output, Session};
+use common::counters::Counters;
 use common::notifier::{Composed, Letter, Medium, MessageId, Outcome, Scope, one_line};
 use rustls::pki_types::ServerName;
 use std::io;
@@ -41,6 +42,7 @@ const MAX_REASON_CHARS: usize = 300;
 /// One IRC network.
 pub struct Network {
     options: Arc<Options>,
+    counters: Counters,
     link: OnceLock<Link>,
 }
 
@@ -66,8 +68,8 @@ struct Message {
 }
 
 impl Network {
-    pub(crate) fn new(options: Options) -> Self {
-        Self { options: Arc::new(options), link: OnceLock::new() }
+    pub(crate) fn new(options: Options, counters: Counters) -> Self {
+        Self { options: Arc::new(options), counters, link: OnceLock::new() }
     }
 
     fn link(&self) -> &Link {
@@ -75,8 +77,14 @@ impl Network {
             // The frame sends one message at a time, so nothing waits here.
             let (orders, inbox) = mpsc::channel(1);
             let (standing, ready) = watch::channel(false);
-            let connection =
-                Connection { options: self.options.clone(), inbox, standing, waiting: None, trouble: None };
+            let connection = Connection {
+                options: self.options.clone(),
+                counters: self.counters.clone(),
+                inbox,
+                standing,
+                waiting: None,
+                trouble: None,
+            };
             tokio::spawn(connection.run());
             Link { orders, ready }
         })
@@ -100,7 +108,10 @@ impl Medium for Network {
     async fn send(&self, to: &Channel, id: MessageId, bytes: &[u8]) -> Outcome {
         let lines = match commands(to, bytes) {
             Ok(lines) => lines,
-            Err(why) => return Outcome::Never(why),
+            Err(why) => {
+                self.counters.count("irc", "not_one_line");
+                return Outcome::Never(why);
+            }
         };
         let (reply, outcome) = oneshot::channel();
         let order = Order::Send(Message { to: to.clone(), id, lines, reply });
@@ -147,6 +158,7 @@ fn is_one_line(line: &str) -> bool {
 /// The task.
 struct Connection {
     options: Arc<Options>,
+    counters: Counters,
     inbox: mpsc::Receiver<Order>,
     standing: watch::Sender<bool>,
     /// Who waits for the outcome of the message under way.
@@ -259,8 +271,10 @@ impl Connection {
                     Ok(0) => break "the server closed the connection".to_owned(),
                     Ok(n) => {
                         lines.add(&chunk[..n]);
-                        if let Err(why) = hear(&mut lines, &mut session) {
-                            break why;
+                        let heard = hear(&mut lines, &mut session);
+                        self.count_too_long(&mut lines);
+                        if let Err(endless) = heard {
+                            break endless.to_string();
                         }
                     }
                     Err(error) => break error.to_string(),
@@ -278,9 +292,6 @@ impl Connection {
                 () = sleep_until(session.next_deadline(now).into()) => session.tick(Instant::now()),
             }
         };
-        if lines.too_long > 0 {
-            tracing::warn!("{}: {} lines were too long and dropped", self.options.name, lines.too_long);
-        }
         self.standing.send_replace(false);
         session.lost(&one_line(&lost, MAX_REASON_CHARS));
         for output in session.outputs() {
@@ -292,6 +303,13 @@ impl Connection {
         self.waiting = None;
         let useful = session.registered().map(|since| since.elapsed()).unwrap_or_default();
         End::Lost(lost, useful)
+    }
+
+    fn count_too_long(&self, lines: &mut Lines) {
+        let too_long = std::mem::take(&mut lines.too_long);
+        if too_long > 0 && self.counters.add("irc", "line_too_long", too_long) {
+            tracing::warn!("{}: a line was too long and dropped; more of this is only counted", self.options.name);
+        }
     }
 
     /// The error is why the connection has to end.
@@ -310,10 +328,12 @@ impl Connection {
                 }
                 // Only what repeats the server's own words can come to this: a PONG.
                 Output::Send(_) => {
+                    self.counters.count("irc", "not_one_line");
                     tracing::debug!("{}: a line that would be more than one was not sent", self.options.name);
                 }
                 Output::Done(outcome) => self.answer(outcome),
                 Output::Close(why) => close = Some(why),
+                Output::Refused(reason) => drop(self.counters.count("irc", reason)),
                 Output::Say(level, text) => self.say(level, &text),
             }
         }
@@ -352,8 +372,8 @@ impl Connection {
     }
 }
 
-fn hear(lines: &mut Lines, session: &mut Session) -> Result<(), String> {
-    while let Some(line) = lines.next().map_err(|endless| endless.to_string())? {
+fn hear(lines: &mut Lines, session: &mut Session) -> Result<(), Endless> {
+    while let Some(line) = lines.next()? {
         session.hear(Instant::now(), &line);
     }
     Ok(())

@@ -58,6 +58,8 @@ pub(crate) enum Output {
     Done(Outcome),
     /// The connection is of no use any more, for this reason.
     Close(String),
+    /// The server said what it may not, by this name in the counters.
+    Refused(&'static str),
     /// Worth a log line: something changed.
     Say(Level, String),
 }
@@ -309,10 +311,12 @@ impl Session {
         }
         self.window.1 += 1;
         if self.window.1 > FLOOD_LINES {
+            self.outputs.push(Output::Refused("flood"));
             return self.close(format!("more than {FLOOD_LINES} lines in {} s", FLOOD_WINDOW.as_secs()));
         }
-        if let Ok(message) = line.parse::<Message>() {
-            self.understand(now, &message);
+        match line.parse::<Message>() {
+            Ok(message) => self.understand(now, &message),
+            Err(_) => self.outputs.push(Output::Refused("undecodable")),
         }
         self.tick(now);
     }

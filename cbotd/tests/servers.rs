@@ -2,6 +2,7 @@
 //! servers that are none.
 
 use cbotd::{Channel, Network, config};
+use common::counters::Counters;
 use common::message::{Epoch, Event, EventId, IncidentId, Kind, State};
 use common::notifier::{Letter, Mark, Medium, MessageId, Outcome, Scope, Story};
 use common::severity::Severity;
@@ -23,6 +24,7 @@ const OPS: &str = "[[network.channel]]\nname = '#ops'\n";
 
 /// One network, made from a file as the daemon makes it.
 struct Bot {
+    counters: Counters,
     network: Network,
     channels: Vec<Channel>,
     runtime: Runtime,
@@ -46,12 +48,13 @@ impl Bot {
             "host = 'lab'\n[[network]]\nname = 'lab'\nserver = 'localhost'\nport = {port}\n{tls}\n{network}\n{channels}"
         );
         let path = dir.path().join("cbotd.toml");
+        let counters = Counters::default();
         std::fs::write(&path, text).expect("written");
-        let setup = config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+        let setup = config::load(&path, &counters).unwrap_or_else(|error| panic!("{error}"));
         let lane = setup.lanes.into_iter().next().expect("a lane");
         let channels = lane.recipients.into_iter().map(|recipient| recipient.address).collect();
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
-        Self { network: lane.medium, channels, runtime, _dir: dir }
+        Self { counters, network: lane.medium, channels, runtime, _dir: dir }
     }
 
     #[track_caller]
@@ -296,6 +299,7 @@ fn nothing_from_outside_breaks_out_of_its_line() {
     assert!(!line.text.contains('\u{1}'));
     assert!(matches!(bot.send(0, "a\rQUIT :b"), Outcome::Never(_)));
     assert!(matches!(bot.send(0, &"x".repeat(600)), Outcome::Never(_)));
+    assert_eq!(bot.counters.snapshot()["irc.not_one_line"], 2);
     bot.tells(1, "still here");
     observer.wait_for("#other", "still here");
     assert_eq!(observer.lines("#other").len(), 1);
@@ -388,7 +392,10 @@ fn a_server_that_says_nothing_keeps_nobody_waiting_for_ever() {
 
 #[test]
 fn a_server_that_sends_without_end_is_left() {
-    for (what, bytes) in [("a line", vec![b'x'; 100_000]), ("lines", b"NOTICE * :spam\r\n".repeat(20_000))] {
+    for (what, counted, bytes) in [
+        ("a line", "irc.line_too_long", vec![b'x'; 100_000]),
+        ("lines", "irc.flood", b"NOTICE * :spam\r\n".repeat(20_000)),
+    ] {
         let (port, hostile) = impostor();
         let bot = Bot::new(port, "", OPS);
         assert!(!bot.is_ready_within(Duration::from_millis(500)));
@@ -400,5 +407,6 @@ fn a_server_that_sends_without_end_is_left() {
         let left = stream.read_to_end(&mut rest);
         let is_left = left.as_ref().map_or_else(|error| error.kind() == std::io::ErrorKind::ConnectionReset, |_| true);
         assert!(is_left, "still there after {what}: {left:?}");
+        assert_eq!(bot.counters.snapshot(), [(counted.to_owned(), 1)].into());
     }
 }

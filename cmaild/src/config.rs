@@ -5,6 +5,7 @@ use crate::medium::{Mailer, Way};
 use crate::smtp::{Security, Settings, Smtp};
 use common::address::{HostName, Pattern};
 use common::config::{ConfigError, HumanDuration, check_name, check_range};
+use common::counters::Counters;
 use common::notifier::{Folder, Lane, RawBase, Recipient, Selection, Setup, check_recipients};
 use common::secret::{Secret, fingerprint};
 use common::severity::Severity;
@@ -146,7 +147,7 @@ fn mailbox(text: &str) -> Result<Mailbox, String> {
 }
 
 /// Reads and checks the file and its drop-ins. Connects to nothing.
-pub fn load(path: &Path) -> Result<Setup<Mailer>, ConfigError> {
+pub fn load(path: &Path, counters: &Counters) -> Result<Setup<Mailer>, ConfigError> {
     let raw: Raw = common::config::load(path)?;
     let wrong = |text: String| ConfigError::in_file(path, text);
     let base = RawBase {
@@ -186,7 +187,7 @@ pub fn load(path: &Path) -> Result<Setup<Mailer>, ConfigError> {
     let (name, way, fingerprint) = match raw.smtp {
         Some(smtp) => {
             let (settings, fingerprint) = settings(smtp, host, path).map_err(wrong)?;
-            ("smtp", Way::Smtp(Box::new(Smtp::new(settings))), fingerprint)
+            ("smtp", Way::Smtp(Box::new(Smtp::new(settings, counters.clone()))), fingerprint)
         }
         None => {
             let folder = raw.folder.unwrap_or_else(|| base.state_dir.join("outbox"));
@@ -319,7 +320,8 @@ mod tests {
     fn load_in(dir: &Path, text: &str) -> Result<Setup<Mailer>, String> {
         let path = dir.join("cmaild.toml");
         fs::write(&path, format!("host = 'mon1'\n{text}")).expect("file");
-        load(&path).map_err(|error| error.to_string().replace(&format!("{}", dir.display()), "DIR"))
+        load(&path, &Counters::default())
+            .map_err(|error| error.to_string().replace(&format!("{}", dir.display()), "DIR"))
     }
 
     #[track_caller]
@@ -354,7 +356,8 @@ mod tests {
 
     #[test]
     fn the_example_loads() {
-        load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/cmaild.example.toml"))).expect("loads");
+        load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/cmaild.example.toml")), &Counters::default())
+            .expect("loads");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 use crate::plain;
 use crate::stream::{Bounded, Encrypted};
+use common::counters::Counters;
 use common::notifier::{Outcome, Scope};
 use lettre::Address;
 use lettre::transport::smtp::Error;
@@ -65,6 +66,7 @@ pub struct Settings {
 /// One SMTP server.
 pub struct Smtp {
     settings: Settings,
+    counters: Counters,
     kept: Arc<Mutex<Kept>>,
 }
 
@@ -77,9 +79,9 @@ struct Kept {
 }
 
 impl Smtp {
-    /// Touches nothing yet.
-    pub fn new(settings: Settings) -> Self {
-        Self { settings, kept: Arc::default() }
+    /// Touches nothing yet. What the server may not say is counted with `counters`.
+    pub fn new(settings: Settings, counters: Counters) -> Self {
+        Self { settings, counters, kept: Arc::default() }
     }
 
     /// Hands one mail over. Ends within twice the configured time limit.
@@ -107,7 +109,8 @@ impl Smtp {
     async fn connect(&self, deadline: Instant) -> Result<AsyncSmtpConnection, Failure> {
         let Settings { host, port, security, credentials, hello, .. } = &self.settings;
         let tcp = timeout_at(deadline, TcpStream::connect((host.as_str(), *port))).await;
-        let tcp = Bounded::new(Stage::Connect.in_time(tcp)?.map_err(|error| Stage::Connect.broken(&error))?);
+        let tcp = Stage::Connect.in_time(tcp)?.map_err(|error| Stage::Connect.broken(&error))?;
+        let tcp = Bounded::new(tcp, self.counters.clone());
         let stream: Box<dyn AsyncTokioStream> = match security {
             Security::Tls(client) => {
                 let name = ServerName::try_from(host.clone()).map_err(|error| Stage::Tls.broken(&error))?;

@@ -5,6 +5,7 @@
 //! STARTTLS that would then pass for the server's own: a mail would count as accepted that nobody has. So nothing may follow
 //! that answer.
 
+use common::counters::Counters;
 use lettre::transport::smtp::client::AsyncTokioStream;
 use std::io;
 use std::net::SocketAddr;
@@ -28,11 +29,12 @@ pub(crate) struct Bounded {
     left: usize,
     /// What came since STARTTLS, until we speak again.
     since_starttls: Option<Vec<u8>>,
+    counters: Counters,
 }
 
 impl Bounded {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, left: MAX_REPLY_BYTES, since_starttls: None }
+    pub(crate) fn new(stream: TcpStream, counters: Counters) -> Self {
+        Self { stream, left: MAX_REPLY_BYTES, since_starttls: None, counters }
     }
 }
 
@@ -48,6 +50,7 @@ impl AsyncRead for Bounded {
         std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let came = &buf.filled()[before..];
         let Some(left) = self.left.checked_sub(came.len()) else {
+            self.counters.count("smtp", "answer_too_long");
             let text = format!("the reply is longer than {MAX_REPLY_BYTES} bytes");
             return Poll::Ready(Err(io::Error::other(text)));
         };
@@ -55,6 +58,7 @@ impl AsyncRead for Bounded {
         if let Some(reply) = &mut self.since_starttls {
             reply.extend_from_slice(came);
             if goes_on_after_its_end(reply) {
+                self.counters.count("smtp", "after_starttls");
                 return Poll::Ready(Err(io::Error::other("something follows the reply to STARTTLS")));
             }
         }

@@ -2,6 +2,7 @@
 
 use cmaild::config;
 use cmaild::medium::Mailer;
+use common::counters::Counters;
 use common::message::Event;
 use common::notifier::{Lane, Letter, Mark, Medium, MessageId, Outcome, Scope, Story};
 use common::time::UnixMillis;
@@ -22,6 +23,7 @@ const BOUND: Duration = Duration::from_secs(6);
 /// A medium as it is configured, and a runtime to drive it.
 struct Sender {
     lane: Lane<Mailer>,
+    counters: Counters,
     runtime: tokio::runtime::Runtime,
     _dir: tempfile::TempDir,
 }
@@ -44,10 +46,11 @@ impl Sender {
         );
         let path = dir.path().join("cmaild.toml");
         fs::write(&path, text).expect("file");
-        let setup = config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+        let counters = Counters::default();
+        let setup = config::load(&path, &counters).unwrap_or_else(|error| panic!("{error}"));
         let lane = setup.lanes.into_iter().next().expect("a lane");
         let runtime = tokio::runtime::Runtime::new().expect("runtime");
-        Self { lane, runtime, _dir: dir }
+        Self { lane, counters, runtime, _dir: dir }
     }
 
     fn faulty(server: &FaultySmtp, pki: Option<&Pki>, to: &str) -> Self {
@@ -206,6 +209,7 @@ fn a_reply_without_an_end_is_cut_off() {
             panic!("not taken for a broken server");
         };
         assert!(why.contains("the reply is longer than 262144 bytes"), "{stage}: {why}");
+        assert_eq!(sender.counters.snapshot(), [("smtp.answer_too_long".to_owned(), 1)].into(), "{stage}");
         server.mend();
         assert_eq!(word(&sender.send(id(1), &down(), false)), "sent");
     }
@@ -224,6 +228,7 @@ fn nobody_on_the_way_can_answer_for_the_server_behind_starttls() {
     let outcome = sender.send(id(1), &down(), false);
     assert_eq!(word(&outcome), "lane", "{outcome:?}");
     assert!(format!("{outcome:?}").contains("something follows the reply to STARTTLS"), "{outcome:?}");
+    assert_eq!(sender.counters.snapshot(), [("smtp.after_starttls".to_owned(), 1)].into());
 }
 
 #[test]

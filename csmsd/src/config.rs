@@ -7,6 +7,7 @@ use crate::table::{Kind, Table, Variable};
 use crate::text::Limit;
 use common::address::{HostName, Pattern};
 use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique};
+use common::counters::Counters;
 use common::notifier::{Folder, Lane, RawBase, Recipient, Selection, Setup, check_recipients};
 use common::secret::{Secret, fingerprint};
 use common::severity::Severity;
@@ -109,7 +110,7 @@ fn default_max_segments() -> usize {
 
 /// Reads and checks the file and its drop-ins. What then holds: every recipient's providers exist, have what their tables
 /// need, and want the same kind of `to`, which is valid.
-pub fn load(path: &Path) -> Result<Setup<Sms>, ConfigError> {
+pub fn load(path: &Path, counters: &Counters) -> Result<Setup<Sms>, ConfigError> {
     let raw: Raw = common::config::load(path)?;
     let wrong = |text: String| ConfigError::in_file(path, text);
     let base = RawBase {
@@ -121,7 +122,7 @@ pub fn load(path: &Path) -> Result<Setup<Sms>, ConfigError> {
     };
     let base = base.checked("csmsd", GIVE_UP_AFTER).map_err(wrong)?;
     check_unique("provider.name", raw.provider.iter().map(|provider| provider.name.as_str())).map_err(wrong)?;
-    let read = raw.provider.into_iter().map(|raw| provider(raw, path)).collect::<Result<Vec<_>, _>>()?;
+    let read = raw.provider.into_iter().map(|raw| provider(raw, path, counters)).collect::<Result<Vec<_>, _>>()?;
     let (providers, fingerprints): (Vec<Provider>, Vec<String>) = read.into_iter().unzip();
     if raw.recipient.is_empty() && !providers.is_empty() {
         return Err(wrong("there is a provider, but nobody to tell: add a [[recipient]]".to_owned()));
@@ -163,7 +164,7 @@ fn operator() -> RawRecipient {
 }
 
 /// The provider, and its fingerprint.
-fn provider(raw: RawProvider, path: &Path) -> Result<(Provider, String), ConfigError> {
+fn provider(raw: RawProvider, path: &Path, counters: &Counters) -> Result<(Provider, String), ConfigError> {
     let name = raw.name.clone();
     let wrong = |text: String| ConfigError::in_file(path, format!("provider {name:?}: {text}"));
     check_name("provider.name", &name, MAX_NAME_BYTES).map_err(|text| ConfigError::in_file(path, text))?;
@@ -211,8 +212,8 @@ fn provider(raw: RawProvider, path: &Path) -> Result<(Provider, String), ConfigE
     let place = (&name, format!("{table:?}"), url.as_str(), proxy.as_ref().map(Url::as_str), &trust);
     let fingerprint = fingerprint(&(place, &raw.account, &raw.from, &token));
     let route = Route { trust, proxy };
-    let mut provider =
-        Provider::new(raw.name, table, url, &route).map_err(|text| wrong(format!("cannot do TLS: {text}")))?;
+    let mut provider = Provider::new(raw.name, table, url, &route, counters.clone())
+        .map_err(|text| wrong(format!("cannot do TLS: {text}")))?;
     (provider.account, provider.from, provider.token) = (raw.account, raw.from, token);
     Ok((provider, fingerprint))
 }
@@ -338,7 +339,8 @@ mod tests {
         std::fs::write(&token, token_text).expect("file");
         let text = text.replace("TOKEN", &token.display().to_string());
         std::fs::write(&path, format!("host = 'm'\n{text}")).expect("file");
-        load(&path).map_err(|error| error.to_string().replace(&format!("{}", dir.path().display()), "DIR"))
+        load(&path, &Counters::default())
+            .map_err(|error| error.to_string().replace(&format!("{}", dir.path().display()), "DIR"))
     }
 
     #[track_caller]
@@ -374,9 +376,8 @@ mod tests {
     #[test]
     fn the_example_loads() {
         common::trust::install_ring();
-        load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/csmsd.example.toml")))
-            .map(|_| ())
-            .expect("loads");
+        let example = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/csmsd.example.toml"));
+        load(example, &Counters::default()).map(|_| ()).expect("loads");
     }
 
     #[test]

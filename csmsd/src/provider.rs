@@ -3,6 +3,7 @@
 
 use crate::number::masked;
 use crate::table::{Table, Values, Verdict};
+use common::counters::Counters;
 use common::notifier::one_line;
 use common::secret::Secret;
 use common::trust::Trust;
@@ -31,6 +32,7 @@ pub(crate) struct Provider {
     pub(crate) from: Option<String>,
     pub(crate) token: Option<Secret>,
     client: Client,
+    pub(crate) counters: Counters,
     /// Until when it is asked last, after a failure.
     resting: Mutex<Option<Instant>>,
 }
@@ -79,9 +81,19 @@ impl Answer {
 }
 
 impl Provider {
-    pub(crate) fn new(name: String, table: Table, url: Url, route: &Route) -> Result<Self, String> {
+    pub(crate) fn new(name: String, table: Table, url: Url, route: &Route, counters: Counters) -> Result<Self, String> {
         let client = route.client()?;
-        Ok(Self { name, table, url, account: None, from: None, token: None, client, resting: Mutex::new(None) })
+        Ok(Self {
+            name,
+            table,
+            url,
+            account: None,
+            from: None,
+            token: None,
+            client,
+            counters,
+            resting: Mutex::new(None),
+        })
     }
 
     /// Whether it failed so recently that others are asked before.
@@ -130,7 +142,13 @@ impl Provider {
         };
         let status = response.status().as_u16();
         let after = retry_after(&response).filter(|_| matches!(status, 429 | 500..=599));
+        if matches!(status, 300..=399) {
+            self.counters.count("sms", "redirect");
+        }
         let body = read(response, deadline).await;
+        if body.len() == MAX_ANSWER_BYTES {
+            self.counters.count("sms", "answer_too_large");
+        }
         Answer { verdict: self.table.judge(status, &body), after }
     }
 

@@ -123,6 +123,7 @@ impl Timeline {
                 }
                 Output::Done(Outcome::Never(why)) => format!("never: {why}"),
                 Output::Close(why) => format!("close {why}"),
+                Output::Refused(reason) => format!("refused {reason}"),
                 Output::Say(level, text) => format!("{level} {text}"),
             };
             self.seen.push(format!("{} {what}", self.now));
@@ -518,7 +519,7 @@ fn a_server_that_floods_us_is_left() {
         timeline.session.hear(timeline.at(30), ":x!y@z PRIVMSG #ops :spam");
     }
     timeline.collect();
-    timeline.expect(&["30 close more than 10000 lines in 10 s"]);
+    timeline.expect(&["30 refused flood", "30 close more than 10000 lines in 10 s"]);
 }
 
 #[test]

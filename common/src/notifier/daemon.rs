@@ -45,22 +45,22 @@ const CLEAN_EVERY: Duration = Duration::from_hours(1);
 /// Of a text, this much is logged.
 const LOGGED_CHARS: usize = 200;
 
-/// Runs a notifier: the whole of its `main` after the command line. `load` reads and checks its configuration; it is called
-/// within the runtime.
-pub fn run<M: Medium>(
-    name: &'static str,
-    args: &DaemonArgs,
-    load: fn(&Path) -> Result<Setup<M>, ConfigError>,
-) -> Result<(), Fatal> {
+/// Reads and checks a notifier's configuration, within the runtime. Its media count what they refuse under names of their own.
+type Load<M> = fn(&Path, &Counters) -> Result<Setup<M>, ConfigError>;
+
+/// Runs a notifier: the whole of its `main` after the command line. `load` reads and checks its configuration, and gets what
+/// its media count with.
+pub fn run<M: Medium>(name: &'static str, args: &DaemonArgs, load: Load<M>) -> Result<(), Fatal> {
     let path = args.config_path(name);
     let print = args.print;
     let check_only = args.check_config;
     startup::block_on(async move {
-        let setup = load(&path)?;
+        let counters = Counters::default();
+        let setup = load(&path, &counters)?;
         if check_only {
             return Ok(());
         }
-        let mut daemon = Daemon::start(name, setup, path, load, print).await?;
+        let mut daemon = Daemon::start(name, setup, path, load, counters, print).await?;
         startup::notify_ready();
         daemon.run().await?;
         daemon.stop().await;
@@ -71,7 +71,7 @@ pub fn run<M: Medium>(
 struct Daemon<M: Medium> {
     name: &'static str,
     config_path: PathBuf,
-    load: fn(&Path) -> Result<Setup<M>, ConfigError>,
+    load: Load<M>,
     run_dir: PathBuf,
     state_dir: PathBuf,
     publishers: Vec<PathBuf>,
@@ -138,14 +138,14 @@ impl<M: Medium> Daemon<M> {
         name: &'static str,
         setup: Setup<M>,
         config_path: PathBuf,
-        load: fn(&Path) -> Result<Setup<M>, ConfigError>,
+        load: Load<M>,
+        counters: Counters,
         print: bool,
     ) -> Result<Self, Fatal> {
         for dir in [&setup.base.run_dir, &setup.base.state_dir] {
             std::fs::create_dir_all(dir)
                 .map_err(|error| Fatal::Other(format!("cannot make folder {}: {error}", dir.display())))?;
         }
-        let counters = Counters::default();
         // A socket first: a second daemon on the same folders is refused before it touches the outbox.
         let own = Questions::bind(&setup.base.run_dir.join(format!("{name}.sock")), &counters).await?;
         let store = Store::open(&setup.base.state_dir, name)?;
@@ -502,7 +502,7 @@ impl<M: Medium> Daemon<M> {
 
     /// Parse, then swap: a bad file changes nothing.
     fn reload(&mut self) {
-        match (self.load)(&self.config_path) {
+        match (self.load)(&self.config_path, &self.counters) {
             Ok(setup) => {
                 if (&setup.base.run_dir, &setup.base.state_dir, &setup.base.publishers)
                     != (&self.run_dir, &self.state_dir, &self.publishers)

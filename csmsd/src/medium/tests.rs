@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::compose::Message;
+use common::counters::Counters;
 use common::severity::Severity;
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
@@ -135,7 +136,7 @@ fn setup(providers: &[String], to: &str) -> (Sms, Destination) {
     std::fs::write(&token, TOKEN).expect("file");
     let providers = providers.concat().replace("TOKEN", &token.display().to_string());
     std::fs::write(&path, format!("host='m'\n{providers}[[recipient]]\nto='{to}'\n")).expect("file");
-    let mut setup = crate::config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+    let mut setup = crate::config::load(&path, &Counters::default()).unwrap_or_else(|error| panic!("{error}"));
     let mut lane = setup.lanes.remove(0);
     lane.medium.total_timeout = Duration::from_secs(2);
     (lane.medium, lane.recipients.remove(0).address)
@@ -208,6 +209,13 @@ async fn one_who_does_not_answer_may_have_it_so_the_next_text_says_so() {
 }
 
 #[tokio::test]
+async fn of_an_endless_answer_little_is_read_and_it_is_counted() {
+    let (sms, to) = setup(&[provider("one", &Server::new(Habit::Endless).url)], "+4912345678");
+    send_by(&sms, &to, "text").await;
+    assert_eq!(sms.providers[0].counters.snapshot(), [("sms.answer_too_large".to_owned(), 1)].into());
+}
+
+#[tokio::test]
 async fn a_text_that_is_marked_already_is_not_marked_twice() {
     let (one, two) = (Server::new(Habit::HangsUp), Server::says("200 OK", FINE));
     let (sms, to) = setup(&[provider("one", &one.url), provider("two", &two.url)], "+4912345678");
@@ -232,9 +240,11 @@ async fn who_asks_for_patience_gets_it() {
 async fn a_redirect_is_not_followed() {
     let elsewhere = Server::says("200 OK", FINE);
     let answer = format!("HTTP/1.1 307 There\r\nlocation: {}/\r\ncontent-length: 0\r\n\r\n", elsewhere.url);
-    let outcome = send(&[provider("one", &Server::new(Habit::Says(answer)).url)]).await;
+    let (sms, to) = setup(&[provider("one", &Server::new(Habit::Says(answer)).url)], "+4912345678");
+    let outcome = send_by(&sms, &to, "text").await;
     let Outcome::Retry { why, maybe_accepted: false, .. } = outcome else { panic!("{outcome:?}") };
     assert!(why.contains("one refuses us: 307, a redirect"), "{why}");
+    assert_eq!(sms.providers[0].counters.snapshot(), [("sms.redirect".to_owned(), 1)].into());
     assert_eq!(elsewhere.requests().len(), 0);
 }
 
