@@ -311,7 +311,10 @@ impl Session {
         }
         self.window.1 += 1;
         if self.window.1 > FLOOD_LINES {
-            self.outputs.push(Output::Refused("flood"));
+            // Once for all that was read with the first of them.
+            if self.window.1 == FLOOD_LINES + 1 {
+                self.outputs.push(Output::Refused("flood"));
+            }
             return self.close(format!("more than {FLOOD_LINES} lines in {} s", FLOOD_WINDOW.as_secs()));
         }
         match line.parse::<Message>() {

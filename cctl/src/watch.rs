@@ -11,6 +11,7 @@ use common::counters::Counters;
 use common::message::{Event, Health, Request, decode_batch};
 use common::query::{from_value, to_json};
 use common::severity::Severity;
+use common::socket::MAX_ANSWER_BYTES;
 use common::startup::Signals;
 use common::subscriber::{Cursor, Delivery, Publication, Start, follow};
 use rmpv::Value;
@@ -74,8 +75,13 @@ async fn follow_into(global: &Global, watch: &Watch, sink: &mut Sink) -> Result<
     let publisher = global.run.join("stream");
     let (cursor, from) = begin(global, watch, sink).await?;
     let mut selection = Selection { from, severity: watch.severity };
-    let publication =
-        Publication { publisher: publisher.clone(), questions: global.run.join("query"), prefixes: vec!["event."] };
+    let publication = Publication {
+        publisher: publisher.clone(),
+        questions: global.run.join("query"),
+        prefixes: vec!["event."],
+        unwanted: &[],
+        max_answer_bytes: MAX_ANSWER_BYTES,
+    };
     let (sender, mut deliveries) = mpsc::channel(WAITING);
     let follower = follow(publication, Start::AfterOrOldest(cursor), Counters::default(), sender);
     tokio::pin!(follower);

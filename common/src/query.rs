@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 pub const PAGE_ITEMS: usize = 1000;
 /// And bytes, unless a single item has more: a client that never reads keeps a page in our memory.
 const PAGE_BYTES: usize = 256 << 10;
+/// Of an answer that somebody else gives: more than the largest has, and an end to one that has none.
+const MAX_PAGES: usize = 10_000;
 /// How long the pages of an answer stay the same.
 const PINNED_FOR: Duration = Duration::from_secs(30);
 /// Long answers pinned at once; the oldest makes way.
@@ -341,15 +343,35 @@ pub enum AskError {
 
 /// Asks, follows the pages and returns the whole answer. `timeout` is for each page.
 pub async fn ask(requester: &mut Requester, request: &Request, timeout: Duration) -> Result<Value, AskError> {
+    ask_without(requester, request, timeout, &[]).await
+}
+
+/// As [`ask`], but the lists of these names are left empty, whatever is in them.
+pub async fn ask_without(
+    requester: &mut Requester,
+    request: &Request,
+    timeout: Duration,
+    unwanted: &[&str],
+) -> Result<Value, AskError> {
     let mut request = request.clone();
     let mut whole: Option<Value> = None;
-    loop {
+    let mut taken = 0;
+    for _ in 0..MAX_PAGES {
         let bytes = requester.ask(encode(&request), timeout).await?;
         let reply: Reply = decode(&bytes).map_err(|error| AskError::BadAnswer(error.to_string()))?;
         if let Some(error) = reply.error {
             return Err(AskError::Refused(error));
         }
-        let page = reply.data.ok_or_else(|| AskError::BadAnswer("neither data nor error".into()))?;
+        let mut page = reply.data.ok_or_else(|| AskError::BadAnswer("neither data nor error".into()))?;
+        if let Value::Map(fields) = &mut page {
+            let lists = fields.iter_mut().filter(|(key, _)| key.as_str().is_some_and(|key| unwanted.contains(&key)));
+            lists.for_each(|(_, list)| *list = Value::Array(Vec::new()));
+        }
+        taken += memory(&page);
+        if taken > requester.max_answer_bytes() {
+            let most = requester.max_answer_bytes() >> 20;
+            return Err(AskError::BadAnswer(format!("an answer that takes more than {most} MiB of memory")));
+        }
         whole = Some(match whole {
             None => page,
             Some(before) => joined(before, page),
@@ -363,6 +385,24 @@ pub async fn ask(requester: &mut Requester, request: &Request, timeout: Duration
             (None, None) => return Err(AskError::BadAnswer("no page".into())),
         }
     }
+    Err(AskError::BadAnswer(format!("an answer of more than {MAX_PAGES} pages")))
+}
+
+/// What an allocation takes beside what was asked for, about.
+const ALLOCATION_BYTES: usize = 24;
+
+/// What a value takes, about.
+fn memory(value: &Value) -> usize {
+    size_of::<Value>()
+        + match value {
+            Value::String(text) => ALLOCATION_BYTES + text.as_bytes().len(),
+            Value::Binary(bytes) | Value::Ext(_, bytes) => ALLOCATION_BYTES + bytes.len(),
+            Value::Array(items) => ALLOCATION_BYTES + items.iter().map(memory).sum::<usize>(),
+            Value::Map(fields) => {
+                ALLOCATION_BYTES + fields.iter().map(|(key, value)| memory(key) + memory(value)).sum::<usize>()
+            }
+            Value::Nil | Value::Boolean(_) | Value::Integer(_) | Value::F32(_) | Value::F64(_) => 0,
+        }
 }
 
 /// As [`ask`], read as `T`.

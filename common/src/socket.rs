@@ -46,6 +46,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(2);
 /// Between two attempts to ask somebody who closes the connection.
 const REDIAL_PAUSE: Duration = Duration::from_millis(50);
+/// What an answer may take in memory, if not said otherwise: the state of a feed with all its units.
+pub const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Sockets of people and programs in the group `cairn`.
 const MODE: u32 = 0o660;
 
@@ -66,14 +68,14 @@ impl Limits {
     /// Feed and stream. A burst of 10,000 events fits; a subscriber that is slower heals from the journal. What comes in
     /// are subscriptions.
     pub const PUBLISHED: Limits = Limits { max_message_bytes: 1 << 10, send_hwm: 10_000, recv_hwm: 8, max_peers: 32 };
-    /// Feed and stream, as their subscriber reads them.
-    pub const SUBSCRIBED: Limits = Limits { max_message_bytes: 4 << 20, send_hwm: 8, recv_hwm: 128, max_peers: 1 };
+    /// Feed and stream, as their subscriber reads them. Batches are cut at 64 KiB, and an attachment has at most that.
+    pub const SUBSCRIBED: Limits = Limits { max_message_bytes: 256 << 10, send_hwm: 8, recv_hwm: 128, max_peers: 1 };
     /// Reports of local programs.
     pub const REPORTS: Limits = Limits { max_message_bytes: 64 << 10, send_hwm: 8, recv_hwm: 8, max_peers: 128 };
     /// Questions. They are small.
     pub const QUESTIONS: Limits = Limits { max_message_bytes: 16 << 10, send_hwm: 100, recv_hwm: 4, max_peers: 64 };
-    /// Answers, as their reader accepts them.
-    pub const ANSWERS: Limits = Limits { max_message_bytes: 16 << 20, send_hwm: 100, recv_hwm: 100, max_peers: 1 };
+    /// Answers, as their reader accepts them: pages of 256 KiB, or of one row that is larger.
+    pub const ANSWERS: Limits = Limits { max_message_bytes: 1 << 20, send_hwm: 100, recv_hwm: 4, max_peers: 1 };
 }
 
 /// Why a socket could not be had or used.
@@ -515,13 +517,25 @@ impl Responder {
 #[derive(Debug)]
 pub struct Requester {
     path: PathBuf,
+    max_answer_bytes: usize,
     socket: Option<Socket>,
 }
 
 impl Requester {
     /// Will ask at the unix socket at `path`, which need not exist yet.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), socket: None }
+        Self { path: path.to_owned(), max_answer_bytes: MAX_ANSWER_BYTES, socket: None }
+    }
+
+    /// Of an answer, all its pages may take this much memory.
+    #[must_use]
+    pub fn at_most(self, max_answer_bytes: usize) -> Self {
+        Self { max_answer_bytes, ..self }
+    }
+
+    /// How much memory an answer may take.
+    pub(crate) fn max_answer_bytes(&self) -> usize {
+        self.max_answer_bytes
     }
 
     /// Where it asks.

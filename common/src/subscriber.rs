@@ -7,13 +7,14 @@
 
 use crate::counters::Counters;
 use crate::message::{Beat, Epoch, ErrorCode, EventsPage, Health, Request, decode, decode_batch};
-use crate::query::{AskError, ask_for, from_value};
+use crate::notifier::one_line;
+use crate::query::{AskError, ask_for, ask_without, from_value};
 use crate::socket::{Requester, SocketError, Subscriber, name_of};
 use bytes::Bytes;
 use rmpv::Value;
 use serde::Deserialize;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// How long an answer may take before the question is asked again: short at first, since a question that went to a
@@ -23,6 +24,17 @@ const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// Between two attempts to reach a publisher that does not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// A publisher that invents journals is asked about them this often, and it is logged this often. Nothing is lost: a beat says
+/// the same again.
+const NEW_JOURNAL_PAUSE: Duration = Duration::from_millis(200);
+const SAY_NEW_JOURNAL_EVERY: Duration = Duration::from_mins(1);
+/// Beyond this no journal comes, and no database could keep it.
+const MAX_SEQ: u64 = i64::MAX as u64;
+/// What the state of a stream may take in memory for who wants its hosts and open incidents: 20,000 of them.
+pub const MAX_STREAM_STATE_BYTES: usize = 24 << 20;
+/// Of what a publisher says, in our log.
+const LOGGED_CHARS: usize = 200;
 
 /// How far a subscriber has come. It keeps this on disk together with what it made of the messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +154,10 @@ pub struct Publication {
     pub questions: PathBuf,
     /// Topics to take beside `beat.`. Must include all that is journaled, since a filtered entry would look like a gap.
     pub prefixes: Vec<&'static str>,
+    /// Lists of its snapshot that are not wanted, and left empty.
+    pub unwanted: &'static [&'static str],
+    /// What its answers may take in memory.
+    pub max_answer_bytes: usize,
 }
 
 /// Follows until the receiver is dropped. Errors only where a socket cannot be made at all; a publisher that is away, or
@@ -157,13 +173,16 @@ pub async fn follow(
     let socket = Subscriber::connect(&publication.publisher, &prefixes).await?;
     let mut shell = Shell {
         name: name_of(&publication.publisher),
-        questions: Requester::new(&publication.questions),
+        questions: Requester::new(&publication.questions).at_most(publication.max_answer_bytes),
+        unwanted: publication.unwanted,
         follower: Follower { cursor: Cursor { epoch: None, seq: 0 } },
         oldest_if_gone: matches!(start, Start::AfterOrOldest(_) | Start::Now),
         counters,
         deliveries,
         quiet: false,
         patience: FIRST_ANSWER_TIMEOUT,
+        anew_at: None,
+        anew_said: None,
     };
     // A closed receiver ends everything below; that is the only way out of it.
     let _ = shell.run(&socket, start).await;
@@ -173,6 +192,7 @@ pub async fn follow(
 struct Shell {
     name: String,
     questions: Requester,
+    unwanted: &'static [&'static str],
     follower: Follower,
     oldest_if_gone: bool,
     counters: Counters,
@@ -181,6 +201,9 @@ struct Shell {
     quiet: bool,
     /// How long the next answer may take.
     patience: Duration,
+    /// When a new journal was last asked about, and when it was last logged.
+    anew_at: Option<Instant>,
+    anew_said: Option<Instant>,
 }
 
 /// The receiver of deliveries is gone.
@@ -222,9 +245,12 @@ impl Shell {
     }
 
     async fn beat(&mut self, payload: &[u8]) -> Result<(), Closed> {
-        let Ok(beat) = decode::<Beat>(payload) else {
-            self.undecodable("beat.");
-            return Ok(());
+        let beat = match decode::<Beat>(payload) {
+            Ok(beat) if beat.head_seq <= MAX_SEQ => beat,
+            Ok(_) | Err(_) => {
+                self.undecodable("beat.");
+                return Ok(());
+            }
         };
         match self.follower.position(&beat.epoch, beat.head_seq) {
             Verdict::Gap => self.catch_up().await?,
@@ -235,9 +261,12 @@ impl Shell {
     }
 
     async fn message(&mut self, topic: Bytes, payload: Bytes) -> Result<(), Closed> {
-        let Ok(places) = decode_batch::<Place>(&payload) else {
-            self.undecodable(&String::from_utf8_lossy(&topic));
-            return Ok(());
+        let places = match decode_batch::<Place>(&payload) {
+            Ok(places) if places.iter().all(|place| place.seq.max(place.head_seq) <= Some(MAX_SEQ)) => places,
+            Ok(_) | Err(_) => {
+                self.undecodable(&String::from_utf8_lossy(&topic));
+                return Ok(());
+            }
         };
         match places.as_slice() {
             [Place { epoch: Some(epoch), seq: Some(seq), .. }] => match self.follower.entry(epoch, *seq) {
@@ -272,7 +301,11 @@ impl Shell {
             let request =
                 Request { after: Some(cursor.seq), epoch: cursor.epoch.map(String::from), ..Request::query("events") };
             let page = match self.ask_once::<EventsPage<Value>>(&request).await {
-                Ok(page) => page,
+                Ok(page) if page.head_seq <= MAX_SEQ => page,
+                Ok(_) => {
+                    self.wait_out(&impossible()).await?;
+                    continue;
+                }
                 Err(AskError::Refused(error)) if error.code == ErrorCode::Gone => {
                     if !self.oldest_if_gone {
                         return self.snapshot().await;
@@ -315,8 +348,15 @@ impl Shell {
     }
 
     async fn begin_anew(&mut self, epoch: &Epoch) -> Result<(), Closed> {
-        tracing::warn!("{} has a new journal, {epoch}", self.name);
+        if self.anew_at.is_some_and(|at| at.elapsed() < NEW_JOURNAL_PAUSE) {
+            return Ok(());
+        }
+        if self.anew_said.is_none_or(|at| at.elapsed() >= SAY_NEW_JOURNAL_EVERY) {
+            tracing::warn!("{} has a new journal, {epoch}", self.name);
+            self.anew_said = Some(Instant::now());
+        }
         self.counters.count(&self.name, "new_journal");
+        self.anew_at = Some(Instant::now());
         self.catch_up().await
     }
 
@@ -327,8 +367,15 @@ impl Shell {
             seq: u64,
         }
         loop {
-            let state: Value = self.insist(Request::query("snapshot")).await?;
+            let state = match self.ask_state().await {
+                Ok(state) => state,
+                Err(error) => {
+                    self.wait_out(&error).await?;
+                    continue;
+                }
+            };
             match from_value::<Position>(&state) {
+                Ok(Position { seq, .. }) if seq > MAX_SEQ => self.wait_out(&impossible()).await?,
                 Ok(Position { epoch, seq }) => {
                     let cursor = Cursor { epoch: Some(epoch), seq };
                     self.follower.cursor = cursor.clone();
@@ -341,6 +388,16 @@ impl Shell {
 
     async fn ask_once<T: serde::de::DeserializeOwned>(&mut self, request: &Request) -> Result<T, AskError> {
         let answer = ask_for(&mut self.questions, request, self.patience).await;
+        self.answered(answer)
+    }
+
+    async fn ask_state(&mut self) -> Result<Value, AskError> {
+        let request = Request::query("snapshot");
+        let answer = ask_without(&mut self.questions, &request, self.patience, self.unwanted).await;
+        self.answered(answer)
+    }
+
+    fn answered<T>(&mut self, answer: Result<T, AskError>) -> Result<T, AskError> {
         match &answer {
             // It may only be slow.
             Err(AskError::Unreachable(_)) => self.patience = (self.patience * 2).min(ANSWER_TIMEOUT),
@@ -366,6 +423,7 @@ impl Shell {
     async fn wait_out(&mut self, error: &AskError) -> Result<(), Closed> {
         self.counters.count(&self.name, "unanswered");
         if !std::mem::replace(&mut self.quiet, true) {
+            let error = one_line(&error.to_string(), LOGGED_CHARS);
             tracing::warn!("cannot follow {}, will retry: {error}", self.name);
         }
         tokio::select! {
@@ -376,6 +434,7 @@ impl Shell {
 
     fn undecodable(&self, what: &str) {
         if self.counters.count(&self.name, "undecodable") {
+            let what = one_line(what, LOGGED_CHARS);
             tracing::warn!("{} sent what is no message under {what:?}; more of this is only counted", self.name);
         }
     }
@@ -383,6 +442,10 @@ impl Shell {
     async fn deliver(&self, delivery: Delivery) -> Result<(), Closed> {
         self.deliveries.send(delivery).await.map_err(|_| Closed)
     }
+}
+
+fn impossible() -> AskError {
+    AskError::BadAnswer(format!("a place in its journal beyond {MAX_SEQ}"))
 }
 
 /// What `events` adds to each entry, and the entry's own place.

@@ -34,7 +34,13 @@ enum Command {
 }
 
 fn publication(dir: &Path) -> Publication {
-    Publication { publisher: dir.join("feed"), questions: dir.join("feed-query"), prefixes: vec!["t."] }
+    Publication {
+        publisher: dir.join("feed"),
+        questions: dir.join("feed-query"),
+        prefixes: vec!["t."],
+        unwanted: &[],
+        max_answer_bytes: 1 << 20,
+    }
 }
 
 impl Server {

@@ -11,11 +11,12 @@ use common::journal::{Journal, Retention};
 use common::message::{
     Beat, Epoch, ErrorBody, ErrorCode, Event, Forgotten, Request, decode_batch, encode, event_topic,
 };
+use common::notifier::one_line;
 use common::publisher::JournaledPublisher;
 use common::query::{self, Answer};
 use common::questions::{Asker, Questions};
 use common::severity::Severity;
-use common::socket::{Requester, Responder, Route, SocketError};
+use common::socket::{MAX_ANSWER_BYTES, Requester, Responder, Route, SocketError};
 use common::startup::{self, Asked, Fatal, Signals};
 use common::subscriber::{Cursor, Delivery, Publication, Start, follow};
 use common::time::UnixMillis;
@@ -300,6 +301,7 @@ impl Daemon {
 
     fn undecodable(&self, topic: &str, why: &str) {
         if self.counters.count("feed", "undecodable") {
+            let (topic, why) = (one_line(topic, LOGGED_CHARS), one_line(why, LOGGED_CHARS));
             tracing::warn!("the feed sent what is no message under {topic:?}: {why}; more of this is only counted");
         }
     }
@@ -501,6 +503,8 @@ fn follow_feeds(feeds: &[PathBuf], cursors: &BTreeMap<String, Cursor>, counters:
             publisher: feed.clone(),
             questions: question_socket(feed),
             prefixes: vec!["value.", "check.", "event.", "alive."],
+            unwanted: &[],
+            max_answer_bytes: MAX_ANSWER_BYTES,
         };
         let (counters, inbox, room) = (counters.clone(), inbox.clone(), room.clone());
         let (out, mut followed) = mpsc::channel(16);

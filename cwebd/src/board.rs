@@ -513,7 +513,7 @@ fn clamped(text: &str) -> String {
 }
 
 fn clamped_row(row: DownRow) -> DownRow {
-    DownRow { text: clamped(&row.text), ..row }
+    DownRow { text: clamped(&row.text), rule: clamped(&row.rule), ..row }
 }
 
 /// The row that `down-list` will have for it.
@@ -554,7 +554,7 @@ fn event_row(event: Event) -> EventRow {
         severity: event.severity,
         time: event.time,
         text: clamped(&event.text),
-        rule: event.rule,
+        rule: clamped(&event.rule),
         duration_ms: event.duration_ms,
     }
 }

@@ -5,11 +5,12 @@
 //! an event has overtaken is thrown away: it may be older than the event.
 
 use common::counters::Counters;
+use common::message::decode_batch;
 use common::message::{DownRow, ErrorCode, Event, EventsPage, Request, Sample, ServerRow, StreamSnapshot};
-use common::message::{decode, decode_batch};
+use common::notifier::one_line;
 use common::query::{AskError, ask_for, from_value};
 use common::socket::{Requester, name_of};
-use common::subscriber::{Cursor, Delivery, Publication, Start, follow};
+use common::subscriber::{Cursor, Delivery, MAX_STREAM_STATE_BYTES, Publication, Start, follow};
 use common::traffic::Traffic;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -19,11 +20,14 @@ use tokio::sync::mpsc;
 use crate::board::MAX_EVENTS;
 
 /// Deliveries that wait for us. Beyond it the socket keeps them, and drops what is lossy.
-const WAITING: usize = 1024;
+const WAITING: usize = 64;
 /// How often hosts and incidents are asked for.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Of what a publisher says, in our log.
+const LOGGED_CHARS: usize = 200;
 
 /// What a publisher said.
 #[derive(Debug)]
@@ -61,6 +65,8 @@ pub(crate) fn start(side: usize, stream: &Path, counters: &Counters, print: bool
         publisher: stream.to_owned(),
         questions: question_socket(stream),
         prefixes: vec!["value.", "event."],
+        unwanted: &["checks"],
+        max_answer_bytes: MAX_STREAM_STATE_BYTES,
     };
     let (deliveries_in, deliveries) = mpsc::channel(WAITING);
     let followed = counters.clone();
@@ -72,7 +78,7 @@ pub(crate) fn start(side: usize, stream: &Path, counters: &Counters, print: bool
     let source = Source {
         side,
         name: name_of(stream),
-        requester: Some(Requester::new(&question_socket(stream))),
+        requester: Some(Requester::new(&question_socket(stream)).at_most(MAX_STREAM_STATE_BYTES)),
         entries: 0,
         counters: counters.clone(),
         traffic: Traffic::new(print),
@@ -141,7 +147,7 @@ impl Source {
             Delivery::Entry { topic, payload, .. } => {
                 self.traffic.print("in", &topic, &payload);
                 self.entries += 1;
-                match decode::<Event>(&payload) {
+                match Event::read(&payload) {
                     Ok(event) => self.tell(Said::Event(Box::new(event))).await,
                     Err(error) => self.undecodable(&String::from_utf8_lossy(&topic), &error.to_string()),
                 }
@@ -184,6 +190,7 @@ impl Source {
     #[expect(clippy::unnecessary_wraps, reason = "an arm beside others that can find the daemon stopped")]
     fn undecodable(&self, what: &str, why: &str) -> Result<(), Closed> {
         if self.counters.count(&self.name, "undecodable") {
+            let (what, why) = (one_line(what, LOGGED_CHARS), one_line(why, LOGGED_CHARS));
             tracing::warn!("{} sent what is no message under {what:?}: {why}; more of this is only counted", self.name);
         }
         Ok(())

@@ -6,6 +6,9 @@ use serde::de::DeserializeOwned;
 /// How deep a message may nest. Ours need four; an attachment may use the rest.
 pub const MAX_DEPTH: usize = 32;
 
+/// Messages in a batch at most. Ours have hundreds; small ones without end would take many times their bytes.
+pub const MAX_BATCH: u32 = 10_000;
+
 /// Why bytes from a socket are no message. The caller counts and drops them.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -15,6 +18,20 @@ pub enum DecodeError {
     /// A whole message, and then more.
     #[error("{0} bytes follow the message")]
     Trailing(usize),
+    /// A batch of more than [`MAX_BATCH`].
+    #[error("a batch of {0} messages, but at most {MAX_BATCH} are taken")]
+    TooMany(u32),
+    /// Larger than any of its kind.
+    #[error("{bytes} bytes, but at most {most} are taken")]
+    TooLarge {
+        /// How large it is.
+        bytes: usize,
+        /// How large it may be.
+        most: usize,
+    },
+    /// Its fields do not fit together, in this way.
+    #[error("{0}")]
+    Contradiction(&'static str),
     /// Neither a map nor an array of maps.
     #[error("neither a map nor an array of maps")]
     NoMap,
@@ -37,10 +54,13 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
 
 /// A batch: an array of maps, or a single map.
 pub fn decode_batch<T: DeserializeOwned>(bytes: &[u8]) -> Result<Vec<T>, DecodeError> {
-    match bytes.first() {
-        Some(0x90..=0x9f | 0xdc | 0xdd) => whole(bytes),
-        _ => decode(bytes).map(|one| vec![one]),
-    }
+    let claimed = match *bytes {
+        [n @ 0x90..=0x9f, ..] => u32::from(n & 0x0f),
+        [0xdc, a, b, ..] => u32::from(u16::from_be_bytes([a, b])),
+        [0xdd, a, b, c, d, ..] => u32::from_be_bytes([a, b, c, d]),
+        _ => return decode(bytes).map(|one| vec![one]),
+    };
+    if claimed > MAX_BATCH { Err(DecodeError::TooMany(claimed)) } else { whole(bytes) }
 }
 
 fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
@@ -85,6 +105,8 @@ mod tests {
     fn a_batch_is_one_map_or_an_array_of_maps() {
         assert_eq!(decode_batch::<Map>(&[0x80]).expect("one map").len(), 1);
         assert_eq!(decode_batch::<Map>(&[0x92, 0x80, 0x80]).expect("two maps").len(), 2);
+        let many = [&[0xdd, 0, 0, 0x27, 0x11][..], &[0x80; 10_001]].concat();
+        assert!(matches!(decode_batch::<Map>(&many), Err(DecodeError::TooMany(10_001))));
         assert!(matches!(decode_batch::<Map>(&[]), Err(DecodeError::NoMap)));
         assert!(matches!(decode_batch::<Map>(b"{}"), Err(DecodeError::NoMap)));
     }

@@ -7,7 +7,7 @@ mod plugin;
 mod request;
 mod stream;
 
-pub use codec::{DecodeError, MAX_DEPTH, decode, decode_batch, encode};
+pub use codec::{DecodeError, MAX_BATCH, MAX_DEPTH, decode, decode_batch, encode};
 pub use feed::{Alive, Beat, Check, Epoch, LogEvent, Origin, Sample, Stamp, Values};
 pub use plugin::{PluginMessage, PluginReport};
 pub use request::{
@@ -15,6 +15,7 @@ pub use request::{
     Forgotten, Health, LedgerRow, Reply, Request, ServerRow, ServerStatus, ServiceRow, StreamSnapshot, ValueRow,
 };
 pub use stream::{Event, EventId, IncidentId, Kind, State, event_topic};
+pub(crate) use stream::{MAX_RULE_BYTES, kept};
 
 #[cfg(test)]
 mod tests;

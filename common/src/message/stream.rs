@@ -1,7 +1,7 @@
 //! The stream: what cprocessd says.
 
 use crate::address::{Address, HostName, Name, Unit};
-use crate::message::Epoch;
+use crate::message::{DecodeError, Epoch, decode};
 use crate::severity::Severity;
 use crate::time::UnixMillis;
 use serde::{Deserialize, Serialize};
@@ -204,6 +204,38 @@ pub struct Event {
     /// The attachment of a log event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<rmpv::Value>,
+}
+
+/// With an attachment of 64 KiB, and address, unit and text as long as may be.
+const MAX_EVENT_BYTES: usize = 128 << 10;
+/// Of a text, this is kept. ccollectd takes 1 KiB.
+const MAX_TEXT_BYTES: usize = 2 << 10;
+/// No rule's name is longer: cprocessd takes 100 bytes.
+pub(crate) const MAX_RULE_BYTES: usize = 200;
+
+impl Event {
+    /// Reads an event for who tells or shows it, and keeps many: without its attachment, and only the beginning of a text
+    /// that is too long. One that is larger than any, or whose address is not that of its host, service and unit, is no
+    /// event.
+    pub fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if bytes.len() > MAX_EVENT_BYTES {
+            return Err(DecodeError::TooLarge { bytes: bytes.len(), most: MAX_EVENT_BYTES });
+        }
+        let event: Self = decode(bytes)?;
+        let address = &event.address;
+        if (address.host(), address.service(), address.unit()) != (&event.host, &event.service, &event.unit) {
+            return Err(DecodeError::Contradiction("the address is not that of host, service and unit"));
+        }
+        if event.rule.len() > MAX_RULE_BYTES {
+            return Err(DecodeError::TooLarge { bytes: event.rule.len(), most: MAX_RULE_BYTES });
+        }
+        Ok(Self { text: kept(&event.text).to_owned(), data: None, ..event })
+    }
+}
+
+/// As much of a text as is kept.
+pub(crate) fn kept(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
 }
 
 /// The topic of an event of this severity and host.

@@ -4,7 +4,7 @@
 use crate::config::ConfigError;
 use crate::counters::Counters;
 use crate::database::DatabaseError;
-use crate::message::{DownRow, ErrorBody, ErrorCode, Event, Request, StreamSnapshot, decode};
+use crate::message::{DownRow, ErrorBody, ErrorCode, Event, Request, StreamSnapshot};
 use crate::notifier::desk::{Desk, Outgoing, Who};
 use crate::notifier::store::Store;
 use crate::notifier::teller::{Input, Now, Teller};
@@ -13,7 +13,7 @@ use crate::query::{Answer, ask_for, from_value};
 use crate::questions::Questions;
 use crate::socket::{Requester, Route};
 use crate::startup::{self, Asked, DaemonArgs, Fatal, Signals};
-use crate::subscriber::{Cursor, Delivery, Publication, Start, follow};
+use crate::subscriber::{Cursor, Delivery, MAX_STREAM_STATE_BYTES, Publication, Start, follow};
 use crate::time::{UnixMillis, for_people};
 use crate::traffic::Traffic;
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// Deliveries of all streams that wait for us. Beyond it the streams' own sockets keep them, and their journals after that.
-const WAITING_DELIVERIES: usize = 256;
+const WAITING_DELIVERIES: usize = 64;
 /// Deliveries that share one commit.
 const BATCH: usize = 256;
 /// The watchdog, silence, pauses that end.
@@ -303,8 +303,8 @@ impl<M: Medium> Daemon<M> {
             },
             Delivery::Entry { cursor, topic, payload } => {
                 self.traffic.print("in", &topic, &payload);
-                match decode::<Event>(&payload) {
-                    Ok(event) => self.apply(Input::Event { publisher: publisher.clone(), event: Box::new(event) }),
+                match Event::read(&payload) {
+                    Ok(event) => self.apply(Input::Event { publisher: publisher.clone(), event: Arc::new(event) }),
                     Err(error) => self.undecodable(&String::from_utf8_lossy(&topic), &error.to_string()),
                 }
                 self.desk.read_to(publisher, cursor);
@@ -320,6 +320,7 @@ impl<M: Medium> Daemon<M> {
 
     fn undecodable(&self, topic: &str, why: &str) {
         if self.counters.count("stream", "undecodable") {
+            let (topic, why) = (one_line(topic, LOGGED_CHARS), one_line(why, LOGGED_CHARS));
             tracing::warn!("the stream sent what is no message under {topic:?}: {why}; more of this is only counted");
         }
     }
@@ -441,7 +442,7 @@ impl<M: Medium> Daemon<M> {
         tokio::spawn(async move {
             let mut open = Vec::new();
             for publisher in publishers {
-                let mut questions = Requester::new(&question_socket(&publisher));
+                let mut questions = Requester::new(&question_socket(&publisher)).at_most(MAX_STREAM_STATE_BYTES);
                 let asked =
                     ask_for::<Vec<DownRow>>(&mut questions, &Request::query("down-list"), COMPARE_TIMEOUT).await;
                 match asked {
@@ -575,6 +576,8 @@ fn follow_all(
             publisher: publisher.clone(),
             questions: question_socket(publisher),
             prefixes: vec!["event."],
+            unwanted: &["hosts", "checks"],
+            max_answer_bytes: MAX_STREAM_STATE_BYTES,
         };
         let (counters, inbox) = (counters.clone(), inbox.clone());
         let (out, mut followed) = mpsc::channel(16);

@@ -104,6 +104,11 @@ impl Desk {
                 Output::Save { recipient, key, told } => self.writes.push(Write::Save { recipient, key, told }),
                 Output::Forget { recipient, key } => self.writes.push(Write::Forget { recipient, key }),
                 Output::Selects { recipient, selection } => self.writes.push(Write::Selects { recipient, selection }),
+                Output::Crowded { recipient, forgotten } => {
+                    if self.counters.add("told", "forgotten", forgotten) {
+                        tracing::warn!("{recipient}: too much is open, the ends of the least severe are not told");
+                    }
+                }
                 Output::Compare => compare = true,
             }
         }

@@ -11,8 +11,9 @@ use crate::message::Event;
 use crate::notifier::teller::{Key, Role};
 use crate::notifier::{Mark, MessageId, Outcome, Scope, Story};
 use crate::severity::Severity;
+use crate::time::UnixMillis;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -24,6 +25,10 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// What may wait for one recipient. Beyond it the oldest beginnings and single events are given up, and that is on record; ends
 /// of what was told are kept.
 const MAX_WAITING: usize = 10_000;
+/// So many at once: what follows from it takes a look at all that wait.
+const GIVEN_UP_AT_ONCE: usize = 500;
+/// Stories that a message is offered. No medium has room for more.
+const MAX_STORIES: usize = 3_000;
 
 /// Something that a recipient is to hear.
 #[derive(Clone, Debug)]
@@ -103,6 +108,8 @@ struct Queue {
     unknown: VecDeque<Vec<Item>>,
     under_way: Option<Flight>,
     pause: Pause,
+    /// It is full, and that has been said.
+    is_full: bool,
 }
 
 /// Back-off.
@@ -168,12 +175,24 @@ impl Outbox {
         if queue.waiting.len() <= MAX_WAITING {
             return Vec::new();
         }
-        let oldest = queue.waiting.iter().position(|item| item.role != Role::End).unwrap_or(0);
-        let item = queue.waiting.remove(oldest).expect("it was found");
-        tracing::warn!("{recipient}: more than {MAX_WAITING} events wait, {} is given up", item.event.address);
+        if !std::mem::replace(&mut queue.is_full, true) {
+            tracing::warn!("{recipient}: more than {MAX_WAITING} events wait, the oldest are given up");
+        }
+        let mut given_up: Vec<Item> = Vec::with_capacity(GIVEN_UP_AT_ONCE);
+        queue.waiting.retain(|item| {
+            let stays = item.role == Role::End || given_up.len() == GIVEN_UP_AT_ONCE;
+            if !stays {
+                given_up.push(item.clone());
+            }
+            stays
+        });
+        if given_up.is_empty() {
+            given_up.extend(queue.waiting.pop_front());
+        }
         let why = format!("more than {MAX_WAITING} events were waiting");
-        let mut changes = vec![Change::Failed { item: item.id, why }];
-        changes.extend(queue.beginning_failed(recipient, &[item]));
+        let failed = |item: &Item| Change::Failed { item: item.id, why: why.clone() };
+        let mut changes: Vec<Change> = given_up.iter().map(failed).collect();
+        changes.extend(queue.beginning_failed(recipient, &given_up));
         changes
     }
 
@@ -249,12 +268,14 @@ impl Outbox {
             Some(items) => (items.iter().collect(), true),
             None => (queue.waiting.iter().collect(), false),
         };
-        Some(Ready { recipient: recipient.clone(), stories: fold(&items), again })
+        let most = if again { usize::MAX } else { MAX_STORIES };
+        Some(Ready { recipient: recipient.clone(), stories: fold(&items, most), again })
     }
 
     /// These items of a recipient go now, in one message.
     pub(crate) fn begin(&mut self, recipient: &str, id: MessageId, items: &[i64], again: bool) {
         let Some(queue) = self.queues.get_mut(recipient) else { return };
+        let items: BTreeSet<i64> = items.iter().copied().collect();
         let chosen = |item: &Item| items.contains(&item.id);
         let (items, rest) = if again {
             queue.unknown.pop_front().unwrap_or_default().into_iter().partition(chosen)
@@ -262,6 +283,7 @@ impl Outbox {
             let (items, rest): (Vec<Item>, Vec<Item>) =
                 std::mem::take(&mut queue.waiting).into_iter().partition(chosen);
             queue.waiting = rest.into();
+            queue.is_full &= queue.waiting.len() > MAX_WAITING / 2;
             (items, Vec::new())
         };
         queue.under_way = Some(Flight { id, items, again, rest });
@@ -346,69 +368,96 @@ impl Queue {
                 Role::Worse | Role::Once => {}
             }
         }
-        for (key, id) in begun {
-            let next = self.waiting.iter().position(|item| {
-                item.id > id
-                    && item.role != Role::Once
-                    && item.event.address == key.address
-                    && item.event.rule == key.rule
-            });
-            match next.map(|at| (at, self.waiting[at].role)) {
-                Some((at, Role::End)) => {
-                    let item = self.waiting.remove(at).expect("it was found");
+        // The first that waits behind each of them.
+        let mut next: BTreeMap<Key, (i64, Role)> = BTreeMap::new();
+        for item in self.waiting.iter().filter(|item| item.role != Role::Once) {
+            let key = Key::of(&item.event);
+            if begun.get(&key).is_some_and(|begun| item.id > *begun) {
+                next.entry(key).or_insert((item.id, item.role));
+            }
+        }
+        let mut dropped = BTreeSet::new();
+        for key in begun.into_keys() {
+            match next.get(&key) {
+                Some((item, Role::End)) => {
+                    dropped.insert(*item);
                     let why = "its beginning could not be told".to_owned();
-                    changes.push(Change::Dropped { item: item.id, why });
+                    changes.push(Change::Dropped { item: *item, why });
                 }
-                Some((at, Role::Worse)) => {
-                    self.waiting[at].role = Role::Begin;
-                    changes.push(Change::Begins { item: self.waiting[at].id });
+                Some((item, Role::Worse)) => {
+                    let worse = self.waiting.iter_mut().find(|waiting| waiting.id == *item);
+                    worse.expect("it was found").role = Role::Begin;
+                    changes.push(Change::Begins { item: *item });
                 }
                 Some(_) => {}
                 None => changes.push(Change::Untold { recipient: recipient.to_owned(), key }),
             }
         }
+        self.waiting.retain(|item| !dropped.contains(&item.id));
         changes
     }
 }
 
-/// One story per key, and one per single event: what is open first, then by severity, then by time.
-fn fold(items: &[&Item]) -> Vec<Folded> {
+/// One story per key, and one per single event: what is open first, then by severity, then by time. At most `most`.
+fn fold(items: &[&Item], most: usize) -> Vec<Folded> {
     let mut keys: BTreeMap<Key, Vec<&Item>> = BTreeMap::new();
-    let mut folded = Vec::new();
+    let mut sketches = Vec::new();
     for &item in items {
         match item.role {
-            Role::Once => folded.push(Folded {
-                story: Story { mark: Mark::Once, event: (*item.event).clone(), outages: 1, told_in: None },
-                items: vec![item.id],
-                begins: false,
-            }),
+            Role::Once => sketches.push(Sketch::of_one(item)),
             Role::Begin | Role::Worse | Role::End => keys.entry(Key::of(&item.event)).or_default().push(item),
         }
     }
-    folded.extend(keys.into_values().map(|items| of_one_key(&items)));
-    folded.sort_by_key(|folded| {
-        let over = matches!(folded.story.mark, Mark::Passed | Mark::Ended);
-        (over, Reverse(folded.story.severity()), folded.story.happened(), folded.items[0])
-    });
-    folded
+    sketches.extend(keys.into_values().map(Sketch::of_one_key));
+    sketches.sort_by_key(Sketch::place);
+    sketches.truncate(most);
+    sketches.into_iter().map(Sketch::folded).collect()
 }
 
-/// Beginnings and ends of one key, at least one, in the order of time.
-fn of_one_key(items: &[&Item]) -> Folded {
-    let (first, last) = (items[0], items[items.len() - 1]);
-    let ends = items.iter().filter(|item| item.role == Role::End).count();
-    let knew = matches!(first.role, Role::End | Role::Worse);
-    let (mark, outages) = match last.role {
-        Role::End if knew => (Mark::Ended, ends),
-        Role::End => (Mark::Passed, ends),
-        // It is open now. What they knew of before that only counts if nothing else does.
-        _ if knew => (Mark::Began, ends.max(1)),
-        _ => (Mark::Began, ends + 1),
-    };
-    let worst = items.iter().map(|item| item.event.top_severity).max().unwrap_or(Severity::Debug);
-    let mut event = (*last.event).clone();
-    event.top_severity = worst;
-    let story = Story { mark, event, outages: u32::try_from(outages).unwrap_or(u32::MAX), told_in: None };
-    let begins = mark == Mark::Began && items.iter().any(|item| item.role == Role::Begin);
-    Folded { story, items: items.iter().map(|item| item.id).collect(), begins }
+/// A story that is not written out yet: thousands may wait while a message has room for a few.
+struct Sketch<'a> {
+    mark: Mark,
+    /// At least one, in the order of time.
+    items: Vec<&'a Item>,
+    worst: Severity,
+    outages: usize,
+}
+
+impl<'a> Sketch<'a> {
+    fn of_one(item: &'a Item) -> Self {
+        Self { mark: Mark::Once, items: vec![item], worst: item.event.top_severity, outages: 1 }
+    }
+
+    /// Beginnings and ends of one key.
+    fn of_one_key(items: Vec<&'a Item>) -> Self {
+        let ends = items.iter().filter(|item| item.role == Role::End).count();
+        let knew = matches!(items[0].role, Role::End | Role::Worse);
+        let (mark, outages) = match items[items.len() - 1].role {
+            Role::End if knew => (Mark::Ended, ends),
+            Role::End => (Mark::Passed, ends),
+            // It is open now. What they knew of before that only counts if nothing else does.
+            _ if knew => (Mark::Began, ends.max(1)),
+            _ => (Mark::Began, ends + 1),
+        };
+        let worst = items.iter().map(|item| item.event.top_severity).max().unwrap_or(Severity::Debug);
+        Self { mark, items, worst, outages }
+    }
+
+    fn last(&self) -> &'a Event {
+        &self.items[self.items.len() - 1].event
+    }
+
+    fn place(&self) -> (bool, Reverse<Severity>, UnixMillis, i64) {
+        let last = self.last();
+        let over = matches!(self.mark, Mark::Passed | Mark::Ended);
+        (over, Reverse(self.mark.severity(last, self.worst)), self.mark.happened(last), self.items[0].id)
+    }
+
+    fn folded(self) -> Folded {
+        let event = Event { top_severity: self.worst, ..self.last().clone() };
+        let outages = u32::try_from(self.outages).unwrap_or(u32::MAX);
+        let begins = self.mark == Mark::Began && self.items.iter().any(|item| item.role == Role::Begin);
+        let items = self.items.iter().map(|item| item.id).collect();
+        Folded { story: Story { mark: self.mark, event, outages, told_in: None }, items, begins }
+    }
 }

@@ -51,7 +51,7 @@ const MAX_LIMIT: u64 = 10_000;
 #[derive(Debug)]
 pub(crate) enum Write {
     /// A new item.
-    Tell { recipient: String, lane: String, role: Role, event: Box<Event> },
+    Tell { recipient: String, lane: String, role: Role, event: Arc<Event> },
     /// What a recipient knows.
     Save { recipient: String, key: Key, told: Told },
     /// What no recipient needs to know any more.
@@ -261,11 +261,11 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
                 role_word(*role),
                 id,
                 event.incident.to_string(),
-                encode(event),
+                encode(&**event),
                 wall
             ])?;
             let age_at = Age(i64::try_from(now.monotonic.as_millis()).unwrap_or(i64::MAX));
-            let item = Item { id: tx.last_insert_rowid(), role: *role, event: Arc::new((**event).clone()), age_at };
+            let item = Item { id: tx.last_insert_rowid(), role: *role, event: event.clone(), age_at };
             return Ok(Some(Written { recipient: recipient.clone(), item }));
         }
         Write::Save { recipient, key, told } => {

@@ -50,6 +50,24 @@ pub enum Mark {
     Once,
 }
 
+impl Mark {
+    /// How bad a story is that `event` says and that has been as bad as `worst`.
+    pub(crate) fn severity(self, event: &Event, worst: Severity) -> Severity {
+        match self {
+            Mark::Began | Mark::Passed => worst,
+            Mark::Ended | Mark::Once => event.severity,
+        }
+    }
+
+    /// When the news of a story happened that `event` says.
+    pub(crate) fn happened(self, event: &Event) -> UnixMillis {
+        match self {
+            Mark::Began => event.since,
+            Mark::Ended | Mark::Passed | Mark::Once => event.time,
+        }
+    }
+}
+
 /// What there is to say of one address under one rule, or one event that stands alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Story {
@@ -71,10 +89,7 @@ impl Story {
 
     /// The worst of it.
     pub fn severity(&self) -> Severity {
-        match self.mark {
-            Mark::Began | Mark::Passed => self.event.top_severity,
-            Mark::Ended | Mark::Once => self.event.severity,
-        }
+        self.mark.severity(&self.event, self.event.top_severity)
     }
 
     /// One word for people, as the 2013 bot had it: `DOWN`, `UP`, `ALARM`, `SOLVED`, ...
@@ -112,10 +127,7 @@ impl Story {
 
     /// When the news happened: the beginning of what is open, the end of what is over.
     pub fn happened(&self) -> UnixMillis {
-        match self.mark {
-            Mark::Began => self.event.since,
-            Mark::Ended | Mark::Passed | Mark::Once => self.event.time,
-        }
+        self.mark.happened(&self.event)
     }
 
     /// How old the news is, if that is worth saying: `12m 3s ago`.

@@ -6,11 +6,12 @@
 //! publisher's whole state is compared with what was told, and only the difference is news.
 
 use crate::address::{Address, CheckAddress, HostName, Name, Unit};
-use crate::message::{DownRow, Epoch, Event, EventId, IncidentId, Kind, State};
+use crate::message::{DownRow, Epoch, Event, EventId, IncidentId, Kind, MAX_RULE_BYTES, State, kept};
 use crate::notifier::{MessageId, Selection, TEST_RULE};
 use crate::severity::Severity;
 use crate::time::{UnixMillis, for_people};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -25,6 +26,11 @@ const BEATING: Duration = Duration::from_secs(5);
 const MAX_GAP: Duration = Duration::from_secs(2);
 /// What is over is remembered for this long, so that a publisher that lags by less cannot tell it again.
 const REMEMBERED: Duration = Duration::from_hours(30 * 24);
+/// Keys that are remembered, all recipients together, each having an equal share,
+const MAX_TOLD: usize = 50_000;
+/// but at least so many. Beyond it the least severe are forgotten, those that are over before those that are open: their ends are
+/// not told any more. What is new is always told.
+const LEAST_TOLD: usize = 1_000;
 /// The rule name of a publisher's silence.
 const WATCH_RULE: &str = "watchdog";
 
@@ -111,7 +117,7 @@ impl Told {
 #[derive(Clone, Debug)]
 pub(crate) enum Input {
     /// An event of a publisher's journal.
-    Event { publisher: String, event: Box<Event> },
+    Event { publisher: String, event: Arc<Event> },
     /// All that is open at a publisher, and what it did not say is not.
     Snapshot { publisher: String, open: Vec<DownRow> },
     /// All that is open at every publisher, asked for by [`Output::Compare`].
@@ -128,13 +134,15 @@ pub(crate) enum Input {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Output {
     /// To the outbox. One with an id that this recipient has had is a copy, unless it is a beginning or an end.
-    Tell { recipient: String, role: Role, event: Box<Event> },
+    Tell { recipient: String, role: Role, event: Arc<Event> },
     /// Remember.
     Save { recipient: String, key: Key, told: Told },
     /// Remember no longer.
     Forget { recipient: String, key: Key },
     /// Remember that somebody with this selection has heard of all that is open; without one, that they are gone.
     Selects { recipient: String, selection: Option<String> },
+    /// More is open, or remembered, for one recipient than is kept: so many keys were forgotten for the sake of newer ones.
+    Crowded { recipient: String, forgotten: u64 },
     /// Ask all publishers what is open, and hand it in as [`Input::Compared`] if all of them answered.
     Compare,
 }
@@ -266,7 +274,7 @@ impl Teller {
         self.last.saturating_sub(self.paused)
     }
 
-    fn event(&mut self, publisher: &str, event: &Event, outputs: &mut Vec<Output>) {
+    fn event(&mut self, publisher: &str, event: &Arc<Event>, outputs: &mut Vec<Output>) {
         for recipient in self.recipients.keys().cloned().collect::<Vec<_>>() {
             match Role::of(event) {
                 Role::Begin | Role::Worse => self.begin(&recipient, Some(publisher), event, outputs),
@@ -282,7 +290,7 @@ impl Teller {
     }
 
     /// `publisher` is absent where we say it ourselves.
-    fn begin(&mut self, recipient: &str, publisher: Option<&str>, event: &Event, outputs: &mut Vec<Output>) {
+    fn begin(&mut self, recipient: &str, publisher: Option<&str>, event: &Arc<Event>, outputs: &mut Vec<Output>) {
         if event.kind != Kind::Watchdog && !self.recipients[recipient].wants(event.top_severity, &event.address) {
             return;
         }
@@ -312,10 +320,27 @@ impl Teller {
         };
         told.insert(key.clone(), known.clone());
         outputs.push(tell(recipient, role, event));
-        outputs.push(Output::Save { recipient: recipient.to_owned(), key, told: known });
+        outputs.push(Output::Save { recipient: recipient.to_owned(), key: key.clone(), told: known });
+        self.make_room(recipient, &key, outputs);
     }
 
-    fn end(&mut self, recipient: &str, publisher: Option<&str>, event: &Event, outputs: &mut Vec<Output>) {
+    /// Forgets a tenth at once: to choose takes a look at all of them. `newest` stays.
+    fn make_room(&mut self, recipient: &str, newest: &Key, outputs: &mut Vec<Output>) {
+        let share = (MAX_TOLD / self.recipients.len().max(1)).max(LEAST_TOLD);
+        let Some(told) = self.told.get_mut(recipient).filter(|told| told.len() > share) else { return };
+        let others = told.iter().filter(|(key, _)| *key != newest);
+        let mut others: Vec<_> =
+            others.map(|(key, known)| (known.open, known.severity, known.since, key.clone())).collect();
+        others.sort();
+        others.truncate(share / 10);
+        outputs.push(Output::Crowded { recipient: recipient.to_owned(), forgotten: others.len() as u64 });
+        for (.., key) in others {
+            told.remove(&key);
+            outputs.push(Output::Forget { recipient: recipient.to_owned(), key });
+        }
+    }
+
+    fn end(&mut self, recipient: &str, publisher: Option<&str>, event: &Arc<Event>, outputs: &mut Vec<Output>) {
         let key = Key::of(event);
         let Some(known) = self.told.get_mut(recipient).and_then(|told| told.get_mut(&key)).filter(|known| known.open)
         else {
@@ -414,7 +439,7 @@ impl Teller {
         let silent = self.publishers.iter().filter(|(_, watched)| watched.silent);
         let silent: BTreeSet<Address> = silent.map(|(publisher, _)| self.watch_address(publisher)).collect();
         let told = self.told.iter().filter(|(recipient, _)| self.recipients.contains_key(*recipient));
-        let over: Vec<(String, Event)> = told
+        let over: Vec<(String, Arc<Event>)> = told
             .flat_map(|(recipient, told)| told.iter().map(move |(key, known)| (recipient, key, known)))
             .filter(|(_, key, known)| known.open && key.rule == WATCH_RULE && !silent.contains(&key.address))
             .map(|(recipient, key, known)| {
@@ -516,9 +541,9 @@ impl Teller {
     }
 }
 
-/// Without the attachment, which no medium tells: 64 KiB each, 10,000 of them may wait for one recipient.
-fn tell(recipient: &str, role: Role, event: &Event) -> Output {
-    Output::Tell { recipient: recipient.to_owned(), role, event: Box::new(Event { data: None, ..event.clone() }) }
+/// Shared by all who are told: 10,000 of them may wait for each.
+fn tell(recipient: &str, role: Role, event: &Arc<Event>) -> Output {
+    Output::Tell { recipient: recipient.to_owned(), role, event: event.clone() }
 }
 
 /// What an event says that no cprocessd said.
@@ -531,8 +556,15 @@ struct Draft {
     duration_ms: Option<u64>,
 }
 
-fn synthetic(address: &Address, rule: &str, incident: IncidentId, since: UnixMillis, now: Now, draft: Draft) -> Event {
-    Event {
+fn synthetic(
+    address: &Address,
+    rule: &str,
+    incident: IncidentId,
+    since: UnixMillis,
+    now: Now,
+    draft: Draft,
+) -> Arc<Event> {
+    Arc::new(Event {
         epoch: Epoch::random(),
         seq: 0,
         nth: 0,
@@ -553,16 +585,16 @@ fn synthetic(address: &Address, rule: &str, incident: IncidentId, since: UnixMil
         rule: rule.to_owned(),
         duration_ms: draft.duration_ms,
         data: None,
-    }
+    })
 }
 
 /// What is open and nothing keeps from being told.
 fn tellable(open: &[DownRow]) -> impl Iterator<Item = &DownRow> {
-    open.iter().filter(|row| !row.acked && !row.silenced && !row.unreachable)
+    open.iter().filter(|row| !row.acked && !row.silenced && !row.unreachable && row.rule.len() <= MAX_RULE_BYTES)
 }
 
 /// The event that opened an incident, as far as a list of what is open tells.
-fn beginning(row: &DownRow, now: Now) -> Event {
+fn beginning(row: &DownRow, now: Now) -> Arc<Event> {
     let (kind, state) = match row.rule.as_str() {
         "check" => (Kind::Down, State::Down),
         "silent" => (Kind::Absent, State::Unknown),
@@ -579,7 +611,7 @@ fn beginning(row: &DownRow, now: Now) -> Event {
             severity: row.severity,
             top_severity: row.severity,
             state,
-            text: row.text.clone(),
+            text: kept(&row.text).to_owned(),
             duration_ms: None,
         },
     )

@@ -2,7 +2,7 @@
 
 use super::desk::{Desk, Who};
 use super::store::Store;
-use super::teller::{Input, Now, SILENT_AFTER, Teller};
+use super::teller::{Input, Now, Output, SILENT_AFTER, Teller};
 use super::{Composed, Letter, Mark, Outcome, Scope, Selection, Story};
 use crate::address::Address;
 use crate::counters::Counters;
@@ -14,6 +14,7 @@ use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof,
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The wall clock at the start.
@@ -206,12 +207,12 @@ impl Timeline {
     }
 
     fn event(mut self, event: Event) -> Self {
-        self.apply(Input::Event { publisher: "a".to_owned(), event: Box::new(event) });
+        self.apply(Input::Event { publisher: "a".to_owned(), event: std::sync::Arc::new(event) });
         self
     }
 
     fn from(mut self, publisher: &str, event: Event) -> Self {
-        self.apply(Input::Event { publisher: publisher.to_owned(), event: Box::new(event) });
+        self.apply(Input::Event { publisher: publisher.to_owned(), event: std::sync::Arc::new(event) });
         self.settle()
     }
 
@@ -441,8 +442,10 @@ fn a_lost_outcome_is_sent_again_under_the_same_name_and_marked() {
 fn a_crash_between_sending_and_recording_sends_again() {
     let mut timeline = Timeline::ops();
     let now = timeline.now();
-    timeline
-        .apply(Input::Event { publisher: "a".to_owned(), event: Box::new(down(0, "web1!port:smtp", Severity::Err)) });
+    timeline.apply(Input::Event {
+        publisher: "a".to_owned(),
+        event: std::sync::Arc::new(down(0, "web1!port:smtp", Severity::Err)),
+    });
     let compose = |_: &str, letter: &Letter<'_>| Composed { bytes: Vec::new(), told: letter.stories.len() };
     let first = timeline.desk().next("lane", now, compose).expect("disk").expect("a message");
     let timeline = timeline.restart().expect(["0s ops: again DOWN web1!port:smtp"]);
@@ -709,13 +712,15 @@ fn an_outcome_for_a_recipient_who_was_removed_meanwhile_is_not_that_of_a_later_m
     let mut timeline = Timeline::ops();
     let now = timeline.now();
     let compose = |_: &str, letter: &Letter<'_>| Composed { bytes: Vec::new(), told: letter.stories.len() };
-    timeline.apply(Input::Event { publisher: "a".to_owned(), event: Box::new(down(0, "x!y:1", Severity::Err)) });
+    timeline
+        .apply(Input::Event { publisher: "a".to_owned(), event: std::sync::Arc::new(down(0, "x!y:1", Severity::Err)) });
     let first = timeline.desk().next("lane", now, compose).expect("disk").expect("a message");
     let ops = std::mem::take(&mut timeline.recipients);
     timeline.set_recipients();
     timeline.recipients = ops;
     timeline.set_recipients();
-    timeline.apply(Input::Event { publisher: "a".to_owned(), event: Box::new(down(0, "x!y:2", Severity::Err)) });
+    timeline
+        .apply(Input::Event { publisher: "a".to_owned(), event: std::sync::Arc::new(down(0, "x!y:2", Severity::Err)) });
     let second = timeline.desk().next("lane", now, compose).expect("disk").expect("a message");
     timeline.desk().done("lane", "ops", first.id, Outcome::Sent("ok".to_owned()), now);
     timeline.desk().commit(now).expect("commit");
@@ -774,7 +779,7 @@ fn a_disk_that_refuses_at_any_step_loses_nothing_and_doubles_nothing() {
         let (now, mut sent) = (timeline.now(), Vec::new());
         let events = [up(2, "x!y:1", 1, Severity::Err), down(2, "x!y:2", Severity::Err)];
         for (seq, event) in (1..).zip(events) {
-            let input = Input::Event { publisher: "a".to_owned(), event: Box::new(event) };
+            let input = Input::Event { publisher: "a".to_owned(), event: Arc::new(event) };
             assert!(!timeline.desk().apply(now, input));
             timeline.desk().read_to("a".to_owned(), Cursor { epoch: None, seq });
         }
@@ -861,13 +866,17 @@ fn too_many_events_give_up_the_oldest_beginnings_and_no_end_of_what_was_told() {
             id: EventId::new(down(4, "x!l:", Severity::Err).incident, Kind::Log, n),
             ..event(4, "x!l:", Kind::Log, Severity::Err, 4)
         };
-        assert!(!timeline.desk().apply(now, Input::Event { publisher: "a".to_owned(), event: Box::new(event) }));
+        assert!(
+            !timeline.desk().apply(now, Input::Event { publisher: "a".to_owned(), event: std::sync::Arc::new(event) })
+        );
     }
     timeline.desk().commit(now).expect("commit");
     timeline.desk().commit(now).expect("commit");
-    let request = Request { after: Some(1), limit: Some(4), ..Request::default() };
+    let request = Request { after: Some(1), limit: Some(1000), ..Request::default() };
     let states: Vec<Delivery> = timeline.desk().ledger(&request).expect("ledger").iter().map(|row| row.state).collect();
-    assert_eq!(states, [Delivery::Waiting, Delivery::Failed, Delivery::Failed, Delivery::Waiting]);
+    assert_eq!(states[..3], [Delivery::Waiting, Delivery::Failed, Delivery::Failed]);
+    // Many at once, so that this is rare.
+    assert_eq!(states.iter().filter(|state| **state == Delivery::Failed).count(), 500);
     let timeline = timeline.event(up(5, "x!y:", 3, Severity::Err)).medium(Medium::Accepts).until(70);
     let ends: Vec<&Story> =
         timeline.stories.iter().map(|(_, story)| story).filter(|story| story.mark != Mark::Once).collect();
@@ -875,6 +884,28 @@ fn too_many_events_give_up_the_oldest_beginnings_and_no_end_of_what_was_told() {
         ends.iter().map(|story| (story.mark, story.event.since)).collect::<Vec<_>>(),
         [(Mark::Began, wall(1)), (Mark::Ended, wall(1)),]
     );
+}
+
+#[test]
+fn more_that_is_open_than_is_kept_loses_the_ends_of_the_least_severe_and_no_beginning() {
+    let now = |secs| Now { monotonic: Duration::from_secs(secs), wall: wall(secs) };
+    let mut teller = Teller::new("cmaild", "mon".parse().expect("a host"), &["a".to_owned()], now(0));
+    teller.set_recipients([("ops".to_owned(), Selection::at_least(Severity::Debug))].into());
+    let mut say = |event: Event| {
+        let input = Input::Event { publisher: "a".to_owned(), event: std::sync::Arc::new(event) };
+        teller.apply(now(1), input)
+    };
+    let is_told = |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::Tell { .. }));
+    assert!(is_told(&say(down(1, "x!y:worst", Severity::Crit))));
+    let mut forgotten = 0;
+    for n in 0..60_000 {
+        let outputs = say(down(1, &format!("x!y:{n}"), Severity::Warn));
+        assert!(is_told(&outputs), "{n}");
+        forgotten += outputs.iter().filter(|output| matches!(output, Output::Forget { .. })).count();
+    }
+    assert_eq!(forgotten, 15_000);
+    assert!(is_told(&say(up(2, "x!y:worst", 1, Severity::Crit))));
+    assert!(is_told(&say(up(2, "x!y:59999", 1, Severity::Warn))));
 }
 
 /// What can happen in a random history.
@@ -1057,7 +1088,7 @@ impl Troubled {
         for at in from..self.read[publisher] {
             let event = self.journal[at].clone();
             let publisher = self.timeline.publishers[publisher].clone();
-            self.timeline.apply(Input::Event { publisher, event: Box::new(event) });
+            self.timeline.apply(Input::Event { publisher, event: Arc::new(event) });
         }
     }
 
