@@ -2,6 +2,7 @@
 
 use crate::password::Password;
 use common::config::{ConfigError, HumanDuration};
+use common::secret::Secret;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,6 @@ use std::time::Duration;
 
 /// Publishers to follow at most: the page is for people, and each costs memory.
 const MAX_PUBLISHERS: usize = 16;
-/// Where systemd puts the password's hash, by `LoadCredential=cwebd.password:FILE` (systemd.exec(5)).
-const CREDENTIAL: &str = "cwebd.password";
 
 /// The file as it is written.
 #[derive(Debug, Deserialize)]
@@ -90,16 +89,18 @@ impl Config {
     /// Reads and checks the file, its drop-ins and the password's hash.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
         let raw: Raw = common::config::load(path)?;
-        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-        checked(raw, credentials.as_deref()).map_err(|text| ConfigError::in_file(path, text))
+        checked(raw, path).map_err(|text| ConfigError::in_file(path, text))
     }
 }
 
-fn checked(raw: Raw, credentials: Option<&Path>) -> Result<Config, String> {
-    let credential = credentials.map(|dir| dir.join(CREDENTIAL)).filter(|path| path.exists());
-    let password = match raw.password_file.or(credential) {
+fn checked(raw: Raw, path: &Path) -> Result<Config, String> {
+    let password = match &raw.password_file {
         Some(file) => {
-            Some(Password::from_file(&file).map_err(|text| format!("password_file {} {text}", file.display()))?)
+            let hash = Secret::read("password_file", file, path)?;
+            Some(
+                Password::from_hash(hash.reveal())
+                    .map_err(|text| format!("password_file: {} {text}", file.display()))?,
+            )
         }
         None => None,
     };
@@ -199,17 +200,9 @@ mod tests {
         let plain = complaint("password_file = 'DIR/plain'");
         assert!(plain.contains("DIR/plain must hold one line, as `cwebd --hash-password` prints it"), "{plain}");
         assert!(!plain.contains("hunter22"), "{plain}");
-        assert!(complaint("password_file = '/nonexistent'").contains("cannot be read"));
+        assert!(complaint("password_file = '/nonexistent'").contains("does not exist"));
         assert!(complaint("publishers = []").contains("has 0 entries"));
         assert!(complaint("hosts = ['http://x']").contains("without a port"));
         assert!(complaint("session_lifetime = '1s'").contains("must be 1m to 365d"));
-    }
-
-    #[test]
-    fn systemd_may_bring_the_password() {
-        let dir = tempfile::tempdir().expect("folder");
-        std::fs::write(dir.path().join(CREDENTIAL), Password::hash("correct horse").expect("hashes")).expect("file");
-        let raw: Raw = common::config::parse(Path::new("x.toml"), "listen = '0.0.0.0:80'").expect("parses");
-        assert!(checked(raw, Some(dir.path())).expect("loads").access.password.is_some());
     }
 }

@@ -10,8 +10,9 @@ use crate::source::{self, Said};
 use bytes::Bytes;
 use common::counters::Counters;
 use common::message::{ErrorBody, ErrorCode};
-use common::query::{self, Answer, Pager};
-use common::socket::{Responder, Route};
+use common::query::Answer;
+use common::questions::Questions;
+use common::socket::Route;
 use common::startup::{self, Asked, Fatal, Signals};
 use common::time::UnixMillis;
 use std::path::PathBuf;
@@ -38,8 +39,7 @@ pub(crate) struct Daemon {
     web: Arc<Web>,
     said: mpsc::Receiver<(usize, Said)>,
     signals: Signals,
-    own: Responder,
-    pager: Pager,
+    own: Questions,
     server: JoinHandle<()>,
     stopping: watch::Sender<bool>,
     beat_at: Instant,
@@ -66,7 +66,7 @@ impl Daemon {
             std::fs::create_dir_all(dir)
                 .map_err(|error| Fatal::Other(format!("cannot make folder {}: {error}", dir.display())))?;
         }
-        let own = Responder::bind(&config.run_dir.join("cwebd.sock"), &counters).await?;
+        let own = Questions::bind(&config.run_dir.join("cwebd.sock"), &counters).await?;
         let sessions = SessionStore::open(&config.state_dir.join("cwebd.db"), UnixMillis::now())
             .map_err(|error| Fatal::Other(error.to_string()))?;
         let listener = TcpListener::bind(config.listen)
@@ -93,7 +93,6 @@ impl Daemon {
             said,
             signals,
             own,
-            pager: Pager::default(),
             server,
             stopping,
             beat_at: Instant::now(),
@@ -165,18 +164,12 @@ impl Daemon {
     }
 
     async fn answer(&mut self, route: Route, frame: Option<&Bytes>) {
-        let (format, request) = query::parse(frame.map(Bytes::as_ref));
-        if let Err(error) = &request
-            && self.counters.count("cwebd.sock", "undecodable")
-        {
-            tracing::warn!("cwebd.sock: {error}; more of this is only counted");
-        }
-        let answer = request.and_then(|request| match request.query.as_deref() {
+        let Some((asker, request)) = self.own.read(route, frame).await else { return };
+        let answer = match request.query.as_deref() {
             Some("health") => Ok(Answer::whole(&startup::health("cwebd", None, 0, self.started, &self.counters))),
             _ => Err(ErrorBody::new(ErrorCode::UnknownRequest, "only health is answered here")),
-        });
-        let ready = self.pager.first(Instant::now(), answer);
-        self.own.reply(route, query::write(format, &ready)).await;
+        };
+        self.own.answer(asker, answer).await;
     }
 
     /// Parse, then swap: a bad file changes nothing.

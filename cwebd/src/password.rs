@@ -4,7 +4,6 @@ use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use std::fmt;
-use std::path::Path;
 
 /// A password is at least so long, in characters.
 pub(crate) const LEAST_CHARS: usize = 8;
@@ -24,13 +23,8 @@ impl fmt::Debug for Password {
 }
 
 impl Password {
-    /// Reads a hash from a file. The error is a phrase about the file.
-    pub(crate) fn from_file(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
-        Self::from_hash(text.trim_end_matches(['\r', '\n']))
-    }
-
-    fn from_hash(text: &str) -> Result<Self, String> {
+    /// Takes the hash that [`Self::hash`] made. The error says what is wrong with it, and not what it is.
+    pub(crate) fn from_hash(text: &str) -> Result<Self, String> {
         let advice = "must hold one line, as `cwebd --hash-password` prints it";
         let hash = PasswordHash::new(text).map_err(|error| format!("{advice}: {error}"))?;
         if hash.algorithm.as_str() != "argon2id" || hash.hash.is_none() || hash.salt.is_none() {

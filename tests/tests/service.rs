@@ -21,8 +21,10 @@ fn any(socket: &UnixDatagram) -> String {
 
 #[test]
 fn each_daemon_tells_the_service_manager_that_it_is_ready_alive_and_stopping() {
-    for daemon in ["ccollectd", "cprocessd"] {
+    for daemon in ["ccollectd", "cprocessd", "cmaild", "cbotd", "csmsd", "cwebd"] {
         let suite = Suite::new("", "");
+        // By itself, as every unit may be enabled without the others.
+        suite.configure(daemon, if daemon == "cwebd" { "listen = '127.0.0.1:0'\n" } else { "" });
         let path = suite.path("notify");
         let socket = UnixDatagram::bind(&path).expect("a socket");
         socket.set_read_timeout(Some(PATIENCE)).expect("a deadline");

@@ -576,33 +576,6 @@ fn a_thousand_hosts_are_one_page() {
     web.stays_small();
 }
 
-/// From a listener that dies to its line in the browser, at the usual interval of a second. `tests/bench` has the other media.
-#[test]
-#[ignore = "measures, and takes half a minute"]
-fn fault_to_page() {
-    let mut targets: Vec<Target> = (0..20).map(|_| Target::new()).collect();
-    let checks: Vec<String> = (0..20)
-        .map(|n| port_check(&format!("t{n}"), &targets[n]).replace("interval = '200ms'", "interval = '1s'"))
-        .collect();
-    let web = Site::running(&checks.concat(), "default_rules = false\n", "");
-    let mut browser = web.browser();
-    browser.goto("/");
-    browser.wait("document.querySelectorAll('[data-event]').length === 21");
-    let mut took: Vec<i64> = (0..20)
-        .map(|n| {
-            // The probes go off together: each fault falls into another part of their second.
-            std::thread::sleep(Duration::from_millis(n as u64 * 370 % 1000));
-            targets[n].down();
-            let began = common::time::UnixMillis::now();
-            let seen = browser.wait(&format!("document.querySelectorAll('[data-incident]').length === {}", n + 1));
-            seen - began.0
-        })
-        .collect();
-    took.sort_unstable();
-    eprintln!("fault to page: median {} ms, maximum {} ms of {}", took[10], took[19], took.len());
-    browser.complains_of(&[]);
-}
-
 /// Makes the picture in the README: `cargo test -p tests --test web -- --ignored picture`.
 #[test]
 #[ignore = "makes deploy/page.png, for a person to look at"]

@@ -57,6 +57,9 @@ impl Desk {
         for (recipient, key, told) in saved.told {
             teller.restore(recipient, key, told);
         }
+        for (recipient, selection) in saved.selections {
+            teller.restore_selection(recipient, selection);
+        }
         let outbox = Outbox::new(store.id(), give_up_after);
         let mut desk = Self { store, teller, outbox, counters: counters.clone(), writes: Vec::new() };
         desk.set_recipients(recipients, give_up_after);
@@ -75,7 +78,8 @@ impl Desk {
     /// Who is to be told from now on.
     pub(crate) fn set_recipients(&mut self, recipients: &BTreeMap<String, Who>, give_up_after: Duration) {
         let selections = recipients.iter().map(|(name, who)| (name.clone(), who.selection.clone()));
-        self.teller.set_recipients(selections.collect());
+        let outputs = self.teller.set_recipients(selections.collect());
+        self.take(outputs);
         let lanes = recipients.iter().map(|(name, who)| (name.clone(), who.lane.clone())).collect();
         let changes = self.outbox.set_recipients(&lanes, give_up_after);
         self.changed(changes);
@@ -84,8 +88,14 @@ impl Desk {
     /// Something happened. True if the publishers are to be asked what is open.
     #[must_use]
     pub(crate) fn apply(&mut self, now: Now, input: Input) -> bool {
+        let outputs = self.teller.apply(now, input);
+        self.take(outputs)
+    }
+
+    /// What the teller wants written. True if it wants the publishers to be asked what is open.
+    fn take(&mut self, outputs: Vec<Output>) -> bool {
         let mut compare = false;
-        for output in self.teller.apply(now, input) {
+        for output in outputs {
             match output {
                 Output::Tell { recipient, role, event } => {
                     let lane = self.outbox.lane_of(&recipient).unwrap_or_default().to_owned();
@@ -93,6 +103,7 @@ impl Desk {
                 }
                 Output::Save { recipient, key, told } => self.writes.push(Write::Save { recipient, key, told }),
                 Output::Forget { recipient, key } => self.writes.push(Write::Forget { recipient, key }),
+                Output::Selects { recipient, selection } => self.writes.push(Write::Selects { recipient, selection }),
                 Output::Crowded { recipient, forgotten } => {
                     if self.counters.add("told", "forgotten", forgotten) {
                         tracing::warn!("{recipient}: too much is open, the ends of the least severe are not told");

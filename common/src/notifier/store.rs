@@ -16,10 +16,10 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// One migration a version.
-const MIGRATIONS: [&str; 2] = [
-    "
+const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE outbox (id TEXT NOT NULL) STRICT;
     CREATE TABLE cursor (publisher TEXT PRIMARY KEY, epoch TEXT, seq INTEGER NOT NULL) STRICT;
+    CREATE TABLE recipient (name TEXT PRIMARY KEY, selection TEXT NOT NULL) STRICT;
     CREATE TABLE told (
         recipient TEXT NOT NULL, address TEXT NOT NULL, rule TEXT NOT NULL,
         incident TEXT NOT NULL, open INTEGER NOT NULL, since INTEGER NOT NULL, severity TEXT NOT NULL,
@@ -37,12 +37,7 @@ const MIGRATIONS: [&str; 2] = [
     CREATE INDEX unfinished ON item (id) WHERE state IN ('waiting', 'sending');
     CREATE INDEX item_event ON item (recipient, event);
     CREATE INDEX item_incident ON item (incident);
-",
-    "
-    ALTER TABLE told ADD COLUMN over INTEGER;
-    UPDATE told SET over = since WHERE NOT open;
-",
-];
+"];
 /// Finished items are kept for this long,
 const KEPT: Duration = Duration::from_hours(90 * 24);
 /// and at most so many.
@@ -61,6 +56,8 @@ pub(crate) enum Write {
     Save { recipient: String, key: Key, told: Told },
     /// What no recipient needs to know any more.
     Forget { recipient: String, key: Key },
+    /// With which selection somebody has heard of all that is open; without one, that they are gone.
+    Selects { recipient: String, selection: Option<String> },
     /// How far a stream was read.
     Cursor { publisher: String, cursor: Cursor },
     /// These items are in a message that is sent now.
@@ -80,6 +77,7 @@ pub(crate) struct Written {
 #[derive(Debug, Default)]
 pub(crate) struct Saved {
     pub(crate) cursors: BTreeMap<String, Cursor>,
+    pub(crate) selections: Vec<(String, String)>,
     pub(crate) told: Vec<(String, Key, Told)>,
     pub(crate) waiting: Vec<Written>,
     /// Sent, but nobody knows with what outcome: those of one message together.
@@ -131,6 +129,9 @@ impl Store {
                 let cursor = Cursor { epoch: epoch.and_then(|text| text.try_into().ok()), seq: row.get(2)? };
                 saved.cursors.insert(row.get(0)?, cursor);
             }
+            let mut statement = self.db.prepare("SELECT name, selection FROM recipient")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            saved.selections = rows.collect::<rusqlite::Result<_>>()?;
             let mut statement = self.db.prepare("SELECT * FROM told")?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
@@ -205,8 +206,10 @@ impl Store {
         let limit = request.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
         let order = if request.after.is_some() { "ASC" } else { "DESC" };
         let read = || {
+            // Words of their own for an incident, or its index would not serve: few rows of very many.
+            let incident = if request.incident.is_some() { "incident = :incident" } else { ":incident IS NULL" };
             let mut statement = self.db.prepare_cached(&format!(
-                "SELECT * FROM item WHERE (:who IS NULL OR recipient = :who) AND (:incident IS NULL OR incident = :incident)
+                "SELECT * FROM item WHERE (:who IS NULL OR recipient = :who) AND {incident}
                  AND queued >= :since AND id > :after ORDER BY id {order} LIMIT :limit"
             ))?;
             let mut rows = statement.query(named_params! {
@@ -266,8 +269,8 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
             return Ok(Some(Written { recipient: recipient.clone(), item }));
         }
         Write::Save { recipient, key, told } => {
-            tx.prepare_cached("INSERT OR REPLACE INTO told VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
-                .execute(params![
+            tx.prepare_cached("INSERT OR REPLACE INTO told VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(
+                params![
                     recipient,
                     key.address.to_string(),
                     key.rule,
@@ -277,12 +280,18 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
                     told.severity.as_str(),
                     told.closed_by,
                     told.message.map(|message| message.to_string()),
-                    told.over.map(|over| over.0),
-                ])?;
+                ],
+            )?;
         }
         Write::Forget { recipient, key } => {
             tx.prepare_cached("DELETE FROM told WHERE recipient = ?1 AND address = ?2 AND rule = ?3")?
                 .execute(params![recipient, key.address.to_string(), key.rule])?;
+        }
+        Write::Selects { recipient, selection: Some(selection) } => {
+            tx.prepare_cached("INSERT OR REPLACE INTO recipient VALUES (?1, ?2)")?.execute([recipient, selection])?;
+        }
+        Write::Selects { recipient, selection: None } => {
+            tx.prepare_cached("DELETE FROM recipient WHERE name = ?1")?.execute([recipient])?;
         }
         Write::Cursor { publisher, cursor } => {
             tx.prepare_cached("INSERT OR REPLACE INTO cursor VALUES (?1, ?2, ?3)")?.execute(params![
@@ -335,7 +344,6 @@ fn told(row: &Row<'_>) -> Option<(String, Key, Told)> {
         open: row.get("open").ok()?,
         since: UnixMillis(row.get("since").ok()?),
         severity: text("severity")?.parse::<Severity>().ok()?,
-        over: row.get::<_, Option<i64>>("over").ok()?.map(UnixMillis),
         closed_by: row.get("closed_by").ok()?,
         message: row.get::<_, Option<String>>("message").ok()?.as_deref().and_then(MessageId::parse),
     };

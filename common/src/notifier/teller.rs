@@ -99,20 +99,17 @@ pub(crate) struct Told {
     pub(crate) since: UnixMillis,
     /// The worst that was told.
     pub(crate) severity: Severity,
-    /// `since` of the last incident that is over.
-    pub(crate) over: Option<UnixMillis>,
-    /// Who said that that one is over.
+    /// Who said that it is over.
     pub(crate) closed_by: Option<String>,
     /// The message that told of the beginning, once it is on its way.
     pub(crate) message: Option<MessageId>,
 }
 
 impl Told {
-    /// Whether `publisher` speaks of what another one has already said is over. Who said so itself says this after it,
-    /// whatever the clocks.
-    fn is_past(&self, publisher: Option<&str>, event: &Event) -> bool {
-        let other = self.closed_by.as_deref().is_some_and(|closer| Some(closer) != publisher);
-        other && self.over.is_some_and(|over| event.since <= over)
+    /// Whether the event is of an earlier incident than the one that is open: a publisher lags, and another one has told of
+    /// this one already. An end has the `since` of its beginning, so that of the open one is none, whatever the clocks.
+    fn is_later_than(&self, event: &Event) -> bool {
+        event.since < self.since && event.time <= self.since
     }
 }
 
@@ -142,6 +139,8 @@ pub(crate) enum Output {
     Save { recipient: String, key: Key, told: Told },
     /// Remember no longer.
     Forget { recipient: String, key: Key },
+    /// Remember that somebody with this selection has heard of all that is open; without one, that they are gone.
+    Selects { recipient: String, selection: Option<String> },
     /// More is open, or remembered, for one recipient than is kept: so many keys were forgotten for the sake of newer ones.
     Crowded { recipient: String, forgotten: u64 },
     /// Ask all publishers what is open, and hand it in as [`Input::Compared`] if all of them answered.
@@ -163,6 +162,8 @@ pub(crate) struct Teller {
     daemon: &'static str,
     host: HostName,
     recipients: BTreeMap<String, Selection>,
+    /// What each recipient selected when all that was open was last compared with what they were told.
+    selections: BTreeMap<String, String>,
     told: BTreeMap<String, BTreeMap<Key, Told>>,
     publishers: BTreeMap<String, Watched>,
     /// When we were last called, and for how long we have not been, all in all.
@@ -180,6 +181,7 @@ impl Teller {
             daemon,
             host,
             recipients: BTreeMap::new(),
+            selections: BTreeMap::new(),
             told: BTreeMap::new(),
             publishers: publishers.iter().map(|name| (name.clone(), watched(name))).collect(),
             last: now.monotonic,
@@ -189,9 +191,26 @@ impl Teller {
         }
     }
 
-    /// Who there is to tell. What somebody was told under an earlier selection stays told, and so does its end.
-    pub(crate) fn set_recipients(&mut self, recipients: BTreeMap<String, Selection>) {
+    /// Who there is to tell. What somebody was told under an earlier selection stays told, and so does its end. Whoever is new,
+    /// or selects otherwise, is told what is open by now.
+    pub(crate) fn set_recipients(&mut self, recipients: BTreeMap<String, Selection>) -> Vec<Output> {
         self.recipients = recipients;
+        let gone = self.selections.extract_if(.., |name, _| !self.recipients.contains_key(name));
+        let outputs = gone.map(|(recipient, _)| Output::Selects { recipient, selection: None }).collect();
+        if self.newcomers().next().is_some() {
+            self.compare_at = self.last;
+        }
+        outputs
+    }
+
+    /// Those who may not have heard of all that is open.
+    fn newcomers(&self) -> impl Iterator<Item = (&String, &Selection)> {
+        self.recipients.iter().filter(|(name, selection)| self.selections.get(*name) != Some(&format!("{selection:?}")))
+    }
+
+    /// Puts back what somebody selected when we stopped. Before [`Self::set_recipients`].
+    pub(crate) fn restore_selection(&mut self, recipient: String, selection: String) {
+        self.selections.insert(recipient, selection);
     }
 
     /// Puts back what was saved.
@@ -277,21 +296,26 @@ impl Teller {
         }
         let key = Key::of(event);
         let told = self.told.entry(recipient.to_owned()).or_default();
-        let before = told.get(&key);
-        if before.is_some_and(|known| {
-            known.is_past(publisher, event) || (known.open && event.top_severity <= known.severity)
-        }) {
-            return;
+        if let Some(known) = told.get(&key) {
+            let copy = if known.open {
+                event.top_severity <= known.severity || known.is_later_than(event)
+            } else {
+                // Who said that the last one is over says this one after it, whatever the clocks; anybody else may be late.
+                let other = known.closed_by.as_deref().is_some_and(|closer| Some(closer) != publisher);
+                other && event.since <= known.since
+            };
+            if copy {
+                return;
+            }
         }
-        let open = before.filter(|known| known.open);
+        let open = told.get(&key).filter(|known| known.open);
         let role = if open.is_some() { Role::Worse } else { Role::Begin };
         let known = Told {
             incident: event.incident,
             open: true,
             since: event.since,
             severity: event.top_severity,
-            over: before.and_then(|known| known.over),
-            closed_by: before.and_then(|known| known.closed_by.clone()),
+            closed_by: None,
             message: open.and_then(|known| known.message),
         };
         told.insert(key.clone(), known.clone());
@@ -322,12 +346,11 @@ impl Teller {
         else {
             return;
         };
-        if publisher.is_some() && known.is_past(publisher, event) {
+        if known.is_later_than(event) {
             return;
         }
         known.open = false;
         known.since = known.since.max(event.since);
-        known.over = Some(known.since);
         known.closed_by = publisher.map(str::to_owned);
         outputs.push(tell(recipient, Role::End, event));
         outputs.push(Output::Save { recipient: recipient.to_owned(), key, told: known.clone() });
@@ -335,9 +358,7 @@ impl Teller {
 
     fn snapshot(&mut self, publisher: &str, open: &[DownRow], now: Now, outputs: &mut Vec<Output>) {
         tracing::info!("{publisher}: compared {} open incidents with what was told", open.len());
-        let wanted =
-            |row: &&DownRow| !row.acked && !row.silenced && !row.unreachable && row.rule.len() <= MAX_RULE_BYTES;
-        for row in open.iter().filter(wanted) {
+        for row in tellable(open) {
             let event = beginning(row, now);
             for recipient in self.recipients.keys().cloned().collect::<Vec<_>>() {
                 self.begin(&recipient, Some(publisher), &event, outputs);
@@ -348,6 +369,15 @@ impl Teller {
     }
 
     fn compared(&mut self, open: &[DownRow], now: Now, outputs: &mut Vec<Output>) {
+        let newcomers: Vec<(String, String)> =
+            self.newcomers().map(|(name, selection)| (name.clone(), format!("{selection:?}"))).collect();
+        for (recipient, selection) in newcomers {
+            for row in tellable(open) {
+                self.begin(&recipient, None, &beginning(row, now), outputs);
+            }
+            self.selections.insert(recipient.clone(), selection.clone());
+            outputs.push(Output::Selects { recipient, selection: Some(selection) });
+        }
         let open: BTreeSet<(&Address, &str)> = open.iter().map(|row| (&row.address, row.rule.as_str())).collect();
         let mut missing = BTreeMap::new();
         for (recipient, told) in &self.told {
@@ -469,7 +499,7 @@ impl Teller {
         self.end_silences("no longer silent, or no longer followed", now, outputs);
         let anything_open = self.told.values().flatten().any(|(key, known)| known.open && key.rule != WATCH_RULE);
         let all_beat = self.publishers.values().all(|watched| attention.saturating_sub(watched.heard) < BEATING);
-        if now.monotonic >= self.compare_at && anything_open && all_beat {
+        if now.monotonic >= self.compare_at && all_beat && (anything_open || self.newcomers().next().is_some()) {
             self.compare_at = now.monotonic + COMPARE_EVERY;
             outputs.push(Output::Compare);
         }
@@ -556,6 +586,11 @@ fn synthetic(
         duration_ms: draft.duration_ms,
         data: None,
     })
+}
+
+/// What is open and nothing keeps from being told.
+fn tellable(open: &[DownRow]) -> impl Iterator<Item = &DownRow> {
+    open.iter().filter(|row| !row.acked && !row.silenced && !row.unreachable && row.rule.len() <= MAX_RULE_BYTES)
 }
 
 /// The event that opened an incident, as far as a list of what is open tells.

@@ -8,11 +8,13 @@ use crate::address::Address;
 use crate::counters::Counters;
 use crate::message::{Delivery, DownRow, Epoch, Event, EventId, IncidentId, Kind, LedgerRow, Request, State};
 use crate::severity::Severity;
+use crate::subscriber::Cursor;
 use crate::time::UnixMillis;
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The wall clock at the start.
@@ -70,6 +72,8 @@ impl Timeline {
             stories: Vec::new(),
         };
         timeline.start();
+        // Nothing is open, and now everybody knows.
+        timeline.apply(Input::Compared { open: Vec::new() });
         timeline
     }
 
@@ -107,6 +111,20 @@ impl Timeline {
         }
         self.set_recipients();
         self.settle()
+    }
+
+    /// The medium accepts a message, if there is one, and we do not live to hear of it.
+    fn crash(&mut self) {
+        let now = self.now();
+        let (mut said, mut again) = (Vec::new(), false);
+        let compose = |_: &str, letter: &Letter<'_>| {
+            again = letter.again;
+            said = letter.stories.to_vec();
+            Composed { bytes: Vec::new(), told: letter.stories.len() }
+        };
+        if let Some(outgoing) = self.desk().next("lane", now, compose).expect("disk") {
+            self.accept(&outgoing.recipient, outgoing.id.to_string(), said, again);
+        }
     }
 
     fn now(&self) -> Now {
@@ -539,6 +557,28 @@ fn a_snapshot_tells_only_the_difference_and_an_open_incident_that_is_gone_closes
 }
 
 #[test]
+fn whoever_is_new_or_selects_more_hears_of_what_is_open_once() {
+    let mut timeline = Timeline::new(&[("crit", Severity::Crit)]).down(10, "web1!port:smtp").until(20);
+    let open = || vec![row(10, "web1!port:smtp"), DownRow { silenced: true, ..row(10, "web2!port:smtp") }];
+    let who = |severity| Who { lane: "lane".to_owned(), selection: Selection::at_least(severity) };
+    timeline.recipients.insert("crit".to_owned(), who(Severity::Err));
+    timeline.recipients.insert("new".to_owned(), who(Severity::Warn));
+    timeline.set_recipients();
+    let mut timeline = timeline.until(21);
+    assert_eq!(timeline.compares, 1);
+    timeline.apply(Input::Compared { open: open() });
+    // Also after a restart, nobody is new any more.
+    let mut timeline = timeline.settle().restart().until(30);
+    timeline.apply(Input::Compared { open: open() });
+    timeline.up(40, "web1!port:smtp", 10).expect([
+        "21s crit: DOWN web1!port:smtp",
+        "21s new: DOWN web1!port:smtp",
+        "40s crit: UP web1!port:smtp after 30s",
+        "40s new: UP web1!port:smtp after 30s",
+    ]);
+}
+
+#[test]
 fn a_publisher_that_falls_silent_is_said_once_and_so_is_its_return() {
     let timeline = Timeline::new(&[("crit", Severity::Crit)]).until(5).silent_until(34).expect([]);
     let timeline = timeline.silent_until(50).expect(["35s crit: SILENT mon!cmaild:a (30s ago)"]);
@@ -709,6 +749,66 @@ fn a_publisher_that_lags_neither_ends_nor_worsens_what_began_later() {
 }
 
 #[test]
+fn a_publisher_that_lags_behind_the_snapshot_of_another_ends_nothing() {
+    let mut timeline = Timeline::ops();
+    timeline.publishers.push("b".to_owned());
+    timeline
+        .restart()
+        .until(8)
+        .snapshot(vec![row(8, "x!y:")])
+        .from("b", down(3, "x!y:", Severity::Err))
+        .from("b", up(5, "x!y:", 3, Severity::Err))
+        .from("b", down(8, "x!y:", Severity::Err))
+        .expect(["8s ops: DOWN x!y:"]);
+}
+
+#[test]
+fn a_disk_that_refuses_at_any_step_loses_nothing_and_doubles_nothing() {
+    for refused in [
+        "INSERT ON item",
+        "INSERT ON told",
+        "INSERT ON cursor",
+        "UPDATE ON item WHEN new.state = 'sending'",
+        "UPDATE ON item WHEN new.state = 'sent'",
+    ] {
+        let mut timeline = Timeline::ops().down(1, "x!y:1");
+        timeline = timeline.until(2);
+        let db = rusqlite::Connection::open(timeline.dir.path().join("cmaild.db")).expect("open");
+        let trigger = format!("CREATE TRIGGER refuse BEFORE {refused} BEGIN SELECT RAISE(FAIL, 'full'); END");
+        db.execute_batch(&trigger).expect("refuse");
+        let (now, mut sent) = (timeline.now(), Vec::new());
+        let events = [up(2, "x!y:1", 1, Severity::Err), down(2, "x!y:2", Severity::Err)];
+        for (seq, event) in (1..).zip(events) {
+            let input = Input::Event { publisher: "a".to_owned(), event: Arc::new(event) };
+            assert!(!timeline.desk().apply(now, input));
+            timeline.desk().read_to("a".to_owned(), Cursor { epoch: None, seq });
+        }
+        for attempt in 0..5 {
+            if attempt == 3 {
+                db.execute_batch("DROP TRIGGER refuse").expect("again");
+            }
+            // As the shell does it: nothing goes while the disk refuses.
+            if timeline.desk().commit(now).is_err() {
+                continue;
+            }
+            let compose = |recipient: &str, letter: &Letter<'_>| {
+                sent.push(line(recipient, letter, letter.stories.len()));
+                Composed { bytes: Vec::new(), told: letter.stories.len() }
+            };
+            match timeline.desk().next("lane", now, compose) {
+                Ok(Some(out)) => timeline.desk().done("lane", "ops", out.id, Outcome::Sent("ok".to_owned()), now),
+                Ok(None) => {}
+                Err(_) => drop(sent.pop()),
+            }
+        }
+        assert_eq!(sent, ["ops: DOWN x!y:2; UP x!y:1 after 1.0s"], "{refused}");
+        let mut timeline = timeline.restart().until(80);
+        assert_eq!(timeline.told.len(), 1, "{refused}");
+        assert!(timeline.ledger().iter().all(|row| row.state == Delivery::Sent && row.again == 0), "{refused}");
+    }
+}
+
+#[test]
 fn two_snapshots_in_a_row_close_nothing_before_its_time() {
     let mut timeline = Timeline::ops().down(10, "web1!port:smtp");
     for secs in [20, 30, 40] {
@@ -873,16 +973,7 @@ fn live_through(steps: &[Step]) -> (Timeline, Vec<Vec<u64>>, [Option<u64>; 5]) {
             }
             Step::Restart => timeline = timeline.restart(),
             Step::Crash => {
-                let now = timeline.now();
-                let (mut said, mut again) = (Vec::new(), false);
-                let compose = |_: &str, letter: &Letter<'_>| {
-                    again = letter.again;
-                    said = letter.stories.to_vec();
-                    Composed { bytes: Vec::new(), told: letter.stories.len() }
-                };
-                if let Some(outgoing) = timeline.desk().next("lane", now, compose).expect("disk") {
-                    timeline.accept(&outgoing.recipient, outgoing.id.to_string(), said, again);
-                }
+                timeline.crash();
                 timeline = timeline.restart();
             }
         }
@@ -929,5 +1020,189 @@ proptest! {
         for row in timeline.ledger() {
             prop_assert_eq!(row.state, Delivery::Sent);
         }
+    }
+}
+
+/// What can happen in a history of everything that goes wrong.
+#[derive(Clone, Debug)]
+enum Trouble {
+    Toggle(usize),
+    /// What is open gets worse.
+    Worsen(usize),
+    /// A publisher's journal is read on by so much.
+    Read(usize, usize),
+    Medium(Medium),
+    Wait(u64),
+    Restart,
+    Crash,
+    /// A recipient leaves the configuration, or comes back.
+    Reload,
+    /// The whole state of a publisher that was read to its end.
+    Snapshot(usize),
+}
+
+fn trouble() -> impl Strategy<Value = Trouble> {
+    let medium = prop_oneof![
+        3 => Just(Medium::Accepts), 2 => Just(Medium::Away), 1 => Just(Medium::Mute), 1 => Just(Medium::Refuses),
+        1 => (1_usize..4).prop_map(Medium::Small), 1 => (1_usize..3).prop_map(Medium::SmallMute),
+    ];
+    prop_oneof![
+        8 => (0_usize..3).prop_map(Trouble::Toggle),
+        2 => (0_usize..3).prop_map(Trouble::Worsen),
+        8 => (0_usize..2, 1_usize..6).prop_map(|(publisher, events)| Trouble::Read(publisher, events)),
+        4 => medium.prop_map(Trouble::Medium),
+        2 => (1_u64..40).prop_map(Trouble::Wait),
+        1 => Just(Trouble::Restart),
+        1 => Just(Trouble::Crash),
+        1 => Just(Trouble::Reload),
+        1 => (0_usize..2).prop_map(Trouble::Snapshot),
+    ]
+}
+
+/// A notifier with two publishers that say the same, each at its own pace.
+struct Troubled {
+    timeline: Timeline,
+    journal: Vec<Event>,
+    read: [usize; 2],
+    open: BTreeMap<usize, (u64, Severity)>,
+    /// Somebody who is no longer configured.
+    gone: BTreeMap<String, Who>,
+}
+
+impl Troubled {
+    fn at(&self) -> u64 {
+        self.timeline.at.as_secs()
+    }
+
+    fn rows(&self) -> Vec<DownRow> {
+        let row = |(check, (since, severity)): (&usize, &(u64, Severity))| DownRow {
+            severity: *severity,
+            ..row(*since, CHECKS[*check])
+        };
+        self.open.iter().map(row).collect()
+    }
+
+    fn read(&mut self, publisher: usize, events: usize) {
+        let from = self.read[publisher];
+        self.read[publisher] = self.journal.len().min(from.saturating_add(events));
+        for at in from..self.read[publisher] {
+            let event = self.journal[at].clone();
+            let publisher = self.timeline.publishers[publisher].clone();
+            self.timeline.apply(Input::Event { publisher, event: Arc::new(event) });
+        }
+    }
+
+    fn live(mut self, step: &Trouble) -> Self {
+        match step {
+            Trouble::Toggle(check) => {
+                let next = self.at() + 1;
+                self.timeline = self.timeline.until(next);
+                let at = self.at();
+                self.journal.push(match self.open.remove(check) {
+                    Some((since, severity)) => up(at, CHECKS[*check], since, severity),
+                    None => {
+                        self.open.insert(*check, (at, Severity::Err));
+                        down(at, CHECKS[*check], Severity::Err)
+                    }
+                });
+            }
+            Trouble::Worsen(check) => {
+                if let Some((since, severity)) = self.open.get_mut(check).filter(|open| open.1 < Severity::Crit) {
+                    *severity = Severity::Crit;
+                    self.journal.push(worse(self.timeline.at.as_secs(), CHECKS[*check], *since));
+                }
+            }
+            Trouble::Read(publisher, events) => {
+                self.read(*publisher, *events);
+                self.timeline = self.timeline.settle();
+            }
+            Trouble::Medium(medium) => self.timeline.medium = *medium,
+            Trouble::Wait(secs) => {
+                let until = self.at() + secs;
+                self.timeline = self.timeline.until(until);
+            }
+            Trouble::Restart => self.timeline = self.timeline.restart(),
+            Trouble::Crash => {
+                self.timeline.crash();
+                self.timeline = self.timeline.restart();
+            }
+            Trouble::Reload => {
+                if self.gone.is_empty() {
+                    self.gone.extend(self.timeline.recipients.remove_entry("err"));
+                } else {
+                    self.timeline.recipients.append(&mut self.gone);
+                }
+                self.timeline = self.timeline.reload(true);
+            }
+            Trouble::Snapshot(publisher) => {
+                self.read[*publisher] = self.journal.len();
+                let (publisher, open) = (self.timeline.publishers[*publisher].clone(), self.rows());
+                self.timeline.apply(Input::Snapshot { publisher, open });
+            }
+        }
+        self
+    }
+
+    /// Everything is read, the medium works, everybody is there, and what is open has been compared for long enough.
+    fn rest(mut self) -> Timeline {
+        self.timeline.recipients.append(&mut self.gone);
+        self.timeline.medium = Medium::Accepts;
+        self.timeline = self.timeline.reload(true);
+        for publisher in 0..2 {
+            self.read(publisher, usize::MAX);
+        }
+        for _ in 0..3 {
+            let until = self.at() + 301;
+            self.timeline = self.timeline.until(until);
+            let open = self.rows();
+            self.timeline.apply(Input::Compared { open });
+        }
+        self.timeline.settle()
+    }
+}
+
+proptest! {
+    /// DESIGN §7.5 with refusals, lagging publishers, lost journals, and a recipient who comes and goes: nobody is told of an end
+    /// alone, and what nothing failed for is told once and is known at rest.
+    #[test]
+    fn whatever_goes_wrong_nobody_hears_an_end_alone(steps in proptest::collection::vec(trouble(), 1..60)) {
+        let mut timeline = Timeline::new(&[("crit", Severity::Crit), ("err", Severity::Err)]);
+        timeline.publishers.push("b".to_owned());
+        let timeline = timeline.restart();
+        let start = Troubled { timeline, journal: Vec::new(), read: [0; 2], open: BTreeMap::new(), gone: BTreeMap::new() };
+        let troubled = steps.iter().fold(start, Troubled::live);
+        let open = troubled.open.clone();
+        let reloaded = steps.iter().any(|step| matches!(step, Trouble::Reload));
+        let mut timeline = troubled.rest();
+        let ledger = timeline.ledger();
+        for (recipient, minimum) in [("crit", Severity::Crit), ("err", Severity::Err)] {
+            for (check, address) in CHECKS.iter().enumerate().take(3) {
+                let of = |row: &&LedgerRow| row.who == recipient && row.address.to_string() == *address;
+                let flawless = ledger.iter().filter(of).all(|row| row.state == Delivery::Sent);
+                let mut known: Option<(UnixMillis, Severity)> = None;
+                for (_, story) in timeline.stories.iter().filter(|(who, story)| who == recipient && story.event.address.to_string() == *address) {
+                    match story.mark {
+                        Mark::Began => {
+                            // A story of several outages is as bad as the worst of them, which may get as bad again.
+                            let said = (story.event.since, story.event.severity);
+                            let news = known.is_none_or(|known| known < said);
+                            prop_assert!(news || !flawless, "{} is told of {} twice: {:?}", recipient, address, timeline.told);
+                            known = Some(said);
+                        }
+                        Mark::Ended => prop_assert!(known.take().is_some(), "{} hears only the end of {}: {:?}", recipient, address, timeline.told),
+                        Mark::Passed => prop_assert!(known.is_none() || !flawless, "{} passed for {}: {:?}", address, recipient, timeline.told),
+                        Mark::Once => {}
+                    }
+                }
+                // Where the end of what they were told was lost with a journal and the check is down again, it is still open for them.
+                let wrong = match (known, open.get(&check)) {
+                    (Some(_), None) => true,
+                    (None, Some((_, severity))) => *severity >= minimum && !(reloaded && recipient == "err"),
+                    (None, None) | (Some(_), Some(_)) => false,
+                };
+                prop_assert!(!wrong || !flawless, "{} knows {:?} of {} at rest: {:?}", recipient, known, address, timeline.told);
+            }
+        }
+        prop_assert!(ledger.iter().all(|row| !matches!(row.state, Delivery::Waiting | Delivery::Sending)));
     }
 }
