@@ -5,6 +5,8 @@
 //! One typographic quotation mark would thus more than halve what fits, so common characters that the alphabet lacks are
 //! replaced by their nearest relatives first. Letters are not: a name must not change.
 
+use common::text::turns_direction;
+
 /// The basic table, without the escape to the extension. Each is one septet.
 const BASIC: &str = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡\
                      ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà";
@@ -95,6 +97,7 @@ pub(crate) fn plain(text: &str) -> String {
             '°' => plain.push_str(" deg "),
             'µ' | 'μ' => plain.push('u'),
             '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{ad}' => (),
+            c if turns_direction(c) => (),
             // A text is one line. Form feed is in the alphabet, but nothing that people write.
             c if c.is_whitespace() || c.is_control() => plain.push(' '),
             c => plain.push(c),

@@ -159,14 +159,18 @@ fn text_from_outside_stays_in_its_line() {
     let hostile = "a\r\nPRIVMSG #other :b\r\nQUIT :c\u{0}\u{1}VERSION\u{1}\u{3}04";
     plugin.push(&json!({ "service": "drill", "msg_type": "event", "unit": "u\r\nPRIVMSG #other :x", "severity": "ERR", "text": hostile }));
     plugin.push(&json!({ "service": "drill", "msg_type": "event", "unit": "v", "severity": "ERR", "text": hostile }));
+    let (unit, text) = (format!("\u{202e}x{}", "y".repeat(900)), format!("\u{2066}{}", "ü".repeat(500)));
+    plugin.push(&json!({ "service": "drill", "msg_type": "event", "unit": unit, "severity": "ERR", "text": text }));
     let line = observer.wait_for("#ops", "drill:v");
     assert!(line.text.contains("PRIVMSG #other :b"), "{line:?}");
     plugin.push(&json!({ "service": "drill", "msg_type": "event", "unit": "w", "severity": "CRIT", "text": "end" }));
     observer.wait_for("#other", "drill:w");
+    observer.wait_for("#ops", "drill:");
+    assert!(observer.lines("#ops").iter().any(|line| line.text.contains("yyyy")), "{:#?}", observer.lines("#ops"));
     assert_eq!(observer.lines("#other").len(), 1, "{:#?}", observer.lines("#other"));
     assert_eq!(observer.count("cairn@127.0.0.1 QUIT"), 0);
     for line in observer.lines("#ops") {
-        assert!(!line.text.contains(['\u{1}', '\r']), "{line:?}");
+        assert!(!line.text.contains(['\u{1}', '\r', '\u{202e}', '\u{2066}']), "{line:?}");
     }
 }
 

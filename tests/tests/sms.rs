@@ -125,8 +125,9 @@ fn a_text_arrives_whole_in_any_alphabet() {
     assert!(text.body.starts_with("CRIT LOG testhost!note:wide: яяяя") && text.body.ends_with("я..."), "{text:?}");
     assert_eq!((text.segments, text.body.encode_utf16().count()), (3, 3 * 67));
 
-    let text = event("\u{202e}nasty&to=+1", "a%00&to=%2B999\n<b>");
-    assert_eq!((text.to.as_str(), text.body.ends_with("a%00&to=%2B999 <b>")), (NUMBER, true), "{text:?}");
+    let text = event("nasty&to=+1", "\u{202e}a%00&to=%2B999\r\n\0\u{1b}\u{2066}<b>");
+    assert_eq!((text.to.as_str(), text.body.ends_with("a%00&to=%2B999    <b>")), (NUMBER, true), "{text:?}");
+    assert!(!text.body.contains(['\u{202e}', '\u{2066}']) && !text.body.contains(char::is_control), "{text:?}");
 }
 
 #[test]
