@@ -79,17 +79,19 @@ pub(crate) fn test(global: &Global, out: Out, test: &Test) -> Result<Outcome, Fa
     let request = Request { who: test.who.clone(), ..Request::query("test") };
     let rows = block_on(async {
         let mut under_way = Vec::new();
-        let mut refusal = None;
+        let mut refusals = Vec::new();
         for mut notifier in notifiers(global)? {
             match notifier.try_rows(&request).await {
                 Ok(rows) => under_way.push((notifier, rows)),
                 // Another notifier may know this recipient.
-                Err(AskError::Refused(error)) if error.code == ErrorCode::NotFound => refusal = Some(error.message),
+                Err(AskError::Refused(error)) if error.code == ErrorCode::NotFound => {
+                    refusals.push(format!("{}: {}", notifier.name, error.message));
+                }
                 Err(error) => return Err(notifier.daemon.failure(&error)),
             }
         }
-        if let (true, Some(why)) = (under_way.is_empty(), refusal) {
-            return Err(Failure::Other(why));
+        if under_way.is_empty() && !refusals.is_empty() {
+            return Err(Failure::Other(refusals.join("; ")));
         }
         let deadline = Instant::now() + test.wait.0;
         let mut all = Vec::new();

@@ -159,9 +159,6 @@ pub fn load(path: &Path, counters: &Counters) -> Result<Setup<Mailer>, ConfigErr
     };
     let base = base.checked("cmaild", GIVE_UP_AFTER).map_err(wrong)?;
     let host = &base.host;
-    if raw.smtp.is_some() && raw.folder.is_some() {
-        return Err(wrong("folder stands beside [smtp], but mails go one way".into()));
-    }
     if raw.smtp.is_some() && raw.recipient.is_empty() {
         return Err(wrong("there is [smtp], but no [[recipient]] to send to".into()));
     }
@@ -413,7 +410,6 @@ mod tests {
             (complaint("give_up_after = '1s'"), "give_up_after is 1s, but must be 1m to 30d"),
             (complaint("publishers = []"), "publishers is empty"),
             (complaint("[smtp]\nhost = 'x'"), "no [[recipient]]"),
-            (complaint("folder = '/x'\n[smtp]\nhost = 'x'"), "mails go one way"),
             (smtp("host = 'a b'"), "smtp.host is \"a b\", but must be a host name or an address"),
             (smtp("host = 'x'\nport = 0"), "smtp.port is 0"),
             (smtp("host = 'x'\nport = 99999"), "smtp.port"),

@@ -89,8 +89,16 @@ impl Smtp {
         let deadline = Instant::now() + self.settings.timeout;
         match self.attempt(from, to, bytes, deadline).await {
             Ok(reply) => Outcome::Sent(format!("{to}: {reply}")),
-            Err(failure) => failure.outcome(),
+            Err(failure) => self.named(failure.outcome()),
         }
+    }
+
+    /// With the server that it was, for who reads it at night.
+    fn named(&self, mut outcome: Outcome) -> Outcome {
+        if let Outcome::Retry { why, .. } | Outcome::Never(why) = &mut outcome {
+            *why = format!("{} port {} {why}", self.settings.host, self.settings.port);
+        }
+        outcome
     }
 
     /// One attempt, and a second one on a new connection if a kept one turns out to be dead, or has had its share of mails.

@@ -135,9 +135,6 @@ pub fn load(path: &Path, counters: &Counters) -> Result<Setup<Sms>, ConfigError>
     let recipients = recipients.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
     check_recipients("recipient.name", &recipients).map_err(wrong)?;
     let providers = Arc::new(providers);
-    if raw.folder.is_some() && !providers.is_empty() {
-        return Err(wrong("folder stands beside a provider, but texts go one way".to_owned()));
-    }
     let folder = Folder::new(raw.folder.unwrap_or_else(|| base.state_dir.join("outbox")));
     let fingerprint = fingerprint(&(fingerprints, folder.path()));
     // A lane each: a provider that does not answer one of them must not keep the next from being woken.

@@ -4,7 +4,7 @@
 use crate::config::ConfigError;
 use crate::counters::Counters;
 use crate::database::DatabaseError;
-use crate::message::{DownRow, ErrorBody, ErrorCode, Event, Request, StreamSnapshot};
+use crate::message::{self, DownRow, ErrorBody, ErrorCode, Event, Request, StreamSnapshot};
 use crate::notifier::desk::{Desk, Outgoing, Who};
 use crate::notifier::store::Store;
 use crate::notifier::teller::{Input, Now, Teller};
@@ -105,8 +105,8 @@ struct Running<M: Medium> {
     generation: u64,
     /// It can send, and has nothing under way.
     is_free: bool,
-    /// Since when it cannot be reached.
-    away: Option<Instant>,
+    /// Since when it cannot be reached, and why.
+    away: Option<(Instant, String)>,
 }
 
 /// A message for a lane's task.
@@ -395,7 +395,7 @@ impl<M: Medium> Daemon<M> {
         let running = self.lanes.get_mut(lane).filter(|running| running.generation == generation);
         match outcome {
             Outcome::Sent(words) => {
-                if let Some(since) = running.and_then(|running| running.away.take()) {
+                if let Some((since, _)) = running.and_then(|running| running.away.take()) {
                     tracing::info!("{lane}: back after {}", for_people(since.elapsed()));
                 }
                 tracing::info!("told {recipient}, message {id}: {}", one_line(words, LOGGED_CHARS));
@@ -405,9 +405,13 @@ impl<M: Medium> Daemon<M> {
             }
             Outcome::Retry { why, scope: Scope::Lane, .. } => {
                 let Some(running) = running else { return };
-                if running.away.is_none() {
-                    running.away = Some(Instant::now());
-                    tracing::warn!("{lane}: unavailable, will retry: {}", one_line(why, LOGGED_CHARS));
+                let why = one_line(why, LOGGED_CHARS);
+                match &mut running.away {
+                    Some((_, known)) => *known = why,
+                    None => {
+                        tracing::warn!("{lane}: unavailable, will retry: {why}");
+                        running.away = Some((Instant::now(), why));
+                    }
                 }
             }
             Outcome::Retry { why, scope: Scope::Recipient, .. } => {
@@ -462,7 +466,7 @@ impl<M: Medium> Daemon<M> {
         let Some((asker, request)) = self.own.read(route, frame).await else { return };
         let answer = match request.query.as_deref() {
             Some("health") => Ok(self.health()),
-            Some("ledger") => self.desk.ledger(&request).map(|rows| Answer::list(&rows)),
+            Some("ledger") => self.ledger(&request),
             Some("test") => self.test(&request),
             other => {
                 let question = one_line(other.unwrap_or("nothing"), 60);
@@ -471,6 +475,19 @@ impl<M: Medium> Daemon<M> {
             }
         };
         self.own.answer(asker, answer).await;
+    }
+
+    /// What waits for a lane says what is wrong with that.
+    fn ledger(&self, request: &Request) -> Result<Answer, ErrorBody> {
+        let mut rows = self.desk.ledger(request)?;
+        for row in rows.iter_mut().filter(|row| row.state == message::Delivery::Waiting && row.result.is_empty()) {
+            row.result = match self.lanes.get(&row.via).map(|lane| (&lane.away, lane.is_free)) {
+                Some((Some((since, why)), _)) => format!("unavailable for {}: {why}", for_people(since.elapsed())),
+                Some((None, false)) => format!("{} is not ready, or busy; see the log", row.via),
+                Some((None, true)) | None => String::new(),
+            };
+        }
+        Ok(Answer::list(&rows))
     }
 
     fn health(&self) -> Answer {

@@ -506,7 +506,7 @@ impl Teller {
     }
 
     fn test(&mut self, who: Option<&str>, now: Now, outputs: &mut Vec<Output>) {
-        let address = self.own_address(Unit::default());
+        let address = self.address_of(self.daemon, Unit::default());
         for recipient in self.recipients.keys().filter(|name| who.is_none_or(|who| who == *name)) {
             // Each test is an event of its own.
             let key = format!("{TEST_RULE} {}", Uuid::new_v4());
@@ -530,13 +530,13 @@ impl Teller {
         }
     }
 
-    /// Where a publisher's silence is said: `HOST!cmaild:/run/cairn/stream`.
+    /// Where a publisher's silence is said: `HOST!cprocessd:/run/cairn/stream`.
     fn watch_address(&self, publisher: &str) -> Address {
-        self.own_address(Unit::try_from(publisher).unwrap_or_default())
+        self.address_of("cprocessd", Unit::try_from(publisher).unwrap_or_default())
     }
 
-    fn own_address(&self, unit: Unit) -> Address {
-        let service = Name::try_from(self.daemon).expect("a daemon's name is a name");
+    fn address_of(&self, daemon: &str, unit: Unit) -> Address {
+        let service = Name::try_from(daemon).expect("a daemon's name is a name");
         Address::from(CheckAddress { host: self.host.clone(), service, unit })
     }
 }

@@ -581,14 +581,14 @@ fn whoever_is_new_or_selects_more_hears_of_what_is_open_once() {
 #[test]
 fn a_publisher_that_falls_silent_is_said_once_and_so_is_its_return() {
     let timeline = Timeline::new(&[("crit", Severity::Crit)]).until(5).silent_until(34).expect([]);
-    let timeline = timeline.silent_until(50).expect(["35s crit: SILENT mon!cmaild:a (30s ago)"]);
+    let timeline = timeline.silent_until(50).expect(["35s crit: SILENT mon!cprocessd:a (30s ago)"]);
     // A restart meanwhile changes nothing.
     timeline
         .restart()
         .silent_until(90)
         .until(91)
         .until(200)
-        .expect(["35s crit: SILENT mon!cmaild:a (30s ago)", "91s crit: HEARD mon!cmaild:a after 1m 26s"]);
+        .expect(["35s crit: SILENT mon!cprocessd:a (30s ago)", "91s crit: HEARD mon!cprocessd:a after 1m 26s"]);
 }
 
 #[test]
@@ -853,7 +853,7 @@ fn a_silence_ends_with_the_publisher_that_is_no_longer_followed() {
     timeline
         .restart()
         .until(60)
-        .expect(["30s ops: SILENT mon!cmaild:b (30s ago)", "41s ops: HEARD mon!cmaild:b after 41s"]);
+        .expect(["30s ops: SILENT mon!cprocessd:b (30s ago)", "41s ops: HEARD mon!cprocessd:b after 41s"]);
 }
 
 #[test]
