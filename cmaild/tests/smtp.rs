@@ -18,7 +18,7 @@ use tests::wait_for;
 
 /// The bound that the tests configure, and what a send may take: twice that, a farewell, and a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(4);
-const BOUND: Duration = Duration::from_secs(6);
+const BOUND: Duration = Duration::from_secs(12);
 
 /// A medium as it is configured, and a runtime to drive it.
 struct Sender {
