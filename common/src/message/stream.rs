@@ -208,8 +208,8 @@ pub struct Event {
 
 /// With an attachment of 64 KiB, and address, unit and text as long as may be.
 const MAX_EVENT_BYTES: usize = 128 << 10;
-/// Of a text, this is kept. ccollectd takes 1 KiB.
-const MAX_TEXT_BYTES: usize = 2 << 10;
+/// Of a text, this is kept: what ccollectd takes.
+const MAX_TEXT_BYTES: usize = 1 << 10;
 /// No rule's name is longer: cprocessd takes 100 bytes.
 pub(crate) const MAX_RULE_BYTES: usize = 200;
 
