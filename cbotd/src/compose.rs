@@ -279,6 +279,8 @@ mod tests {
             text: text.to_owned(),
             value: None,
             rule: "check".into(),
+            step: None,
+            suppressed_by: Vec::new(),
             duration_ms: matches!(mark, Mark::Ended | Mark::Passed).then_some(192_000),
             data: None,
         };

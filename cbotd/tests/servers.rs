@@ -120,6 +120,8 @@ fn down(unit: &str, text: &str) -> Story {
         text: text.to_owned(),
         value: None,
         rule: "check".to_owned(),
+        step: None,
+        suppressed_by: Vec::new(),
         duration_ms: None,
         data: None,
     };

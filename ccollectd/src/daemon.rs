@@ -7,7 +7,7 @@ use crate::keeper::{Input, Keeper, Limits, Now};
 use crate::questions::{self, Ask};
 use crate::scheduler::{Observation, Scheduler};
 use common::counters::Counters;
-use common::message::{Alive, ErrorBody, FeedSnapshot, Forgotten};
+use common::message::{Alive, ErrorBody, FeedSnapshot, Ordered};
 use common::query::{self, Answer, Pager, Rows};
 use common::startup::{self, Fatal};
 use common::traffic::Traffic;
@@ -170,7 +170,7 @@ impl Daemon {
                 let outputs = self.keeper.apply(Now::read(), Input::Forget(pattern));
                 let addresses = outputs.iter().filter_map(|output| output.dropped()).map(ToString::to_string).collect();
                 self.feed.carry_out(Instant::now(), outputs);
-                Ok(Answer::whole(&Forgotten { addresses, unreached: Vec::new() }))
+                Ok(Answer::whole(&Ordered { addresses, ..Ordered::default() }))
             }
         }
     }

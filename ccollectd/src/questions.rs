@@ -8,7 +8,7 @@ use common::message::{ErrorBody, ErrorCode, Request};
 #[derive(Debug)]
 pub(crate) enum Ask {
     /// What the journal has after an entry.
-    Events(Request),
+    Events(Box<Request>),
     /// All that is known.
     Snapshot,
     /// How we are.
@@ -21,7 +21,7 @@ pub(crate) enum Ask {
 pub(crate) fn read(door: Door, request: Request) -> Result<Ask, ErrorBody> {
     match (door, request.query.as_deref(), request.order.as_deref()) {
         (_, Some("health"), None) => Ok(Ask::Health),
-        (Door::Feed, Some("events"), None) => Ok(Ask::Events(request)),
+        (Door::Feed, Some("events"), None) => Ok(Ask::Events(Box::new(request))),
         (Door::Feed, Some("snapshot"), None) => Ok(Ask::Snapshot),
         (Door::Feed, None, Some("forget")) => forget(request.pattern.as_deref()).map(Ask::Forget),
         (_, query, order) => Err(unknown(door, query.or(order))),

@@ -4,7 +4,7 @@
 
 use common::address::CheckAddress;
 use common::message::{
-    Alive, Beat, Check, ErrorCode, EventsPage, FeedSnapshot, Forgotten, Health, LogEvent, Request, Sample, decode,
+    Alive, Beat, Check, ErrorCode, EventsPage, FeedSnapshot, Health, LogEvent, Ordered, Request, Sample, decode,
     decode_batch,
 };
 use common::query::{AskError, ask, ask_for};
@@ -265,7 +265,7 @@ async fn a_plugins_state_outlives_a_restart_with_its_date() {
     assert_eq!(daemon.health().await.head_seq, head + 1, "only the goodbye was journaled");
 
     let forget = Request { pattern: Some("*!app".to_owned()), ..Request::order("forget") };
-    let forgotten: Forgotten = ask_for(&mut daemon.questions, &forget, PATIENCE).await.expect("an answer");
+    let forgotten: Ordered = ask_for(&mut daemon.questions, &forget, PATIENCE).await.expect("an answer");
     assert_eq!(forgotten.addresses, ["h!app:db"]);
     daemon.restart().await;
     assert!(daemon.snapshot().await.checks.is_empty());

@@ -37,7 +37,12 @@ fn tint_of(event: &Event) -> Tint {
         | Kind::Retired
         | Kind::Log
         | Kind::Stopped
+        | Kind::Flapping
+        | Kind::Persistent
+        | Kind::Revealed
         | Kind::Watchdog
+        | Kind::Ack
+        | Kind::Silence
         | Kind::Order
         | Kind::Other => event.severity.into(),
     }
@@ -53,7 +58,12 @@ fn names_its_rule(kind: Kind) -> bool {
         | Kind::Retired
         | Kind::Started
         | Kind::Stopped
+        | Kind::Flapping
+        | Kind::Persistent
+        | Kind::Revealed
         | Kind::Watchdog
+        | Kind::Ack
+        | Kind::Silence
         | Kind::Order => false,
     }
 }
@@ -109,6 +119,8 @@ pub(crate) mod tests {
             text: text.to_owned(),
             value: None,
             rule: "check".to_owned(),
+            step: None,
+            suppressed_by: Vec::new(),
             duration_ms: None,
             data: None,
         }

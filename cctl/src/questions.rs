@@ -5,7 +5,7 @@ use crate::ask::{Daemon, block_on, read};
 use crate::failure::{Failure, Outcome, notice};
 use crate::out::{Out, put};
 use crate::show::Show;
-use common::message::{ErrorCode, Event, EventsPage, Forgotten, Health, Request, ValueRow};
+use common::message::{ErrorCode, Event, EventsPage, Health, Ordered, Request, ValueRow};
 use common::query::{AskError, to_json};
 use rmpv::Value;
 use serde::de::DeserializeOwned;
@@ -82,7 +82,7 @@ pub(crate) fn forget(global: &Global, out: Out, pattern: &str) -> Result<Outcome
         ..Request::order("forget")
     };
     let answer = block_on(daemon.ask(&order))?;
-    let forgotten = print::<Forgotten>(global, out, &answer)?;
+    let forgotten = print::<Ordered>(global, out, &answer)?;
     if !forgotten.unreached.is_empty() {
         notice(&format!("could not tell {}: what is still reported there comes back", forgotten.unreached.join(", ")));
     }

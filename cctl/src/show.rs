@@ -4,7 +4,7 @@ use crate::failure::Outcome;
 use crate::notify::Row;
 use crate::text::{Cell, Ink, Table, Tint, counted, escape, number};
 use common::message::{
-    AlarmRow, Delivery, DownRow, Event, EventsPage, Forgotten, Health, ServerRow, ServerStatus, ServiceRow, State,
+    AlarmRow, Delivery, DownRow, Event, EventsPage, Health, Ordered, ServerRow, ServerStatus, ServiceRow, State,
     StreamSnapshot, ValueRow,
 };
 use common::severity::Severity;
@@ -276,7 +276,7 @@ impl Show for Vec<Row> {
     }
 }
 
-impl Show for Forgotten {
+impl Show for Ordered {
     fn show(&self, _: Ink) -> String {
         if self.addresses.is_empty() {
             return "nothing matches, nothing was forgotten\n".to_owned();
@@ -354,6 +354,8 @@ mod tests {
             acked: true,
             silenced: false,
             unreachable: true,
+            step: None,
+            suppressed_by: Vec::new(),
         }
     }
 
@@ -364,6 +366,9 @@ mod tests {
             severity: Severity::Err,
             matches: 4,
             active,
+            origin: "file".into(),
+            author: None,
+            added: None,
         }
     }
 
@@ -416,7 +421,7 @@ mod tests {
             Vec::<DownRow>::new().show(INK),
             Vec::<ValueRow>::new().show(INK),
             Vec::<AlarmRow>::new().show(INK),
-            Forgotten::default().show(INK),
+            Ordered::default().show(INK),
         ];
         assert!(lines.iter().all(|line| line.len() > 5 && line.ends_with('\n')), "{lines:?}");
         assert_eq!(lines[0], "no host is known yet: is ccollectd running?\n");

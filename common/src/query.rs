@@ -568,7 +568,7 @@ mod tests {
 
     #[test]
     fn answers_have_named_fields_in_both_formats() {
-        let row = crate::message::Forgotten { addresses: vec!["w!port:x".to_owned()], unreached: Vec::new() };
+        let row = crate::message::Ordered { addresses: vec!["w!port:x".to_owned()], ..Default::default() };
         let reply = Pager::default().first(Instant::now(), Ok(Answer::whole(&row)));
         let json = String::from_utf8(write(Format::Json, &reply)).expect("text");
         assert_eq!(json, "{\"data\":{\"addresses\":[\"w!port:x\"],\"unreached\":[]},\"ok\":true}\n");

@@ -1,10 +1,10 @@
 //! The questions that cprocessd answers, DESIGN §4.
 
-use crate::engine::Engine;
 use common::address::{HostName, Pattern};
 use common::message::{ErrorBody, ErrorCode, Request};
 use common::publisher::JournaledPublisher;
 use common::query::{Answer, Rows, to_value};
+use cprocessd::engine::Engine;
 
 /// Their names, for who asks for something else.
 const QUESTIONS: &str =

@@ -1,7 +1,7 @@
 //! What a person may configure, checked once.
 
 use crate::engine::RESERVED;
-use crate::engine::rule::Rule;
+use crate::engine::rule::{Rule, RuleOrigin};
 use crate::engine::settings::{Class, PartialTuning, Settings, Tuning};
 use common::address::{CheckAddress, HostName, Name, Pattern, Unit};
 use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique};
@@ -121,20 +121,24 @@ struct RawDefaults {
 
 /// What holds after loading: rule names are unique and not the engine's own, all bounds are in range.
 #[derive(Clone, Debug)]
-pub(crate) struct Config {
-    pub(crate) run_dir: PathBuf,
-    pub(crate) state_dir: PathBuf,
+pub struct Config {
+    /// Folder of the sockets.
+    pub run_dir: PathBuf,
+    /// Folder of the database.
+    pub state_dir: PathBuf,
     /// The PUB sockets of the feeds; the question socket of each is beside it, `-query`.
-    pub(crate) feeds: Vec<PathBuf>,
+    pub feeds: Vec<PathBuf>,
     /// The group that may give orders.
-    pub(crate) control_group: String,
-    pub(crate) journal_entries: u64,
-    pub(crate) settings: Settings,
+    pub control_group: String,
+    /// How many events the journal keeps.
+    pub journal_entries: u64,
+    /// All that judging depends on.
+    pub settings: Settings,
 }
 
 impl Config {
     /// Reads and checks the file and its drop-ins.
-    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let raw: Raw = common::config::load(path)?;
         let wrong = |text: String| ConfigError::in_file(path, text);
         check_range("journal_entries", raw.journal_entries, 1000..=1_000_000_000).map_err(wrong)?;
@@ -144,7 +148,7 @@ impl Config {
             let defaults: RawDefaults = common::config::parse(Path::new("default-rules.toml"), DEFAULT_RULES)?;
             for rule in named(defaults.alarm, path)? {
                 if !rules.iter().any(|own| own.name == rule.name) {
-                    rules.push(rule);
+                    rules.push(Rule { origin: RuleOrigin::Default, ..rule });
                 }
             }
         }
@@ -178,12 +182,12 @@ impl Config {
             control_group: raw.control_group,
             journal_entries: raw.journal_entries,
             settings: Settings {
-                own: own_address(host),
                 rules,
                 defaults,
                 tunings,
                 classes: classes.collect(),
                 max_addresses_per_host: raw.max_addresses_per_host,
+                ..Settings::new(own_address(host))
             },
         })
     }

@@ -1,26 +1,23 @@
 //! The thin shell around the engine: what arrives is applied, what follows is committed, then published.
 
 use crate::answers::{self, bad, short};
-use crate::config::Config;
-use crate::engine::{Draft, Engine, Input, Now, Output, Saved};
-use crate::store;
+
 use bytes::Bytes;
-use common::address::HostName;
 use common::counters::Counters;
 use common::journal::{Journal, Retention};
-use common::message::{
-    Beat, Epoch, ErrorBody, ErrorCode, Event, Forgotten, Request, decode_batch, encode, event_topic,
-};
+use common::message::{Beat, ErrorBody, ErrorCode, Ordered, Request, decode_batch, encode, event_topic};
 use common::notifier::one_line;
 use common::publisher::JournaledPublisher;
 use common::query::{self, Answer};
 use common::questions::{Asker, Questions};
-use common::severity::Severity;
 use common::socket::{MAX_ANSWER_BYTES, Requester, Responder, Route, SocketError};
 use common::startup::{self, Asked, Fatal, Signals};
 use common::subscriber::{Cursor, Delivery, Publication, Start, follow};
 use common::time::UnixMillis;
 use common::traffic::Traffic;
+use cprocessd::config::Config;
+use cprocessd::engine::{Engine, Input, Now, Output};
+use cprocessd::store::{self, Progress};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,7 +49,8 @@ pub(crate) struct Daemon {
     started: Instant,
     engine: Engine,
     publisher: JournaledPublisher,
-    nth: BTreeMap<Severity, u64>,
+    /// How far each feed was applied, and so will have been taken with the next commit.
+    progress: Progress,
     counters: Counters,
     traffic: Traffic,
     inbox: Inbox,
@@ -61,8 +59,6 @@ pub(crate) struct Daemon {
     own: Questions,
     /// What the engine wants and the journal does not have yet, in order.
     uncommitted: Vec<Output>,
-    /// How far each feed was applied, and so will have been taken with the next commit.
-    cursors: BTreeMap<String, Cursor>,
     /// When the disk refused; the next attempt is a second later.
     refused_at: Option<Instant>,
     beat_at: Instant,
@@ -141,7 +137,7 @@ impl Daemon {
             started: Instant::now(),
             engine,
             publisher,
-            nth,
+            progress: Progress { cursors, nth },
             counters,
             traffic: Traffic::new(print),
             inbox: Inbox { signals: Signals::new()?, deliveries, orders, orders_in },
@@ -149,7 +145,6 @@ impl Daemon {
             control,
             own,
             uncommitted: Vec::new(),
-            cursors,
             refused_at: None,
             beat_at: Instant::now(),
             config,
@@ -253,7 +248,7 @@ impl Daemon {
         match delivery {
             Delivery::Snapshot { cursor, state } => match query::from_value(&state) {
                 Ok(snapshot) => {
-                    self.cursors.insert(feed.to_owned(), cursor);
+                    self.progress.cursors.insert(feed.to_owned(), cursor);
                     self.apply(Input::Snapshot { feed: feed.to_owned(), snapshot });
                 }
                 Err(error) => self.undecodable("snapshot", &error.to_string()),
@@ -261,7 +256,7 @@ impl Daemon {
             Delivery::Entry { cursor, topic, payload } => {
                 self.apply(Input::Entry { feed: feed.to_owned() });
                 self.message(feed, &topic, payload);
-                self.cursors.insert(feed.to_owned(), cursor);
+                self.progress.cursors.insert(feed.to_owned(), cursor);
             }
             Delivery::Live { topic, payload } => self.message(feed, &topic, payload),
             Delivery::Beat(beat) => self.apply(Input::Beat { feed: feed.to_owned(), beat }),
@@ -313,41 +308,14 @@ impl Daemon {
             return;
         }
         let epoch = self.publisher.journal().epoch().clone();
-        let mut nth = self.nth.clone();
-        let (outputs, cursors) = (&self.uncommitted, &self.cursors);
-        let mut events: Vec<Event> = Vec::new();
+        let (mut progress, mut events) = (self.progress.clone(), Vec::new());
         let committed = self.publisher.commit(|commit| {
-            // Of several states of one thing only the last is worth writing.
-            let mut last: BTreeMap<String, &Saved> = BTreeMap::new();
-            for output in outputs {
-                match output {
-                    Output::Event(draft) => {
-                        let n = nth.entry(draft.top_severity).or_default();
-                        *n += 1;
-                        let event = stamped(draft, &epoch, commit.next_seq(), *n);
-                        commit.append(event_topic(event.top_severity, &event.host), encode(&event))?;
-                        events.push(event);
-                    }
-                    Output::Save(saved) => {
-                        last.insert(saved.identity(), saved);
-                    }
-                    Output::Refused(_) | Output::Forgotten(_) => {}
-                }
-            }
-            for saved in last.into_values() {
-                store::write(commit.state(), saved)?;
-            }
-            for (feed, cursor) in cursors {
-                store::write_cursor(commit.state(), feed, cursor)?;
-            }
-            for (severity, n) in &nth {
-                store::write_nth(commit.state(), *severity, *n)?;
-            }
+            events = store::record(commit, &epoch, &self.uncommitted, &mut progress)?;
             Ok(())
         });
         match committed {
             Ok(()) => {
-                self.nth = nth;
+                self.progress.nth = progress.nth;
                 self.uncommitted.clear();
                 if self.refused_at.take().is_some() {
                     tracing::info!("the journal can be written again");
@@ -380,7 +348,7 @@ impl Daemon {
             epoch,
             head_seq,
             host: None,
-            nth: Some(self.nth.clone()),
+            nth: Some(self.progress.nth.clone()),
         });
     }
 
@@ -453,7 +421,7 @@ impl Daemon {
                 }
             }
             self.keep(outputs);
-            Answer::whole(&Forgotten { addresses, unreached })
+            Answer::whole(&Ordered { addresses, unreached, ..Ordered::default() })
         });
         self.commit();
         self.control.answer(asker, answer).await;
@@ -569,32 +537,4 @@ fn checked_order(request: Request) -> Result<Request, ErrorBody> {
     }
     answers::pattern(request.pattern.as_deref().ok_or_else(|| bad("forget needs a pattern"))?)?;
     Ok(request)
-}
-
-fn stamped(draft: &Draft, epoch: &Epoch, seq: u64, nth: u64) -> Event {
-    let draft = draft.clone();
-    let host: HostName = draft.address.host().clone();
-    let (service, unit) = (draft.address.service().clone(), draft.address.unit().clone());
-    Event {
-        epoch: epoch.clone(),
-        seq,
-        nth,
-        id: draft.id,
-        incident: draft.incident,
-        kind: draft.kind,
-        address: draft.address,
-        host,
-        service,
-        unit,
-        severity: draft.severity,
-        top_severity: draft.top_severity,
-        state: draft.state,
-        since: draft.since,
-        time: draft.time,
-        text: draft.text,
-        value: draft.value,
-        rule: draft.rule,
-        duration_ms: draft.duration_ms,
-        data: draft.data,
-    }
 }

@@ -1,14 +1,11 @@
 //! cprocessd decides what is up, what is down and what people hear about.
 
 mod answers;
-mod config;
 mod daemon;
-mod engine;
-mod store;
 
 use clap::Parser;
 use common::startup::{self, DaemonArgs, Fatal};
-use config::Config;
+use cprocessd::config::Config;
 use daemon::Daemon;
 use std::process::ExitCode;
 

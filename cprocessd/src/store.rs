@@ -1,8 +1,9 @@
 //! What the engine asked to keep, in tables beside the journal: one row a thing, its value in MessagePack, so that a field
 //! can be added without a migration.
 
-use crate::engine::{Key, Saved};
-use common::message::{decode, encode};
+use crate::engine::{Draft, Key, Output, Saved};
+use common::journal::Commit;
+use common::message::{Epoch, Event, decode, encode, event_topic};
 use common::severity::Severity;
 use common::subscriber::Cursor;
 use rusqlite::{Connection, Transaction, params};
@@ -10,8 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The tables, one migration a version.
-pub(crate) const MIGRATIONS: [&str; 1] =
-    ["CREATE TABLE saved (kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
+pub const MIGRATIONS: [&str; 1] = ["CREATE TABLE saved (kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
     PRIMARY KEY (kind, key)) STRICT, WITHOUT ROWID;
     CREATE TABLE cursor (feed TEXT PRIMARY KEY, epoch TEXT NOT NULL, seq INTEGER NOT NULL) STRICT;
     CREATE TABLE nth (severity TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT;"];
@@ -23,7 +23,7 @@ struct Plain<T> {
 }
 
 /// Everything that was kept. Rows that do not decode are counted, not fatal: the feed brings most of it again.
-pub(crate) fn load(db: &Connection) -> rusqlite::Result<(Vec<Saved>, usize)> {
+pub fn load(db: &Connection) -> rusqlite::Result<(Vec<Saved>, usize)> {
     let mut statement = db.prepare("SELECT kind, key, value FROM saved ORDER BY kind, key")?;
     let rows = statement
         .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?)))?;
@@ -65,7 +65,7 @@ fn incident_text(key: &Key) -> String {
 }
 
 /// Keeps one thing, or removes it.
-pub(crate) fn write(tx: &Transaction<'_>, saved: &Saved) -> rusqlite::Result<()> {
+pub fn write(tx: &Transaction<'_>, saved: &Saved) -> rusqlite::Result<()> {
     let (kind, key, value) = match saved {
         Saved::Host(host, value) => ("host", host.to_string(), value.as_ref().map(encode)),
         Saved::Check(address, value) => ("check", address.to_string(), value.as_ref().map(encode)),
@@ -84,7 +84,7 @@ pub(crate) fn write(tx: &Transaction<'_>, saved: &Saved) -> rusqlite::Result<()>
 }
 
 /// How far each feed was taken.
-pub(crate) fn cursor(db: &Connection, feed: &str) -> rusqlite::Result<Option<Cursor>> {
+pub fn cursor(db: &Connection, feed: &str) -> rusqlite::Result<Option<Cursor>> {
     let mut statement = db.prepare("SELECT epoch, seq FROM cursor WHERE feed = ?1")?;
     let mut rows = statement.query([feed])?;
     let Some(row) = rows.next()? else { return Ok(None) };
@@ -93,7 +93,7 @@ pub(crate) fn cursor(db: &Connection, feed: &str) -> rusqlite::Result<Option<Cur
 }
 
 /// Keeps how far a feed was taken.
-pub(crate) fn write_cursor(tx: &Transaction<'_>, feed: &str, cursor: &Cursor) -> rusqlite::Result<()> {
+pub fn write_cursor(tx: &Transaction<'_>, feed: &str, cursor: &Cursor) -> rusqlite::Result<()> {
     let Some(epoch) = &cursor.epoch else { return Ok(()) };
     tx.prepare_cached("INSERT OR REPLACE INTO cursor VALUES (?1, ?2, ?3)")?.execute(params![
         feed,
@@ -104,7 +104,7 @@ pub(crate) fn write_cursor(tx: &Transaction<'_>, feed: &str, cursor: &Cursor) ->
 }
 
 /// How many events each topic severity has had.
-pub(crate) fn nth(db: &Connection) -> rusqlite::Result<BTreeMap<Severity, u64>> {
+pub fn nth(db: &Connection) -> rusqlite::Result<BTreeMap<Severity, u64>> {
     let mut statement = db.prepare("SELECT severity, n FROM nth")?;
     let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?)))?;
     let mut nth = BTreeMap::new();
@@ -118,9 +118,85 @@ pub(crate) fn nth(db: &Connection) -> rusqlite::Result<BTreeMap<Severity, u64>> 
 }
 
 /// Keeps how many events a topic severity has had.
-pub(crate) fn write_nth(tx: &Transaction<'_>, severity: Severity, n: u64) -> rusqlite::Result<()> {
+pub fn write_nth(tx: &Transaction<'_>, severity: Severity, n: u64) -> rusqlite::Result<()> {
     tx.prepare_cached("INSERT OR REPLACE INTO nth VALUES (?1, ?2)")?.execute(params![severity.as_str(), n])?;
     Ok(())
+}
+
+/// What belongs into one commit beside what the engine asked for: how far each feed was taken, and how many events each topic
+/// severity has had.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// By the feed's name.
+    pub cursors: BTreeMap<String, Cursor>,
+    /// By topic severity.
+    pub nth: BTreeMap<Severity, u64>,
+}
+
+/// Appends the events to the journal and keeps the state, in one transaction; returns the events as they will be published,
+/// and counts them in `progress`.
+pub fn record(
+    commit: &mut Commit<'_>,
+    epoch: &Epoch,
+    outputs: &[Output],
+    progress: &mut Progress,
+) -> rusqlite::Result<Vec<Event>> {
+    let mut events = Vec::new();
+    // Of several states of one thing only the last is worth writing.
+    let mut last: BTreeMap<String, &Saved> = BTreeMap::new();
+    for output in outputs {
+        match output {
+            Output::Event(draft) => {
+                let nth = progress.nth.entry(draft.top_severity).or_default();
+                *nth += 1;
+                let event = stamped(draft, epoch, commit.next_seq(), *nth);
+                commit.append(event_topic(event.top_severity, &event.host), encode(&event))?;
+                events.push(event);
+            }
+            Output::Save(saved) => {
+                last.insert(saved.identity(), saved);
+            }
+            Output::Refused(_) | Output::Forgotten(_) => {}
+        }
+    }
+    for saved in last.into_values() {
+        write(commit.state(), saved)?;
+    }
+    for (feed, cursor) in &progress.cursors {
+        write_cursor(commit.state(), feed, cursor)?;
+    }
+    for (severity, nth) in &progress.nth {
+        write_nth(commit.state(), *severity, *nth)?;
+    }
+    Ok(events)
+}
+
+fn stamped(draft: &Draft, epoch: &Epoch, seq: u64, nth: u64) -> Event {
+    let draft = draft.clone();
+    Event {
+        epoch: epoch.clone(),
+        seq,
+        nth,
+        id: draft.id,
+        incident: draft.incident,
+        kind: draft.kind,
+        host: draft.address.host().clone(),
+        service: draft.address.service().clone(),
+        unit: draft.address.unit().clone(),
+        address: draft.address,
+        severity: draft.severity,
+        top_severity: draft.top_severity,
+        state: draft.state,
+        since: draft.since,
+        time: draft.time,
+        text: draft.text,
+        value: draft.value,
+        rule: draft.rule,
+        step: draft.step,
+        duration_ms: draft.duration_ms,
+        suppressed_by: draft.suppressed_by,
+        data: draft.data,
+    }
 }
 
 #[cfg(test)]

@@ -245,7 +245,7 @@ impl Board {
     pub(crate) fn event(&mut self, side: usize, event: Event) {
         let side = &mut self.sides[side];
         match event.kind {
-            Kind::Down | Kind::Alarm | Kind::Absent => {
+            Kind::Down | Kind::Alarm | Kind::Absent | Kind::Persistent | Kind::Revealed => {
                 if side.incidents.len() < MAX_INCIDENTS || side.incidents.contains_key(&event.incident) {
                     side.incidents.insert(event.incident, opened_by(&event));
                 } else {
@@ -260,7 +260,17 @@ impl Board {
                     side.more_incidents = side.more_incidents.saturating_sub(1);
                 }
             }
-            Kind::Blip | Kind::Log | Kind::Started | Kind::Stopped | Kind::Watchdog | Kind::Order | Kind::Other => {}
+            // What is acknowledged or silenced shows with the next answer to `down-list`.
+            Kind::Blip
+            | Kind::Log
+            | Kind::Started
+            | Kind::Stopped
+            | Kind::Flapping
+            | Kind::Watchdog
+            | Kind::Ack
+            | Kind::Silence
+            | Kind::Order
+            | Kind::Other => {}
         }
         if event.address == Address::alive(event.host.clone()) {
             let state = match event.kind {
@@ -274,7 +284,12 @@ impl Board {
                 | Kind::Solved
                 | Kind::Absent
                 | Kind::Log
+                | Kind::Flapping
+                | Kind::Persistent
+                | Kind::Revealed
                 | Kind::Watchdog
+                | Kind::Ack
+                | Kind::Silence
                 | Kind::Order
                 | Kind::Other => None,
             };
@@ -518,6 +533,10 @@ fn clamped_row(row: DownRow) -> DownRow {
 
 /// The row that `down-list` will have for it.
 fn opened_by(event: &Event) -> DownRow {
+    let by = |causes: &[&str]| {
+        let is = |by: &String| causes.iter().any(|cause| by.split(':').next() == Some(*cause));
+        event.suppressed_by.iter().any(is)
+    };
     DownRow {
         incident: event.incident,
         address: event.address.clone(),
@@ -525,9 +544,11 @@ fn opened_by(event: &Event) -> DownRow {
         severity: event.top_severity,
         since: event.since,
         text: clamped(&event.text),
-        acked: false,
-        silenced: false,
-        unreachable: false,
+        acked: by(&["ack"]),
+        silenced: by(&["silence", "maintenance"]),
+        unreachable: by(&["unreachable"]),
+        step: event.step,
+        suppressed_by: event.suppressed_by.clone(),
     }
 }
 

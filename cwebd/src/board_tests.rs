@@ -39,6 +39,8 @@ fn down(address: &str, severity: Severity, since: i64) -> DownRow {
         acked: false,
         silenced: false,
         unreachable: false,
+        step: None,
+        suppressed_by: Vec::new(),
     }
 }
 
@@ -63,6 +65,8 @@ fn event(kind: Kind, address: &str, severity: Severity, since: i64, time: i64) -
         text: "connection refused".to_owned(),
         value: None,
         rule: "check".to_owned(),
+        step: None,
+        suppressed_by: Vec::new(),
         duration_ms: None,
         data: None,
         address,

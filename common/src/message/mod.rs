@@ -11,8 +11,9 @@ pub use codec::{DecodeError, MAX_BATCH, MAX_DEPTH, decode, decode_batch, encode}
 pub use feed::{Alive, Beat, Check, Epoch, LogEvent, Origin, Sample, Stamp, Values};
 pub use plugin::{PluginMessage, PluginReport};
 pub use request::{
-    AlarmRow, AlarmState, Delivery, DownRow, ErrorBody, ErrorCode, EventsPage, FeedSnapshot, FeedSnapshotHost,
-    Forgotten, Health, LedgerRow, Reply, Request, ServerRow, ServerStatus, ServiceRow, StreamSnapshot, ValueRow,
+    AlarmRow, AlarmState, Delivery, DownRow, ErrorBody, ErrorCode, EventsPage, Explanation, FeedSnapshot,
+    FeedSnapshotHost, Health, LedgerRow, MaintenanceRow, Ordered, Reply, Request, RuleView, ServerRow, ServerStatus,
+    ServiceRow, SilenceRow, StreamSnapshot, SubscriberRow, ValueRow,
 };
 pub use stream::{Event, EventId, IncidentId, Kind, State, event_topic};
 pub(crate) use stream::{MAX_RULE_BYTES, kept};

@@ -47,6 +47,27 @@ pub struct Request {
     /// The page to go on with, from the `next` of the previous one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page: Option<String>,
+    /// `silence`, `ack`, `maintenance`: until then. The first and the last need an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<UnixMillis>,
+    /// `silence`, `ack`, `maintenance`: why, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// `unsilence`: the id of the order that began the silence or maintenance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silence: Option<String>,
+    /// `rule-add`, `rule-remove`: the rule's name. `subscriber-add`, `subscriber-remove`: who.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `rule-add`: the rule, as in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// `subscriber-add`: by which medium, as `mail`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
+    /// `subscriber-add`: told of what has been at least this bad.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Severity>,
     /// An order's id: the same order twice is carried out once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -192,10 +213,16 @@ pub struct DownRow {
     pub text: String,
     /// Somebody has said that they look after it.
     pub acked: bool,
-    /// It is not told for now.
+    /// It is not told for now, by a silence or a maintenance window.
     pub silenced: bool,
     /// What it depends on is down.
     pub unreachable: bool,
+    /// As in the event: how many steps of the ladder it has reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u32>,
+    /// As in the event: why it is not told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suppressed_by: Vec<String>,
 }
 
 /// A row of `last-value`.
@@ -224,6 +251,15 @@ pub struct AlarmRow {
     pub matches: u64,
     /// Those over the limit, open or not yet for long enough.
     pub active: Vec<AlarmState>,
+    /// Where it comes from: `file`, `default` or `order`.
+    #[serde(default)]
+    pub origin: String,
+    /// Who ordered it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// When it was ordered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added: Option<UnixMillis>,
 }
 
 /// One number over its rule's limit.
@@ -291,14 +327,106 @@ pub struct FeedSnapshotHost {
     pub hash: String,
 }
 
-/// The answer to the order `forget`.
+/// The answer to an order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Forgotten {
-    /// The addresses that were forgotten.
+pub struct Ordered {
+    /// What was done, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub text: String,
+    /// What it concerns: the addresses that were forgotten, acknowledged or silenced while something is open there.
     pub addresses: Vec<String>,
     /// Feeds whose ccollectd could not be told: what it still reports comes back.
     #[serde(default)]
     pub unreached: Vec<String>,
+}
+
+/// A row of `silence-list`: what is not told for now by order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SilenceRow {
+    /// The id of the order that began it; `unsilence` takes it.
+    pub id: String,
+    /// What is not told.
+    pub pattern: String,
+    /// It ends by itself.
+    pub until: UnixMillis,
+    /// Since when.
+    pub since: UnixMillis,
+    /// Who ordered it.
+    pub author: String,
+    /// Why.
+    pub reason: String,
+    /// It was ordered as maintenance.
+    pub maintenance: bool,
+    /// How many open incidents it keeps from being told.
+    pub open: u64,
+}
+
+/// A row of `maintenance-list`: a window of the configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MaintenanceRow {
+    /// Its name.
+    pub name: String,
+    /// What is not told while it lasts.
+    pub pattern: String,
+    /// When it is, as written.
+    pub when: String,
+    /// It lasts until then, if it is under way.
+    pub active_until: Option<UnixMillis>,
+    /// The next five occurrences that have not begun, first and last moment.
+    pub next: Vec<(UnixMillis, UnixMillis)>,
+}
+
+/// A row of `subscriber-list`: who asked to be told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SubscriberRow {
+    /// Who: an address of the medium.
+    pub name: String,
+    /// The medium.
+    pub via: String,
+    /// Told of what has been at least this bad.
+    pub severity: Severity,
+    /// Told of what matches.
+    pub pattern: String,
+    /// Who ordered it.
+    pub author: String,
+    /// When.
+    pub since: UnixMillis,
+}
+
+/// The answer to `explain`: all that bears on one address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The address as it is known.
+    pub address: Address,
+    /// Of a check: up, down or unknown. Of a number: open if a rule is broken, else resolved.
+    pub state: State,
+    /// Since when.
+    pub since: Option<UnixMillis>,
+    /// Why, in words, one sentence each.
+    pub why: Vec<String>,
+    /// What was last seen: a check's text, a number.
+    pub last: Option<String>,
+    /// Its open incidents.
+    pub incidents: Vec<DownRow>,
+    /// The rules that look at it, and how each stands.
+    pub rules: Vec<RuleView>,
+    /// What suppresses it now, as in `suppressed_by`.
+    pub suppressed_by: Vec<String>,
+    /// What it depends on, and how that is.
+    pub depends_on: Vec<(Address, State)>,
+}
+
+/// How a rule sees one address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RuleView {
+    /// The rule's name.
+    pub name: String,
+    /// As written.
+    pub rule: String,
+    /// `fine`, `pending` or `open`.
+    pub phase: String,
+    /// Since when, unless it is fine.
+    pub since: Option<UnixMillis>,
 }
 
 /// A row of `ledger`: one event for one recipient, and what became of it.

@@ -94,6 +94,16 @@ pub enum Kind {
     Stopped,
     /// A notifier does not hear its cprocessd any more, or hears it again. Said by the notifier itself.
     Watchdog,
+    /// It changes too often to tell each change; or it is calm again.
+    Flapping,
+    /// It is still open after a step of the ladder.
+    Persistent,
+    /// It was open while it was not told, and now it is.
+    Revealed,
+    /// Somebody looks after it, or no longer does.
+    Ack,
+    /// Something is not told for a while, or told again.
+    Silence,
     /// A person's order was carried out.
     Order,
     /// A kind of a newer cprocessd.
@@ -115,6 +125,11 @@ impl fmt::Display for Kind {
             Kind::Started => "started",
             Kind::Stopped => "stopped",
             Kind::Watchdog => "watchdog",
+            Kind::Flapping => "flapping",
+            Kind::Persistent => "persistent",
+            Kind::Revealed => "revealed",
+            Kind::Ack => "ack",
+            Kind::Silence => "silence",
             Kind::Order => "order",
             Kind::Other => "other",
         })
@@ -198,10 +213,17 @@ pub struct Event {
     pub value: Option<f64>,
     /// The rule that says so; `check` for up and down.
     pub rule: String,
+    /// How many steps of the ladder of persistent outages its incident has reached; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u32>,
     /// How long the trouble lasted, once it is over. Absent while it is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
-    /// The attachment of a log event.
+    /// Why it is not to be told, `CAUSE:NAME` each: `silence:ID`, `maintenance:NAME`, `unreachable:ADDRESS`, `ack:AUTHOR`. Absent
+    /// where nothing speaks against telling it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suppressed_by: Vec<String>,
+    /// The attachment of a log event; the whole order of an order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<rmpv::Value>,
 }

@@ -192,7 +192,9 @@ fn event_bytes() {
         text: "refused".to_owned(),
         value: None,
         rule: "check".to_owned(),
+        step: None,
         duration_ms: None,
+        suppressed_by: Vec::new(),
         data: None,
     };
     pinned(
@@ -279,6 +281,8 @@ fn answer_bytes() {
         acked: false,
         silenced: false,
         unreachable: false,
+        step: None,
+        suppressed_by: Vec::new(),
     };
     pinned(
         &down,
@@ -298,11 +302,14 @@ fn answer_bytes() {
         severity: Severity::Err,
         matches: 1,
         active: vec![active],
+        origin: "file".to_owned(),
+        author: None,
+        added: None,
     };
     pinned(
         &alarm,
-        "<85><a4>name<a1>n<a4>rule<a1>r<a8>severity<a3>ERR<a7>matches<01><a6>active<91><84><a7>address\
-         <b5>w!machine.disk:/.free<a4>open<c3><a5>since<01><a5>value<c0>",
+        "<86><a4>name<a1>n<a4>rule<a1>r<a8>severity<a3>ERR<a7>matches<01><a6>active<91><84><a7>address\
+         <b5>w!machine.disk:/.free<a4>open<c3><a5>since<01><a5>value<c0><a6>origin<a4>file",
     );
     let health = Health {
         daemon: "cprocessd".to_owned(),
@@ -333,7 +340,7 @@ fn answer_bytes() {
         &EventsPage { epoch: epoch(), head_seq: 2, events: vec![1_u8] },
         "<83><a5>epoch<a2>e1<a8>head_seq<02><a6>events<91><01>",
     );
-    let forgotten = Forgotten { addresses: vec!["w!port:x".to_owned()], unreached: Vec::new() };
+    let forgotten = Ordered { addresses: vec!["w!port:x".to_owned()], ..Ordered::default() };
     pinned(&forgotten, "<82><a9>addresses<91><a8>w!port:x<a9>unreached<90>");
 }
 

@@ -16,7 +16,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// One migration a version.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE outbox (id TEXT NOT NULL) STRICT;
     CREATE TABLE cursor (publisher TEXT PRIMARY KEY, epoch TEXT, seq INTEGER NOT NULL) STRICT;
     CREATE TABLE recipient (name TEXT PRIMARY KEY, selection TEXT NOT NULL) STRICT;
@@ -37,7 +38,11 @@ const MIGRATIONS: [&str; 1] = ["
     CREATE INDEX unfinished ON item (id) WHERE state IN ('waiting', 'sending');
     CREATE INDEX item_event ON item (recipient, event);
     CREATE INDEX item_incident ON item (incident);
-"];
+",
+    "
+    ALTER TABLE told ADD COLUMN step INTEGER NOT NULL DEFAULT 0;
+",
+];
 /// Finished items are kept for this long,
 const KEPT: Duration = Duration::from_hours(90 * 24);
 /// and at most so many.
@@ -269,8 +274,8 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
             return Ok(Some(Written { recipient: recipient.clone(), item }));
         }
         Write::Save { recipient, key, told } => {
-            tx.prepare_cached("INSERT OR REPLACE INTO told VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(
-                params![
+            tx.prepare_cached("INSERT OR REPLACE INTO told VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
+                .execute(params![
                     recipient,
                     key.address.to_string(),
                     key.rule,
@@ -280,8 +285,8 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
                     told.severity.as_str(),
                     told.closed_by,
                     told.message.map(|message| message.to_string()),
-                ],
-            )?;
+                    told.step,
+                ])?;
         }
         Write::Forget { recipient, key } => {
             tx.prepare_cached("DELETE FROM told WHERE recipient = ?1 AND address = ?2 AND rule = ?3")?
@@ -344,6 +349,7 @@ fn told(row: &Row<'_>) -> Option<(String, Key, Told)> {
         open: row.get("open").ok()?,
         since: UnixMillis(row.get("since").ok()?),
         severity: text("severity")?.parse::<Severity>().ok()?,
+        step: row.get("step").ok()?,
         closed_by: row.get("closed_by").ok()?,
         message: row.get::<_, Option<String>>("message").ok()?.as_deref().and_then(MessageId::parse),
     };

@@ -110,6 +110,11 @@ impl Story {
             (_, Kind::Log) => "LOG",
             (_, Kind::Started) => "STARTED",
             (_, Kind::Stopped) => "STOPPED",
+            (_, Kind::Flapping) => "FLAPPING",
+            (_, Kind::Persistent) => "STILL",
+            (_, Kind::Revealed) => "OPEN",
+            (_, Kind::Ack) => "ACK",
+            (_, Kind::Silence) => "SILENCE",
             (_, Kind::Order) => "ORDER",
             (_, Kind::Watchdog | Kind::Other) => "EVENT",
         }

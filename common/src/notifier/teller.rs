@@ -73,7 +73,7 @@ impl Role {
     /// Of an event of the stream, for a recipient who knows nothing yet. What closed an incident says how long that was open.
     pub(crate) fn of(event: &Event) -> Self {
         match event.kind {
-            Kind::Down | Kind::Alarm | Kind::Absent => Role::Begin,
+            Kind::Down | Kind::Alarm | Kind::Absent | Kind::Persistent | Kind::Revealed => Role::Begin,
             Kind::Up | Kind::Solved | Kind::Retired | Kind::Watchdog if event.duration_ms.is_some() => Role::End,
             Kind::Watchdog if event.state == State::Open => Role::Begin,
             Kind::Up
@@ -83,7 +83,10 @@ impl Role {
             | Kind::Log
             | Kind::Started
             | Kind::Stopped
+            | Kind::Flapping
             | Kind::Watchdog
+            | Kind::Ack
+            | Kind::Silence
             | Kind::Order
             | Kind::Other => Role::Once,
         }
@@ -99,6 +102,8 @@ pub(crate) struct Told {
     pub(crate) since: UnixMillis,
     /// The worst that was told.
     pub(crate) severity: Severity,
+    /// The highest step of the ladder that was told, 0 before the first.
+    pub(crate) step: u32,
     /// Who said that it is over.
     pub(crate) closed_by: Option<String>,
     /// The message that told of the beginning, once it is on its way.
@@ -275,8 +280,11 @@ impl Teller {
     }
 
     fn event(&mut self, publisher: &str, event: &Arc<Event>, outputs: &mut Vec<Output>) {
+        let suppressed = !event.suppressed_by.is_empty();
         for recipient in self.recipients.keys().cloned().collect::<Vec<_>>() {
             match Role::of(event) {
+                // Who was told of a beginning hears of its end, whatever was silenced meanwhile.
+                Role::Begin | Role::Worse | Role::Once if suppressed => {}
                 Role::Begin | Role::Worse => self.begin(&recipient, Some(publisher), event, outputs),
                 Role::End => self.end(&recipient, Some(publisher), event, outputs),
                 Role::Once => {
@@ -298,7 +306,8 @@ impl Teller {
         let told = self.told.entry(recipient.to_owned()).or_default();
         if let Some(known) = told.get(&key) {
             let copy = if known.open {
-                event.top_severity <= known.severity || known.is_later_than(event)
+                let nothing_new = event.top_severity <= known.severity && event.step.unwrap_or(0) <= known.step;
+                nothing_new || known.is_later_than(event)
             } else {
                 // Who said that the last one is over says this one after it, whatever the clocks; anybody else may be late.
                 let other = known.closed_by.as_deref().is_some_and(|closer| Some(closer) != publisher);
@@ -315,6 +324,7 @@ impl Teller {
             open: true,
             since: event.since,
             severity: event.top_severity,
+            step: event.step.unwrap_or(0),
             closed_by: None,
             message: open.and_then(|known| known.message),
         };
@@ -406,6 +416,7 @@ impl Teller {
                     top_severity: known.severity,
                     state: State::Resolved,
                     text: "no longer reported by any cprocessd".to_owned(),
+                    step: None,
                     duration_ms: Some(now.wall.millis_since(known.since)),
                 },
             );
@@ -449,6 +460,7 @@ impl Teller {
                     top_severity: Severity::Crit,
                     state: State::Resolved,
                     text: text.to_owned(),
+                    step: None,
                     duration_ms: Some(now.wall.millis_since(known.since)),
                 };
                 let event = synthetic(&key.address, WATCH_RULE, known.incident, known.since, now, draft);
@@ -488,6 +500,7 @@ impl Teller {
                     top_severity: Severity::Crit,
                     state: State::Open,
                     text,
+                    step: None,
                     duration_ms: None,
                 },
             );
@@ -523,6 +536,7 @@ impl Teller {
                     top_severity: Severity::Info,
                     state: State::Unknown,
                     text: format!("a test of the way from {} to {recipient}; nothing is wrong", self.daemon),
+                    step: None,
                     duration_ms: None,
                 },
             );
@@ -553,6 +567,7 @@ struct Draft {
     top_severity: Severity,
     state: State,
     text: String,
+    step: Option<u32>,
     duration_ms: Option<u64>,
 }
 
@@ -583,14 +598,17 @@ fn synthetic(
         text: draft.text,
         value: None,
         rule: rule.to_owned(),
+        step: draft.step,
         duration_ms: draft.duration_ms,
+        suppressed_by: Vec::new(),
         data: None,
     })
 }
 
 /// What is open and nothing keeps from being told.
 fn tellable(open: &[DownRow]) -> impl Iterator<Item = &DownRow> {
-    open.iter().filter(|row| !row.acked && !row.silenced && !row.unreachable && row.rule.len() <= MAX_RULE_BYTES)
+    let told = |row: &&DownRow| !row.acked && !row.silenced && !row.unreachable && row.suppressed_by.is_empty();
+    open.iter().filter(told).filter(|row| row.rule.len() <= MAX_RULE_BYTES)
 }
 
 /// The event that opened an incident, as far as a list of what is open tells.
@@ -612,6 +630,7 @@ fn beginning(row: &DownRow, now: Now) -> Arc<Event> {
             top_severity: row.severity,
             state,
             text: kept(&row.text).to_owned(),
+            step: row.step,
             duration_ms: None,
         },
     )

@@ -307,7 +307,9 @@ fn event(secs: u64, address: &str, kind: Kind, severity: Severity, since: u64) -
         text: String::new(),
         value: None,
         rule: "check".to_owned(),
+        step: None,
         duration_ms: None,
+        suppressed_by: Vec::new(),
         data: None,
     }
 }
@@ -338,6 +340,8 @@ fn row(since: u64, address: &str) -> DownRow {
         acked: false,
         silenced: false,
         unreachable: false,
+        step: None,
+        suppressed_by: Vec::new(),
     }
 }
 

@@ -8,90 +8,98 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The rule name of what is up or down.
-pub(crate) const CHECK: &str = "check";
+pub(super) const CHECK: &str = "check";
 /// The rule name of a configured check that is not reported.
-pub(crate) const SILENT: &str = "silent";
+pub(super) const SILENT: &str = "silent";
 /// The rule name of what was found up when it was first seen.
-pub(crate) const INITIAL: &str = "initial";
+pub(super) const INITIAL: &str = "initial";
 /// Rule names that the engine uses itself.
-pub(crate) const RESERVED: [&str; 7] = [CHECK, SILENT, INITIAL, "blip", "log", "alive", "order"];
+pub const RESERVED: [&str; 7] = [CHECK, SILENT, INITIAL, "blip", "log", "alive", "order"];
 
 /// What an incident is about: at most one is open per key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct Key {
-    pub(crate) address: Address,
-    pub(crate) rule: String,
+pub struct Key {
+    /// The check or number.
+    pub address: Address,
+    /// The rule's name, or one of [`RESERVED`].
+    pub rule: String,
 }
 
 /// An open incident.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Incident {
-    pub(crate) id: IncidentId,
+pub struct Incident {
+    /// Of key and `since`.
+    pub id: IncidentId,
     /// The worst it has been.
-    pub(crate) top_severity: Severity,
+    pub top_severity: Severity,
     /// The time of its first bad observation.
-    pub(crate) since: UnixMillis,
-    pub(crate) text: String,
-    pub(crate) value: Option<f64>,
+    pub since: UnixMillis,
+    /// What was seen when it opened.
+    pub text: String,
+    /// The number that crossed the limit.
+    pub value: Option<f64>,
 }
 
-/// An event before it has a place in the journal.
+/// An event before it has a place in the journal. The fields are those of [`common::message::Event`].
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Draft {
-    pub(crate) id: EventId,
-    pub(crate) incident: IncidentId,
-    pub(crate) kind: Kind,
-    pub(crate) address: Address,
-    pub(crate) severity: Severity,
-    pub(crate) top_severity: Severity,
-    pub(crate) state: State,
-    pub(crate) since: UnixMillis,
-    pub(crate) time: UnixMillis,
-    pub(crate) text: String,
-    pub(crate) value: Option<f64>,
-    pub(crate) rule: String,
-    pub(crate) duration_ms: Option<u64>,
-    pub(crate) data: Option<rmpv::Value>,
+#[allow(missing_docs, reason = "the fields are documented where they are a contract")]
+pub struct Draft {
+    pub id: EventId,
+    pub incident: IncidentId,
+    pub kind: Kind,
+    pub address: Address,
+    pub severity: Severity,
+    pub top_severity: Severity,
+    pub state: State,
+    pub since: UnixMillis,
+    pub time: UnixMillis,
+    pub text: String,
+    pub value: Option<f64>,
+    pub rule: String,
+    pub step: Option<u32>,
+    pub duration_ms: Option<u64>,
+    pub suppressed_by: Vec<String>,
+    pub data: Option<rmpv::Value>,
 }
 
 /// What was seen, at the moment an incident opens or closes.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    pub(crate) time: UnixMillis,
-    pub(crate) text: String,
-    pub(crate) value: Option<f64>,
-    pub(crate) state: State,
+pub(super) struct Seen {
+    pub(super) time: UnixMillis,
+    pub(super) text: String,
+    pub(super) value: Option<f64>,
+    pub(super) state: State,
 }
 
 /// Every open incident, in the order of addresses.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Incidents(BTreeMap<Key, Incident>);
+pub(super) struct Incidents(BTreeMap<Key, Incident>);
 
 impl Incidents {
-    pub(crate) fn restore(&mut self, key: Key, incident: Incident) {
+    pub(super) fn restore(&mut self, key: Key, incident: Incident) {
         self.0.insert(key, incident);
     }
 
-    pub(crate) fn get(&self, key: &Key) -> Option<&Incident> {
+    pub(super) fn get(&self, key: &Key) -> Option<&Incident> {
         self.0.get(key)
     }
 
-    pub(crate) fn contains(&self, address: &Address, rule: &str) -> bool {
+    pub(super) fn contains(&self, address: &Address, rule: &str) -> bool {
         self.0.contains_key(&Key { address: address.clone(), rule: rule.to_owned() })
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &Incident)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &Incident)> {
         self.0.iter()
     }
 
     /// Those of one address, under whichever rule.
-    pub(crate) fn at(&self, address: &Address) -> impl Iterator<Item = (&Key, &Incident)> {
+    pub(super) fn at(&self, address: &Address) -> impl Iterator<Item = (&Key, &Incident)> {
         let first = Key { address: address.clone(), rule: String::new() };
         self.0.range(first..).take_while(move |(key, _)| key.address == *address)
     }
 
     /// Opens an incident. One that is open under this key stays as it is, and there is nothing to say.
-    pub(crate) fn open(
+    pub(super) fn open(
         &mut self,
         key: Key,
         kind: Kind,
@@ -110,7 +118,7 @@ impl Incidents {
     }
 
     /// Closes an incident, if it is open.
-    pub(crate) fn close(&mut self, key: &Key, kind: Kind, severity: Severity, seen: Seen) -> Option<Draft> {
+    pub(super) fn close(&mut self, key: &Key, kind: Kind, severity: Severity, seen: Seen) -> Option<Draft> {
         let incident = self.0.remove(key)?;
         let duration = seen.time.millis_since(incident.since);
         Some(draft(key, &incident, kind, severity, Some(duration), seen))
@@ -139,13 +147,15 @@ fn draft(
         text: seen.text,
         value: seen.value,
         rule: key.rule.clone(),
+        step: None,
         duration_ms,
+        suppressed_by: Vec::new(),
         data: None,
     }
 }
 
 /// An event that neither opens nor closes anything, and is an incident of its own only so far as its id goes.
-pub(crate) fn passing(key: &Key, kind: Kind, severity: Severity, seen: Seen) -> Draft {
+pub(super) fn passing(key: &Key, kind: Kind, severity: Severity, seen: Seen) -> Draft {
     let incident = Incident {
         id: IncidentId::new(&key.address, &key.rule, seen.time),
         top_severity: severity,

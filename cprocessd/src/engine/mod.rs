@@ -12,8 +12,8 @@ mod alarm;
 mod check;
 mod host;
 mod incident;
-pub(crate) mod rule;
-pub(crate) mod settings;
+pub mod rule;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -25,7 +25,7 @@ use common::message::{Alive, Beat, Check, FeedSnapshot, Kind, LogEvent, Origin, 
 use common::severity::Severity;
 use common::time::UnixMillis;
 use host::Host;
-pub(crate) use incident::{Draft, Incident, Key, RESERVED};
+pub use incident::{Draft, Incident, Key, RESERVED};
 use incident::{Incidents, SILENT, Seen};
 use rule::Rule;
 use serde::{Deserialize, Serialize};
@@ -46,46 +46,40 @@ const REMEMBERED_ORDERS: usize = 1000;
 
 /// The time, twice: `monotonic` for our own waiting, `wall` for dates.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Now {
-    pub(crate) monotonic: Duration,
-    pub(crate) wall: UnixMillis,
+pub struct Now {
+    /// Since the engine was made, or any other moment before.
+    pub monotonic: Duration,
+    /// The date.
+    pub wall: UnixMillis,
 }
 
 /// Everything that can happen to the engine. `feed` names the feed it came by.
 #[derive(Clone, Debug)]
-pub(crate) enum Input {
-    Snapshot {
-        feed: String,
-        snapshot: FeedSnapshot,
-    },
+#[allow(missing_docs, reason = "the fields say what they are")]
+pub enum Input {
+    /// All that a feed knows.
+    Snapshot { feed: String, snapshot: FeedSnapshot },
+    /// Numbers.
     Sample(Sample),
+    /// A check's state, new or repeated.
     Check(Check),
+    /// Something that happened once.
     Log(LogEvent),
-    Alive {
-        feed: String,
-        alive: Alive,
-    },
-    Beat {
-        feed: String,
-        beat: Beat,
-    },
+    /// A host's sign of life, or what it watches.
+    Alive { feed: String, alive: Alive },
+    /// A feed's sign of life.
+    Beat { feed: String, beat: Beat },
     /// An entry of this feed's journal follows, perhaps an old one that we have missed.
-    Entry {
-        feed: String,
-    },
+    Entry { feed: String },
     /// A person wants everything that matches to be forgotten.
-    Forget {
-        pattern: Pattern,
-        id: String,
-        author: String,
-    },
+    Forget { pattern: Pattern, id: String, author: String },
     /// No input waits, so what is overdue is overdue.
     Idle,
 }
 
 /// Everything the engine can ask for.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Output {
+pub enum Output {
     /// Journal and publish this.
     Event(Draft),
     /// Keep this for the next start, in the same transaction as the events around it.
@@ -98,7 +92,8 @@ pub(crate) enum Output {
 
 /// State that survives a restart. `None` removes it.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Saved {
+#[allow(missing_docs, reason = "each is named after what it is the state of")]
+pub enum Saved {
     Host(HostName, Option<SavedHost>),
     Check(CheckAddress, Option<SavedCheck>),
     Incident(Key, Option<Incident>),
@@ -109,7 +104,7 @@ pub(crate) enum Saved {
 
 impl Saved {
     /// What it is the state of, so that the later of two replaces the earlier.
-    pub(crate) fn identity(&self) -> String {
+    pub fn identity(&self) -> String {
         match self {
             Saved::Host(host, _) => format!("host {host}"),
             Saved::Check(address, _) => format!("check {address}"),
@@ -123,29 +118,31 @@ impl Saved {
 
 /// A host as it is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct SavedHost {
-    pub(crate) state: State,
-    pub(crate) since: UnixMillis,
-    pub(crate) last_seen: UnixMillis,
-    pub(crate) last_alive: UnixMillis,
-    pub(crate) heard: bool,
-    pub(crate) feed: Option<String>,
-    pub(crate) own: bool,
-    pub(crate) goodbye: Option<UnixMillis>,
-    pub(crate) inventory_hash: String,
-    pub(crate) inventory: Vec<CheckAddress>,
+#[allow(missing_docs, reason = "they are the fields of the host, and documented there")]
+pub struct SavedHost {
+    pub state: State,
+    pub since: UnixMillis,
+    pub last_seen: UnixMillis,
+    pub last_alive: UnixMillis,
+    pub heard: bool,
+    pub feed: Option<String>,
+    pub own: bool,
+    pub goodbye: Option<UnixMillis>,
+    pub inventory_hash: String,
+    pub inventory: Vec<CheckAddress>,
 }
 
 /// A check as it is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct SavedCheck {
-    pub(crate) up: bool,
-    pub(crate) since: UnixMillis,
-    pub(crate) interval_ms: u64,
-    pub(crate) text: String,
-    pub(crate) bad_since: UnixMillis,
-    pub(crate) bad_count: u32,
-    pub(crate) last_blip: Option<UnixMillis>,
+#[allow(missing_docs, reason = "they are the fields of the check, and documented there")]
+pub struct SavedCheck {
+    pub up: bool,
+    pub since: UnixMillis,
+    pub interval_ms: u64,
+    pub text: String,
+    pub bad_since: UnixMillis,
+    pub bad_count: u32,
+    pub last_blip: Option<UnixMillis>,
 }
 
 /// A feed, by when it last beat.
@@ -160,7 +157,7 @@ struct Feed {
 
 /// All that cprocessd knows.
 #[derive(Debug)]
-pub(crate) struct Engine {
+pub struct Engine {
     settings: Settings,
     hosts: BTreeMap<HostName, Host>,
     checks: BTreeMap<CheckAddress, CheckEntry>,
@@ -182,7 +179,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// An engine that goes on from what an earlier one asked to keep.
-    pub(crate) fn new(settings: Settings, feeds: &[String], mut saved: Vec<Saved>) -> Self {
+    pub fn new(settings: Settings, feeds: &[String], mut saved: Vec<Saved>) -> Self {
         let unheard = Feed { own: None, heard_at: SETTLE, entry_at: None };
         let mut engine = Self {
             expected: alarm::expected(&settings.rules, SETTLE),
@@ -243,7 +240,7 @@ impl Engine {
     }
 
     /// Other settings from now on. What is open under a rule that is gone, or looks elsewhere now, is closed.
-    pub(crate) fn reconfigure(&mut self, now: Now, settings: Settings) -> Vec<Output> {
+    pub fn reconfigure(&mut self, now: Now, settings: Settings) -> Vec<Output> {
         self.look(now);
         self.settings = settings;
         self.retire_removed_rules();
@@ -259,7 +256,7 @@ impl Engine {
     }
 
     /// What follows from `input` at `now`.
-    pub(crate) fn apply(&mut self, now: Now, input: Input) -> Vec<Output> {
+    pub fn apply(&mut self, now: Now, input: Input) -> Vec<Output> {
         self.look(now);
         match input {
             Input::Snapshot { feed, snapshot } => self.snapshot(&feed, snapshot),
@@ -288,7 +285,7 @@ impl Engine {
     }
 
     /// When [`Input::Idle`] is worth sending next, on the monotonic clock.
-    pub(crate) fn next_deadline(&self) -> Duration {
+    pub fn next_deadline(&self) -> Duration {
         let until_scan = (self.last_scan + SCAN_EVERY).saturating_sub(self.attention);
         self.last_call.unwrap_or_default() + until_scan
     }

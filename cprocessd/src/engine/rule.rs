@@ -6,26 +6,51 @@ use common::address::{Address, Pattern};
 use common::config::HumanDuration;
 use common::number::parse_bytes_number;
 use common::severity::Severity;
+use common::time::UnixMillis;
 use std::fmt;
 use std::time::Duration;
 
 /// A named rule as it was configured, checked: its operator and numbers make sense together.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Rule {
-    pub(crate) name: String,
+pub struct Rule {
+    /// Names its incidents.
+    pub name: String,
     /// As written, for `alarm-list`.
-    pub(crate) text: String,
-    pub(crate) pattern: Pattern,
-    pub(crate) condition: Condition,
-    pub(crate) severity: Severity,
+    pub text: String,
+    /// What it looks at.
+    pub pattern: Pattern,
+    /// When it is broken.
+    pub condition: Condition,
+    /// How bad that is.
+    pub severity: Severity,
+    /// Where it comes from.
+    pub origin: RuleOrigin,
+}
+
+/// Who says that a rule holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleOrigin {
+    /// The configuration.
+    File,
+    /// The rules that are shipped.
+    Default,
+    /// Somebody's order.
+    Order {
+        /// Whose.
+        author: String,
+        /// When.
+        added: UnixMillis,
+    },
 }
 
 /// When a rule is broken.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Condition {
+pub enum Condition {
     /// A number is beyond a limit.
     Beyond {
+        /// How the number compares.
         operator: Operator,
+        /// With what.
         limit: f64,
         /// Back within this it is over. On the good side of `limit`, so that a number that wavers around the limit does
         /// not open and close an incident with every sample.
@@ -34,11 +59,16 @@ pub(crate) enum Condition {
         lasting: Duration,
     },
     /// A number or check is not heard of for this long, by our own clock.
-    Absent { lasting: Duration },
+    Absent {
+        /// For how long.
+        lasting: Duration,
+    },
 }
 
+/// `<`, `<=`, `>`, `>=`, `==`, `!=`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operator {
+#[allow(missing_docs, reason = "they say what they are")]
+pub enum Operator {
     Less,
     LessOrEqual,
     Greater,
@@ -62,7 +92,8 @@ impl Operator {
     }
 
     #[expect(clippy::float_cmp, reason = "== and != in a rule mean what they say: a count, a status")]
-    pub(crate) fn holds(self, value: f64, limit: f64) -> bool {
+    /// Whether the number is on the bad side.
+    pub fn holds(self, value: f64, limit: f64) -> bool {
         match self {
             Operator::Less => value < limit,
             Operator::LessOrEqual => value <= limit,
@@ -85,11 +116,11 @@ impl fmt::Display for Operator {
 #[error(
     "{0}; a rule is: PATTERN < NUMBER [for DURATION] [clear NUMBER] SEVERITY, or PATTERN absent for DURATION SEVERITY"
 )]
-pub(crate) struct RuleError(String);
+pub struct RuleError(String);
 
 impl Rule {
     /// Reads a rule. Numbers take `k m g t` and `%`; durations are like `90s`, `5m`, `1h`.
-    pub(crate) fn parse(name: &str, text: &str) -> Result<Self, RuleError> {
+    pub fn parse(name: &str, text: &str) -> Result<Self, RuleError> {
         let error = |what: String| RuleError(what);
         // Each word with where it begins, so that what is left of the operator stays as written.
         let mut words: Vec<(usize, &str)> = Vec::new();
@@ -116,11 +147,18 @@ impl Rule {
             Some(operator) => beyond(operator, &mut rest),
         }
         .map_err(error)?;
-        Ok(Self { name: name.to_owned(), text: text.trim().to_owned(), pattern, condition, severity })
+        Ok(Self {
+            name: name.to_owned(),
+            text: text.trim().to_owned(),
+            pattern,
+            condition,
+            severity,
+            origin: RuleOrigin::File,
+        })
     }
 
     /// Whether it can have something open at this address. Of checks only the absence is judged.
-    pub(crate) fn judges(&self, address: &Address) -> bool {
+    pub fn judges(&self, address: &Address) -> bool {
         match address {
             Address::Value(_) => self.pattern.matches(address),
             Address::Check(_) => self.pattern.matches(address) && !self.has_limit(),
@@ -128,7 +166,7 @@ impl Rule {
     }
 
     /// Whether it looks at a number, which can be beyond a limit without anything being open yet.
-    pub(crate) fn has_limit(&self) -> bool {
+    pub fn has_limit(&self) -> bool {
         matches!(self.condition, Condition::Beyond { .. })
     }
 }

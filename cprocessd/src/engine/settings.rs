@@ -8,31 +8,34 @@ use std::time::Duration;
 
 /// All that judging depends on beside its input.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// Where events about cprocessd itself are said.
-    pub(crate) own: CheckAddress,
-    pub(crate) rules: Vec<Rule>,
+    pub own: CheckAddress,
+    /// The alarm rules; no two of one name.
+    pub rules: Vec<Rule>,
     /// For every address, unless a pattern says otherwise.
-    pub(crate) defaults: Tuning,
-    pub(crate) tunings: Vec<(Pattern, PartialTuning)>,
-    pub(crate) classes: Vec<Class>,
+    pub defaults: Tuning,
+    /// What patterns set otherwise.
+    pub tunings: Vec<(Pattern, PartialTuning)>,
+    /// What is worse, or less bad, than usual.
+    pub classes: Vec<Class>,
     /// Checks and numbers of one host beyond this are refused.
-    pub(crate) max_addresses_per_host: usize,
+    pub max_addresses_per_host: usize,
 }
 
 /// The times and counts of DESIGN §5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tuning {
+pub struct Tuning {
     /// Bad observations that make a down.
-    pub(crate) confirm: u32,
+    pub confirm: u32,
     /// A host without a sign of life for this long is down.
-    pub(crate) host_down_after: Duration,
+    pub host_down_after: Duration,
     /// After a goodbye, this long.
-    pub(crate) stop_grace: Duration,
+    pub stop_grace: Duration,
     /// After a blip, further ones are not told until the check was clean for this long.
-    pub(crate) blip_quiet: Duration,
+    pub blip_quiet: Duration,
     /// What nobody configured is forgotten after this long in silence.
-    pub(crate) forget_discovered_after: Duration,
+    pub forget_discovered_after: Duration,
 }
 
 impl Default for Tuning {
@@ -47,28 +50,43 @@ impl Default for Tuning {
     }
 }
 
-/// The part of a [`Tuning`] that a pattern sets.
+/// The part of a [`Tuning`] that a pattern sets; the fields are documented there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PartialTuning {
-    pub(crate) confirm: Option<u32>,
-    pub(crate) host_down_after: Option<Duration>,
-    pub(crate) stop_grace: Option<Duration>,
-    pub(crate) blip_quiet: Option<Duration>,
-    pub(crate) forget_discovered_after: Option<Duration>,
+#[allow(missing_docs, reason = "they are documented in Tuning")]
+pub struct PartialTuning {
+    pub confirm: Option<u32>,
+    pub host_down_after: Option<Duration>,
+    pub stop_grace: Option<Duration>,
+    pub blip_quiet: Option<Duration>,
+    pub forget_discovered_after: Option<Duration>,
 }
 
 /// A person's own idea of how bad something is.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Class {
-    pub(crate) pattern: Pattern,
+pub struct Class {
+    /// Of what.
+    pub pattern: Pattern,
     /// Only events of this kind; any that opens trouble if absent.
-    pub(crate) kind: Option<Kind>,
-    pub(crate) severity: Severity,
+    pub kind: Option<Kind>,
+    /// How bad it is.
+    pub severity: Severity,
 }
 
 impl Settings {
+    /// The defaults, without any rule. `own` is where events about cprocessd itself are said.
+    pub fn new(own: CheckAddress) -> Self {
+        Self {
+            own,
+            rules: Vec::new(),
+            defaults: Tuning::default(),
+            tunings: Vec::new(),
+            classes: Vec::new(),
+            max_addresses_per_host: 20_000,
+        }
+    }
+
     /// The tuning of one check: each value from the most specific pattern that sets it.
-    pub(crate) fn tuning(&self, address: &CheckAddress) -> Tuning {
+    pub fn tuning(&self, address: &CheckAddress) -> Tuning {
         let mut matching: Vec<_> = self.tunings.iter().filter(|(pattern, _)| pattern.matches_check(address)).collect();
         matching.sort_by_key(|(pattern, _)| pattern.specificity());
         let mut tuning = self.defaults;
@@ -84,7 +102,7 @@ impl Settings {
 
     /// How bad an event of this kind is at this address: `default`, unless a class says otherwise. One that names the
     /// kind goes before one that does not, then the more specific pattern.
-    pub(crate) fn classify(&self, kind: Kind, address: &Address, default: Severity) -> Severity {
+    pub fn classify(&self, kind: Kind, address: &Address, default: Severity) -> Severity {
         let opens = matches!(kind, Kind::Down | Kind::Alarm | Kind::Absent | Kind::Blip);
         self.classes
             .iter()
@@ -107,14 +125,7 @@ mod tests {
     }
 
     fn plain() -> Settings {
-        Settings {
-            own: check("monitor!cprocessd:"),
-            rules: Vec::new(),
-            defaults: Tuning::default(),
-            tunings: Vec::new(),
-            classes: Vec::new(),
-            max_addresses_per_host: 1000,
-        }
+        Settings::new(check("monitor!cprocessd:"))
     }
 
     #[test]

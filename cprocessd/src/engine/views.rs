@@ -5,7 +5,7 @@ use super::alarm::Phase;
 use super::check::{CheckEntry, first_of};
 use super::host::Host;
 use super::incident::{Incident, Key};
-use super::rule::Condition;
+use super::rule::{Condition, RuleOrigin};
 use common::address::{Address, CheckAddress, HostName, Pattern};
 use common::message::{AlarmRow, AlarmState, DownRow, ServerRow, ServerStatus, ServiceRow, ValueRow};
 use common::severity::Severity;
@@ -13,12 +13,12 @@ use std::collections::HashMap;
 
 impl Engine {
     /// Whether anything was ever heard of this host.
-    pub(crate) fn knows(&self, name: &HostName) -> bool {
+    pub fn knows(&self, name: &HostName) -> bool {
         self.hosts.contains_key(name)
     }
 
     /// `server-list`.
-    pub(crate) fn server_list(&self) -> Vec<ServerRow> {
+    pub fn server_list(&self) -> Vec<ServerRow> {
         let mut open: HashMap<&HostName, (u64, Severity)> = HashMap::new();
         for (key, incident) in self.incidents.iter() {
             let (count, worst) = open.entry(key.address.host()).or_insert((0, incident.top_severity));
@@ -44,7 +44,7 @@ impl Engine {
     }
 
     /// `server-status`, unless the host is unknown.
-    pub(crate) fn server_status(&self, name: &HostName) -> Option<ServerStatus> {
+    pub fn server_status(&self, name: &HostName) -> Option<ServerStatus> {
         let host = self.hosts.get(name)?;
         let incidents: Vec<_> = self.open_at(name).map(down_row).collect();
         let services: Vec<_> = self.checks_of(name).map(service_row).collect();
@@ -58,7 +58,7 @@ impl Engine {
     }
 
     /// `service-list`, of one host or of all.
-    pub(crate) fn service_list(&self, name: Option<&HostName>) -> Vec<ServiceRow> {
+    pub fn service_list(&self, name: Option<&HostName>) -> Vec<ServiceRow> {
         match name {
             Some(name) => self.checks_of(name).map(service_row).collect(),
             None => self.checks.iter().map(service_row).collect(),
@@ -66,14 +66,14 @@ impl Engine {
     }
 
     /// `down-list`: the open incidents, worst first, then oldest first.
-    pub(crate) fn down_list(&self) -> Vec<DownRow> {
+    pub fn down_list(&self) -> Vec<DownRow> {
         let mut rows: Vec<_> = self.incidents.iter().map(down_row).collect();
         rows.sort_by(|a, b| b.severity.cmp(&a.severity).then(a.since.cmp(&b.since)));
         rows
     }
 
     /// `last-value`.
-    pub(crate) fn last_value(&self, pattern: &Pattern) -> Vec<ValueRow> {
+    pub fn last_value(&self, pattern: &Pattern) -> Vec<ValueRow> {
         self.values(|host| pattern.matches_host(host), |address| pattern.matches(address))
     }
 
@@ -93,12 +93,26 @@ impl Engine {
     }
 
     /// `alarm-list`.
-    pub(crate) fn alarm_list(&self) -> Vec<AlarmRow> {
+    pub fn alarm_list(&self) -> Vec<AlarmRow> {
         let mut rows: Vec<_> = self
             .settings
             .rules
             .iter()
             .map(|rule| AlarmRow {
+                origin: match rule.origin {
+                    RuleOrigin::File => "file",
+                    RuleOrigin::Default => "default",
+                    RuleOrigin::Order { .. } => "order",
+                }
+                .to_owned(),
+                author: match &rule.origin {
+                    RuleOrigin::Order { author, .. } => Some(author.clone()),
+                    RuleOrigin::File | RuleOrigin::Default => None,
+                },
+                added: match rule.origin {
+                    RuleOrigin::Order { added, .. } => Some(added),
+                    RuleOrigin::File | RuleOrigin::Default => None,
+                },
                 name: rule.name.clone(),
                 rule: rule.text.clone(),
                 severity: rule.severity,
@@ -173,5 +187,7 @@ fn down_row((key, incident): (&Key, &Incident)) -> DownRow {
         acked: false,
         silenced: false,
         unreachable: false,
+        step: None,
+        suppressed_by: Vec::new(),
     }
 }

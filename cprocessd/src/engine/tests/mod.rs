@@ -3,7 +3,7 @@
 //! Between two happenings the time passes in half seconds: the live hosts give their sign of life and repeat their checks,
 //! the engine is told when nothing waits. Weeks pass in milliseconds.
 
-use super::settings::{Class, PartialTuning, Tuning};
+use super::settings::{Class, PartialTuning};
 use super::*;
 use common::message::{Epoch, FeedSnapshotHost, Values};
 use proptest::prelude::*;
@@ -40,15 +40,12 @@ struct Timeline {
 
 fn settings(rules: &[(&str, &str)]) -> Settings {
     Settings {
-        own: "monitor!cprocessd:".parse().expect("address"),
         rules: rules
             .iter()
             .map(|(name, text)| Rule { name: (*name).into(), ..Rule::parse("", text).expect("rule") })
             .collect(),
-        defaults: Tuning::default(),
-        tunings: Vec::new(),
-        classes: Vec::new(),
         max_addresses_per_host: 100,
+        ..Settings::new("monitor!cprocessd:".parse().expect("address"))
     }
 }
 
