@@ -5,6 +5,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use common::address::{HostName, Pattern};
 use common::config::HumanDuration;
 use common::severity::Severity;
+use cprocessd::engine::rule::Rule;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -122,6 +123,10 @@ pub(crate) enum Command {
     TestNotify(Test),
     /// Follow the events as they happen
     Watch(Watch),
+    /// Record the feed into a file, for replay
+    Record(Recording),
+    /// Try rules on a recorded feed: what they would have raised, when, and for how long
+    Replay(Trial),
     /// Run all daemons on this machine, all files in one folder
     Demo {
         /// The folder; its configuration is written when absent and never overwritten
@@ -152,6 +157,54 @@ pub(crate) struct Watch {
     /// last one, so that stopped and started again it has every event once. Waits for ever for cprocessd
     #[arg(long, value_name = "FILE")]
     pub(crate) to: Option<PathBuf>,
+}
+
+/// What to record, and how much of it.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct Recording {
+    /// The file to make. One that is there already is left alone
+    pub(crate) file: PathBuf,
+    /// Stop after this long, as 10m or 2d; without it, at Ctrl-C
+    #[arg(long = "for", value_name = "DURATION")]
+    pub(crate) lasting: Option<HumanDuration>,
+    /// Stop when the file is this large, as 500m or 10g
+    #[arg(long = "max-size", value_name = "BYTES", value_parser = size, default_value = "4g")]
+    pub(crate) max_bytes: u64,
+    /// The feed's socket, if it is not the one in the folder of --run
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) feed: Option<PathBuf>,
+}
+
+/// What to try, and on what.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct Trial {
+    /// A recording, made by cctl record
+    pub(crate) file: PathBuf,
+    /// Judge by this configuration of cprocessd; without it, by the rules that are shipped
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Try this rule instead of all others, as '*!machine.cpu:all.load > 90 for 5m WARN'; may be given several times
+    #[arg(long = "rule", value_name = "RULE", value_parser = rule)]
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// Read here, so that a mistake is one of the command line.
+fn rule(text: &str) -> Result<Rule, String> {
+    Rule::parse("", text).map_err(|error| error.to_string())
+}
+
+/// At least a mebibyte, so that the state of a small feed fits.
+fn size(text: &str) -> Result<u64, String> {
+    const MEBIBYTE: f64 = 1_048_576.0;
+    match common::number::parse_bytes_number(text) {
+        Ok(bytes) if (MEBIBYTE..=MEBIBYTE * MEBIBYTE).contains(&bytes) =>
+        {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in these bounds")]
+            Ok(bytes as u64)
+        }
+        Ok(_) => Err("must be 1m to 1048576m".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Becomes the name of a socket: no way out of the folder.

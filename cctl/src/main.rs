@@ -10,6 +10,9 @@ mod notify;
 mod out;
 mod pages;
 mod questions;
+mod record;
+mod recording;
+mod replay;
 mod resume;
 mod show;
 mod text;
@@ -52,6 +55,8 @@ fn run(Args { global, command }: Args) -> Result<Outcome, Failure> {
         Command::Ledger(wanted) => notify::ledger(global, out, &wanted),
         Command::TestNotify(test) => notify::test(global, out, &test),
         Command::Watch(watch) => watch::run(global, out, &watch),
+        Command::Record(wanted) => record::run(global, &wanted),
+        Command::Replay(wanted) => replay::run(global, out, &wanted),
         Command::Demo { dir } => demo::run(global, out, &dir),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { dir } => pages::man(dir.as_deref()),

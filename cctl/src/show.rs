@@ -2,7 +2,7 @@
 
 use crate::failure::Outcome;
 use crate::notify::Row;
-use crate::text::{Cell, Ink, Table, Tint, counted, escape, number};
+use crate::text::{Cell, Ink, Table, Tint, bytes_for_people, counted, escape, number};
 use common::message::{
     AlarmRow, Delivery, DownRow, Event, EventsPage, Health, Ordered, ServerRow, ServerStatus, ServiceRow, State,
     StreamSnapshot, ValueRow,
@@ -229,8 +229,8 @@ impl Show for Health {
             "{} {} runs for {uptime}, {} resident (at most {})\n",
             ink.paint(Tint::Strong, &escape(&self.daemon)),
             escape(&self.version),
-            mebibytes(self.rss_bytes),
-            mebibytes(self.peak_rss_bytes)
+            bytes_for_people(self.rss_bytes),
+            bytes_for_people(self.peak_rss_bytes)
         );
         if let Some(epoch) = &self.epoch {
             let journal = format!("journal {}, up to {}\n", escape(epoch.as_str()), self.head_seq);
@@ -296,14 +296,9 @@ fn state(state: State) -> Cell {
     Cell::new(state.to_string()).tinted(state)
 }
 
-fn severity(severity: Severity) -> Cell {
+/// In its colour.
+pub(crate) fn severity(severity: Severity) -> Cell {
     Cell::new(severity.to_string()).tinted(severity)
-}
-
-/// Bytes for people, one digit after the point.
-fn mebibytes(bytes: u64) -> String {
-    let tenths = bytes.saturating_mul(10) / (1 << 20);
-    format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
 #[cfg(test)]

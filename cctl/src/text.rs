@@ -133,6 +133,12 @@ pub(crate) fn counted(n: usize, what: &str) -> String {
     }
 }
 
+/// Bytes for people, one digit after the point.
+pub(crate) fn bytes_for_people(bytes: u64) -> String {
+    let tenths = bytes.saturating_mul(10) / (1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
 /// One field of a table.
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {

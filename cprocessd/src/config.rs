@@ -139,7 +139,16 @@ pub struct Config {
 impl Config {
     /// Reads and checks the file and its drop-ins.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let raw: Raw = common::config::load(path)?;
+        Self::checked(common::config::load(path)?, path)
+    }
+
+    /// What holds where nobody configured anything, with the rules that are shipped.
+    pub fn shipped() -> Result<Self, ConfigError> {
+        let path = Path::new("cprocessd.toml");
+        Self::checked(common::config::parse(path, "")?, path)
+    }
+
+    fn checked(raw: Raw, path: &Path) -> Result<Self, ConfigError> {
         let wrong = |text: String| ConfigError::in_file(path, text);
         check_range("journal_entries", raw.journal_entries, 1000..=1_000_000_000).map_err(wrong)?;
         check_range("max_addresses_per_host", raw.max_addresses_per_host, 10..=10_000_000).map_err(wrong)?;
