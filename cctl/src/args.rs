@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::notify::{Ledger, Test};
+use crate::orders::{Ack, Forget, Giver, Quiet, Rules, Subscribers, Unack, Unsilence};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use common::address::{HostName, Pattern};
 use common::config::HumanDuration;
@@ -28,7 +29,8 @@ const EXIT_STATUS: &str = "\
 Exit status:
    0  fine
    1  the daemon refused, nothing matched, or anything else
-   2  something is down or an alarm is open (server-list, server-status, service-list, down-list, alarm-list)
+   2  something is down or an alarm is open (server-list, server-status, service-list, down-list, alarm-list,
+      explain)
   64  the command line is wrong
   69  the daemon cannot be reached
   78  demo: a daemon's configuration is wrong
@@ -112,11 +114,35 @@ pub(crate) enum Command {
         #[arg(value_parser = daemon_name)]
         daemon: String,
     },
-    /// Order: forget the addresses that match, until they are reported again
-    Forget {
-        /// As 'web1!port:old*'; written as for last-value
-        pattern: Pattern,
+    /// Explain one address: its state and why, which rules look at it, what suppresses it, what it depends on
+    Explain {
+        /// As any table shows it: 'web1!port:www (443)', 'web1!machine.disk:/.free', or a host
+        address: String,
     },
+    /// List what is not told for now, until when, and by whose order
+    SilenceList,
+    /// List the maintenance windows of the configuration, and when each is next
+    MaintenanceList,
+    /// Order: do not tell of what matches for a while. It is judged and shown all the same
+    Silence(Quiet),
+    /// Order: end a silence, or a maintenance that was ordered
+    Unsilence(Unsilence),
+    /// Order: maintenance of what matches, from now on
+    Maintenance(Quiet),
+    /// Order: you look after an incident, so it is not told again
+    Ack(Ack),
+    /// Order: take back an acknowledgement
+    Unack(Unack),
+    /// Order: add or remove an alarm rule while cprocessd runs, or list them all
+    #[command(subcommand)]
+    Rule(Rules),
+    /// Order: add or remove somebody who is told, or list them
+    #[command(subcommand)]
+    Subscriber(Subscribers),
+    /// Order: forget the addresses that match, until they are reported again
+    Forget(Forget),
+    /// Order: read the configuration again; a bad one changes nothing, and what is wrong is said here
+    Reload(Giver),
     /// Show who was told what, when, and with what result, by mail, IRC, SMS and push
     Ledger(Ledger),
     /// Send a marked test to every recipient, or one, by the way that alerts go
