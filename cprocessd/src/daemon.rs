@@ -1,11 +1,11 @@
 //! The thin shell around the engine: what arrives is applied, what follows is committed, then published.
 
-use crate::answers::{self, bad, short};
+use crate::answers;
 
 use bytes::Bytes;
 use common::counters::Counters;
 use common::journal::{Journal, Retention};
-use common::message::{Beat, ErrorBody, ErrorCode, Ordered, Request, decode_batch, encode, event_topic};
+use common::message::{Beat, ErrorBody, ErrorCode, Ordered, decode_batch, encode, event_topic};
 use common::notifier::one_line;
 use common::publisher::JournaledPublisher;
 use common::query::{self, Answer};
@@ -16,6 +16,7 @@ use common::subscriber::{Cursor, Delivery, Publication, Start, follow};
 use common::time::UnixMillis;
 use common::traffic::Traffic;
 use cprocessd::config::Config;
+use cprocessd::engine::order::{Command, Order};
 use cprocessd::engine::{Engine, Input, Now, Output};
 use cprocessd::store::{self, Progress};
 use std::collections::BTreeMap;
@@ -69,8 +70,8 @@ struct Inbox {
     signals: Signals,
     deliveries: mpsc::Receiver<Waiting>,
     /// Orders whose ccollectds have answered.
-    orders: mpsc::Receiver<Order>,
-    orders_in: mpsc::Sender<Order>,
+    orders: mpsc::Receiver<Ready>,
+    orders_in: mpsc::Sender<Ready>,
 }
 
 /// A delivery of a feed, and the room that it takes until it is applied.
@@ -81,9 +82,9 @@ struct Waiting {
 }
 
 /// An order that is ready to be applied here.
-struct Order {
+struct Ready {
     asker: Asker,
-    request: Request,
+    order: Order,
     unreached: Vec<String>,
 }
 
@@ -93,7 +94,7 @@ enum Woken {
     Query(Route, Option<Bytes>),
     Control(Route, Option<Bytes>),
     Own(Route, Option<Bytes>),
-    Order(Box<Order>),
+    Order(Box<Ready>),
     Signal(Asked),
     Deadline,
 }
@@ -220,7 +221,9 @@ impl Daemon {
                     }
                 }
                 Output::Event(_) | Output::Save(_) => self.uncommitted.push(output),
-                Output::Forgotten(_) => {}
+                Output::Notice(text) => tracing::warn!("{text}"),
+                // Whoever gave the order takes it out.
+                Output::Ordered(_) => {}
             }
         }
     }
@@ -388,42 +391,41 @@ impl Daemon {
     /// would bring back what was just forgotten.
     async fn begin_order(&mut self, route: Route, frame: Option<&Bytes>) {
         let Some((asker, request)) = self.control.read(route, frame).await else { return };
-        match checked_order(request) {
-            Ok(request) => {
-                let (feeds, done) = (self.config.feeds.clone(), self.inbox.orders_in.clone());
-                tokio::spawn(async move {
-                    let mut unreached = Vec::new();
-                    for feed in feeds {
-                        let mut questions = Requester::new(&question_socket(&feed));
-                        if let Err(error) = query::ask(&mut questions, &request, ORDER_TIMEOUT).await {
-                            tracing::warn!("{} did not forget: {error}", feed.display());
-                            unreached.push(feed.display().to_string());
-                        }
-                    }
-                    // The receiver lives as long as the daemon.
-                    let _ = done.send(Order { asker, request, unreached }).await;
-                });
-            }
-            Err(error) => self.control.answer(asker, Err(error)).await,
+        let order = match Order::read(&request, UnixMillis::now()) {
+            Ok(order) => order,
+            Err(error) => return self.control.answer(asker, Err(error)).await,
+        };
+        if !matches!(order.command, Command::Forget { .. }) {
+            return self.finish_order(Ready { asker, order, unreached: Vec::new() }).await;
         }
-    }
-
-    async fn finish_order(&mut self, order: Order) {
-        let Order { asker, request, unreached } = order;
-        let pattern = answers::pattern(request.pattern.as_deref().unwrap_or_default());
-        let answer = pattern.map(|pattern| {
-            let (id, author) = (request.id.unwrap_or_default(), request.author.unwrap_or_default());
-            let outputs = self.engine.apply(self.now(), Input::Forget { pattern, id, author });
-            let mut addresses = Vec::new();
-            for output in &outputs {
-                if let Output::Forgotten(forgotten) = output {
-                    addresses.clone_from(forgotten);
+        let (feeds, done) = (self.config.feeds.clone(), self.inbox.orders_in.clone());
+        tokio::spawn(async move {
+            let mut unreached = Vec::new();
+            for feed in feeds {
+                let mut questions = Requester::new(&question_socket(&feed));
+                if let Err(error) = query::ask(&mut questions, &request, ORDER_TIMEOUT).await {
+                    tracing::warn!("{} did not forget: {error}", feed.display());
+                    unreached.push(feed.display().to_string());
                 }
             }
-            self.keep(outputs);
-            Answer::whole(&Ordered { addresses, unreached, ..Ordered::default() })
+            // The receiver lives as long as the daemon.
+            let _ = done.send(Ready { asker, order, unreached }).await;
         });
+    }
+
+    async fn finish_order(&mut self, Ready { asker, order, unreached }: Ready) {
+        let reload = order.command == Command::Reload;
+        let mut outputs = self.engine.apply(self.now(), Input::Order(order));
+        let at = outputs.iter().position(|output| matches!(output, Output::Ordered(_)));
+        let Some(Output::Ordered(answer)) = at.map(|at| outputs.remove(at)) else {
+            unreachable!("the engine answers every order")
+        };
+        self.keep(outputs);
+        if reload && answer.is_ok() {
+            self.reload();
+        }
         self.commit();
+        let answer = answer.map(|done| Answer::whole(&Ordered { unreached, ..done }));
         self.control.answer(asker, answer).await;
     }
 
@@ -512,29 +514,4 @@ fn give_to_group(control: &Responder, group: &str) {
         }
         Ok(None) | Err(_) => tracing::debug!("there is no group {group}: the socket control keeps ours"),
     }
-}
-
-/// What every order needs.
-fn checked_order(request: Request) -> Result<Request, ErrorBody> {
-    match request.order.as_deref() {
-        Some("forget") => {}
-        Some(other) => {
-            let message = format!("there is no order {:?} here, only forget", short(other));
-            return Err(ErrorBody::new(ErrorCode::UnknownRequest, message));
-        }
-        None => {
-            return Err(ErrorBody::new(
-                ErrorCode::UnknownRequest,
-                "an order has a field order; questions go to the socket query",
-            ));
-        }
-    }
-    for (field, value) in [("id", &request.id), ("author", &request.author)] {
-        match value.as_deref() {
-            Some(text) if (1..=200).contains(&text.len()) && !text.chars().any(char::is_control) => {}
-            _ => return Err(bad(format!("an order needs {field}, 1 to 200 bytes without control characters"))),
-        }
-    }
-    answers::pattern(request.pattern.as_deref().ok_or_else(|| bad("forget needs a pattern"))?)?;
-    Ok(request)
 }
