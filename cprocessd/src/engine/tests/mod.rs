@@ -256,7 +256,7 @@ impl Timeline {
         self
     }
 
-    fn forget(mut self, pattern: &str, id: &str) -> Self {
+    fn forget(self, pattern: &str, id: &str) -> Self {
         self.order(id, Request { pattern: Some(pattern.into()), ..Request::order("forget") })
     }
 
