@@ -171,9 +171,9 @@ pub(crate) enum Subscribers {
         /// Who, as subscriber list shows it
         #[arg(value_parser = line_of_text)]
         name: String,
-        /// By which medium, if the name is not enough
+        /// By which medium
         #[arg(long, value_name = "MEDIUM", value_parser = line_of_text)]
-        via: Option<String>,
+        via: String,
         /// By whom.
         #[command(flatten)]
         giver: Giver,
@@ -246,9 +246,12 @@ pub(crate) fn subscribers(global: &Global, out: Out, subscribers: Subscribers) -
             };
             give(global, out, request, giver)
         }
-        Subscribers::Remove { name, via, giver } => {
-            give(global, out, Request { name: Some(name), via, ..Request::order("subscriber-remove") }, giver)
-        }
+        Subscribers::Remove { name, via, giver } => give(
+            global,
+            out,
+            Request { name: Some(name), via: Some(via), ..Request::order("subscriber-remove") },
+            giver,
+        ),
         Subscribers::List => ask::<Vec<SubscriberRow>>(global, out, &Request::query("subscriber-list")),
     }
 }
@@ -281,7 +284,7 @@ fn give(global: &Global, out: Out, request: Request, giver: Giver) -> Result<Out
                 Err(AskError::Unreachable(SocketError::Timeout { .. })) if attempt < ATTEMPTS => attempt += 1,
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
-                    if may_be_done(&error) {
+                    if may_be_done(&order, &error) {
                         notice(&format!("perhaps it was carried out; to be sure, give it again with --id {id}"));
                     }
                     return Err(daemon.failure(&error));
@@ -297,12 +300,12 @@ fn give(global: &Global, out: Out, request: Request, giver: Giver) -> Result<Out
 }
 
 /// It was sent, and what came of it is not known.
-fn may_be_done(error: &AskError) -> bool {
+fn may_be_done(order: &Request, error: &AskError) -> bool {
     use common::message::ErrorCode;
     match error {
         AskError::Unreachable(error) => matches!(error, SocketError::Timeout { .. } | SocketError::Failed(..)),
         AskError::BadAnswer(_) => true,
-        AskError::Refused(error) => error.code == ErrorCode::Failed,
+        AskError::Refused(error) => error.code == ErrorCode::Failed && order.order.as_deref() != Some("reload"),
     }
 }
 

@@ -182,14 +182,16 @@ async fn an_order_has_an_id_and_an_author_and_says_who_was_not_reached() {
     let (sender, mut orders) = mpsc::unbounded_channel();
     let _server = serve(dir.path(), "control", move |request| {
         let _ = sender.send(request.clone());
-        Ok(Answer::whole(&json!({"addresses": ["web1!port:old"], "unreached": ["feed of web1"]})))
+        Ok(Answer::whole(
+            &json!({"text": "anna let forget it", "addresses": ["web1!port:old"], "unreached": ["feed of web1"]}),
+        ))
     })
     .await;
     let mut command = cctl(dir.path(), &["forget", "web1!port:old*"]);
     command.env("SUDO_USER", "anna").env("USER", "root");
     let output = command.output().await.expect("cctl");
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "forgotten: web1!port:old\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "anna let forget it\n  web1!port:old\n");
     assert!(String::from_utf8_lossy(&output.stderr).contains("could not tell feed of web1"));
     let order = orders.recv().await.expect("an order");
     assert_eq!((order.order.as_deref(), order.pattern.as_deref()), (Some("forget"), Some("web1!port:old*")));
