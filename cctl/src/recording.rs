@@ -293,20 +293,20 @@ impl Reader {
 fn crc32(bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = {
         let mut table = [0; 256];
-        let mut n = 0;
+        let mut n = 0_u32;
         while n < 256 {
-            let mut rest = n as u32;
+            let mut rest = n;
             let mut bit = 0;
             while bit < 8 {
                 rest = if rest & 1 == 1 { (rest >> 1) ^ 0xedb8_8320 } else { rest >> 1 };
                 bit += 1;
             }
-            table[n] = rest;
+            table[n as usize] = rest;
             n += 1;
         }
         table
     };
-    let step = |sum: u32, byte: &u8| TABLE[usize::from((sum as u8) ^ byte)] ^ (sum >> 8);
+    let step = |sum: u32, byte: &u8| TABLE[((sum ^ u32::from(*byte)) & 0xff) as usize] ^ (sum >> 8);
     !bytes.iter().fold(!0, step)
 }
 
@@ -325,7 +325,9 @@ pub(crate) mod tests {
             record(1500, &[1, 2, 3]),
         ];
         let mut writer = Writer::create(path, "/run/cairn/feed", UnixMillis(1_795_236_306_000)).expect("a file");
-        records.iter().for_each(|record| writer.write(record).expect("written"));
+        for record in &records {
+            writer.write(record).expect("written");
+        }
         writer.sync().expect("on the disk");
         assert_eq!(writer.bytes(), std::fs::metadata(path).expect("a file").len());
         records

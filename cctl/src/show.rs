@@ -9,6 +9,7 @@ use common::message::{
     ServerStatus, ServiceRow, SilenceRow, State, StreamSnapshot, SubscriberRow, ValueRow,
 };
 use common::severity::Severity;
+use common::time::UnixMillis;
 
 /// An answer that can be printed.
 pub(crate) trait Show {
@@ -282,14 +283,10 @@ impl Show for Vec<Row> {
 
 impl Show for Ordered {
     fn show(&self, ink: Ink) -> String {
-        let mut text = match self.text.as_str() {
-            "" => "done\n".to_owned(),
-            done => format!("{}\n", escape(done)),
-        };
-        for address in &self.addresses {
-            text += &format!("  {}\n", ink.paint(Tint::Strong, &escape(address)));
-        }
-        text
+        let done = if self.text.is_empty() { "done" } else { &self.text };
+        let line = |address: &String| format!("  {}\n", ink.paint(Tint::Strong, &escape(address)));
+        let addresses: String = self.addresses.iter().map(line).collect();
+        format!("{}\n{addresses}", escape(done))
     }
 }
 
@@ -346,7 +343,8 @@ impl Show for Vec<MaintenanceRow> {
         }
         let mut text = windows.render(ink);
         if self.iter().any(|row| !row.next.is_empty()) {
-            text += &format!("\n{}\n{}", ink.paint(Tint::Faint, "next:"), next.render(ink));
+            let title = ink.paint(Tint::Faint, "next:");
+            text.extend(["\n", &title, "\n", &next.render(ink)]);
         }
         text
     }
@@ -388,7 +386,7 @@ impl Show for RuleList {
                     other => Cell::new(other),
                 },
                 Cell::new(row.author.as_deref().unwrap_or_default()),
-                Cell::new(row.added.map(|added| added.local()).unwrap_or_default()),
+                Cell::new(row.added.map(UnixMillis::local).unwrap_or_default()),
                 match row.matches {
                     0 => Cell::right("nothing").tinted(Tint::Doubtful),
                     n => Cell::right(n.to_string()),
@@ -402,18 +400,15 @@ impl Show for RuleList {
 
 impl Show for Explanation {
     fn show(&self, ink: Ink) -> String {
+        let since = |since: UnixMillis| format!(" since {} (for {})", since.local(), ink.age(since));
+        let last = |last: &String| format!("last seen: {}\n", escape(last));
         let mut text = format!(
-            "{} is {}",
+            "{} is {}{}\n{}",
             ink.paint(Tint::Strong, &escape(&self.address.to_string())),
-            ink.paint(self.state.into(), &self.state.to_string())
+            ink.paint(self.state.into(), &self.state.to_string()),
+            self.since.map(since).unwrap_or_default(),
+            self.last.as_ref().filter(|last| !last.is_empty()).map(last).unwrap_or_default(),
         );
-        if let Some(since) = self.since {
-            text += &format!(" since {} (for {})", since.local(), ink.age(since));
-        }
-        text.push('\n');
-        if let Some(last) = self.last.as_ref().filter(|last| !last.is_empty()) {
-            text += &format!("last seen: {}\n", escape(last));
-        }
         if !self.why.is_empty() {
             text += &paragraph(ink, "why", self.why.iter().map(|why| escape(why)));
         }
@@ -457,7 +452,7 @@ impl Show for Vec<RuleView> {
             table.row([
                 Cell::new(&row.name),
                 Cell::new(&row.phase).tinted(tint),
-                Cell::new(row.since.map(|since| since.local()).unwrap_or_default()),
+                Cell::new(row.since.map(UnixMillis::local).unwrap_or_default()),
                 Cell::new(row.since.map(|since| ink.age(since)).unwrap_or_default()),
                 Cell::new(&row.rule),
             ]);
@@ -467,13 +462,16 @@ impl Show for Vec<RuleView> {
 }
 
 /// Lines under their title, indented.
-fn paragraph(ink: Ink, title: &str, lines: impl Iterator<Item = String>) -> String {
-    let lines: String = lines.map(|line| format!("  {line}\n")).collect();
-    format!("\n{}\n{lines}", ink.paint(Tint::Faint, &format!("{title}:")))
+pub(crate) fn paragraph(ink: Ink, title: &str, lines: impl Iterator<Item = String>) -> String {
+    let mut text = format!("\n{}\n", ink.paint(Tint::Faint, &format!("{title}:")));
+    for line in lines {
+        text.extend(["  ", &line, "\n"]);
+    }
+    text
 }
 
 /// A table under its title; the line about emptiness stands alone.
-fn section<T: Show>(ink: Ink, title: &str, rows: &T) -> String {
+pub(crate) fn section<T: Show>(ink: Ink, title: &str, rows: &T) -> String {
     format!("\n{}\n{}", ink.paint(Tint::Faint, &format!("{title}:")), rows.show(ink))
 }
 
@@ -490,7 +488,6 @@ pub(crate) fn severity(severity: Severity) -> Cell {
 mod tests {
     use super::*;
     use common::message::{AlarmState, Epoch, EventId, IncidentId, Kind, LedgerRow};
-    use common::time::UnixMillis;
 
     const NOW: UnixMillis = UnixMillis(1_795_236_306_000);
     const INK: Ink = Ink { colour: false, now: NOW };

@@ -199,6 +199,8 @@ async fn an_order_has_an_id_and_an_author_and_says_who_was_not_reached() {
     assert_eq!(order.id.map(|id| id.len()), Some(36));
 }
 
+const ID: &str = "01234567-89ab-cdef-0123-456789abcdef";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_order_says_on_the_wire_what_was_said_on_the_command_line() {
     let dir = temporary();
@@ -208,7 +210,6 @@ async fn every_order_says_on_the_wire_what_was_said_on_the_command_line() {
         Ok(Answer::whole(&json!({"text": "done so", "addresses": [], "unreached": []})))
     })
     .await;
-    const ID: &str = "01234567-89ab-cdef-0123-456789abcdef";
     let until = 1_796_108_400_000_i64;
     let cases: [(&[&str], Value); 13] = [
         (

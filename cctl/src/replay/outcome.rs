@@ -1,7 +1,7 @@
 //! What a replay has come to: the incidents that would have been, and how often each rule would have spoken.
 
 use crate::recording::Broken;
-use crate::show::{Show, severity};
+use crate::show::{Show, paragraph, section, severity};
 use crate::text::{Cell, Ink, Table, Tint, counted, escape};
 use common::message::{AlarmRow, IncidentId, Kind};
 use common::severity::Severity;
@@ -211,15 +211,15 @@ impl Show for Told {
             text += &self.incident_table(ink);
         }
         if self.unlisted > 0 {
-            text += &format!("and {} more, which are only counted below\n", self.unlisted);
+            let more = format!("and {} more, which are only counted below\n", self.unlisted);
+            text.push_str(&more);
         }
         if !self.rules.is_empty() {
-            text += &format!("\n{}\n", ink.paint(Tint::Faint, "by rule:"));
-            text += &self.rule_table(ink);
+            text += &section(ink, "by rule", &self.rules);
         }
         if !self.said.is_empty() {
             let said: Vec<String> = self.said.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-            text += &format!("\nalso said: {}\n", escape(&said.join(", ")));
+            text += &paragraph(ink, "also said", said.into_iter());
         }
         text
     }
@@ -232,7 +232,7 @@ impl Told {
             let waited = row.raised.since(row.since);
             table.row([
                 Cell::new(row.since.local()),
-                Cell::right(if waited.is_zero() {
+                Cell::new(if waited.is_zero() {
                     "at once".to_owned()
                 } else {
                     format!("after {}", common::time::for_people(waited))
@@ -250,10 +250,12 @@ impl Told {
         }
         table.render(ink)
     }
+}
 
-    fn rule_table(&self, ink: Ink) -> String {
+impl Show for Vec<Sum> {
+    fn show(&self, ink: Ink) -> String {
         let mut table = Table::new(["RULE", "LOOKS AT", "RAISED", "STILL OPEN", "IN ALL", "LONGEST", "AS WRITTEN"]);
-        for sum in &self.rules {
+        for sum in self {
             let lasted = |ms: u64| if sum.raised == 0 { String::new() } else { people(ms) };
             let matches = match (&sum.rule, sum.matches) {
                 (None, _) => Cell::new(""),
