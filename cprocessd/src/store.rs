@@ -171,7 +171,8 @@ pub fn record(
     Ok(events)
 }
 
-fn stamped(draft: &Draft, epoch: &Epoch, seq: u64, nth: u64) -> Event {
+/// The event as it is published, in its place of the journal.
+pub fn stamped(draft: &Draft, epoch: &Epoch, seq: u64, nth: u64) -> Event {
     let draft = draft.clone();
     Event {
         epoch: epoch.clone(),
