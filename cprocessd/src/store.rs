@@ -218,6 +218,8 @@ mod tests {
             bad_since: UnixMillis(3),
             bad_count: 4,
             last_blip: None,
+            changes: vec![UnixMillis(5)],
+            flapping: None,
         };
         let key = Key { address: "w!port:a b (c)".parse().expect("address"), rule: "disk full".into() };
         let rows = vec![
