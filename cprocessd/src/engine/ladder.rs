@@ -4,6 +4,7 @@
 //! number, kept with the incident: the count of all rungs and repetitions so far. A restart, or a clock that jumps back, thus
 //! says nothing twice, and who was away says the highest that has been reached and not all of them.
 
+use common::config::HumanDuration;
 use common::severity::Severity;
 use std::time::Duration;
 
@@ -34,10 +35,8 @@ impl Ladder {
     /// Refuses rungs that are not in the order of their time, or that repeat without a pause.
     pub fn new(rungs: Vec<Rung>) -> Result<Self, String> {
         if let Some(late) = rungs.windows(2).find(|pair| pair[0].after >= pair[1].after) {
-            return Err(format!(
-                "after is {:?}, but must be more than that of the step before, {:?}",
-                late[1].after, late[0].after
-            ));
+            let [before, after] = [late[0].after, late[1].after].map(HumanDuration);
+            return Err(format!("after is {after}, but must be more than that of the step before, {before}"));
         }
         Ok(Self(rungs))
     }

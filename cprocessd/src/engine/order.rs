@@ -370,6 +370,11 @@ pub struct Subscriber {
 }
 
 impl Engine {
+    /// Whether an order of this id was carried out, as far back as they are remembered.
+    pub fn had_order(&self, id: &str) -> bool {
+        self.orders.iter().any(|(had, _)| had == id)
+    }
+
     /// Carries an order out, unless it was already; either way there is an answer.
     pub(super) fn order(&mut self, order: &Order) {
         if let Some((_, had)) = self.orders.iter().find(|(id, _)| *id == order.id) {
