@@ -6,7 +6,7 @@
 //! ordered. What was taken back meanwhile cannot be told from what never was, and stays.
 
 use common::counters::Counters;
-use common::message::{AlarmRow, Event, EventId, Kind, Request, SilenceRow, SubscriberRow, decode};
+use common::message::{AlarmRow, ErrorCode, Event, EventId, Kind, Request, SilenceRow, SubscriberRow, decode};
 use common::query::{AskError, ask_for};
 use common::socket::Requester;
 use common::subscriber::{Cursor, Delivery, MAX_STREAM_STATE_BYTES, Publication, Start, follow};
@@ -14,6 +14,7 @@ use common::time::UnixMillis;
 use cprocessd::config::PEER_PREFIX;
 use cprocessd::engine::Engine;
 use cprocessd::engine::order::{Command, Order};
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -121,13 +122,20 @@ async fn learn(peer: &str, questions: &mut Requester) -> Vec<Order> {
 }
 
 async fn ask_lists(questions: &mut Requester) -> Result<Vec<Order>, AskError> {
-    let silences: Vec<SilenceRow> = ask_for(questions, &Request::query("silence-list"), ANSWER_TIMEOUT).await?;
-    let rules: Vec<AlarmRow> = ask_for(questions, &Request::query("alarm-list"), ANSWER_TIMEOUT).await?;
-    let subscribers: Vec<SubscriberRow> =
-        ask_for(questions, &Request::query("subscriber-list"), ANSWER_TIMEOUT).await?;
+    let silences: Vec<SilenceRow> = list(questions, "silence-list").await?;
+    let rules: Vec<AlarmRow> = list(questions, "alarm-list").await?;
+    let subscribers: Vec<SubscriberRow> = list(questions, "subscriber-list").await?;
     let silences = silences.into_iter().filter_map(silence);
     let rules = rules.into_iter().filter_map(rule);
     Ok(silences.chain(rules).chain(subscribers.into_iter().filter_map(subscriber)).collect())
+}
+
+/// An older cprocessd that does not know the question has nothing of that kind.
+async fn list<T: DeserializeOwned>(questions: &mut Requester, question: &str) -> Result<Vec<T>, AskError> {
+    match ask_for(questions, &Request::query(question), ANSWER_TIMEOUT).await {
+        Err(AskError::Refused(error)) if error.code == ErrorCode::UnknownRequest => Ok(Vec::new()),
+        answer => answer,
+    }
 }
 
 /// The order behind a row, if there is one that may still be given.
