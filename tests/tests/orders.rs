@@ -5,9 +5,11 @@ use common::socket::Requester;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::fs;
-use std::process::{Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
-use tests::{Plugin, Process, Suite, Target, wait_for};
+use tests::servers::is_root;
+use tests::{Plugin, Process, Suite, Target, say_skipped, wait_for};
 
 const QUIET: &str = "default_rules = false\n";
 const NO_MACHINE: &str = "machine.enabled = false\n";
@@ -181,6 +183,76 @@ fn raw(suite: &Suite, question: &str) -> Value {
     let path = suite.path("run/control");
     let asked = async { Requester::new(&path).ask(question.as_bytes().to_vec(), Duration::from_secs(10)).await };
     serde_json::from_slice(&runtime.block_on(asked).expect("an answer")).expect("JSON")
+}
+
+/// A small file system of its own, until the end of the test.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    /// Or why it cannot be had.
+    fn mount(on: PathBuf) -> Result<Self, String> {
+        if !is_root() {
+            return Err("only root can mount a tmpfs".to_owned());
+        }
+        fs::create_dir_all(&on).expect("a folder");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "cairn-test"]).arg(&on).output();
+        match mounted {
+            Ok(output) if output.status.success() => Ok(Self(on)),
+            Ok(output) => Err(text(&output.stderr).trim().to_owned()),
+            Err(error) => Err(format!("mount: {error}")),
+        }
+    }
+
+    /// To the last byte.
+    fn fill(&self) {
+        let mut filler = fs::File::create(self.0.join("filler")).expect("a file");
+        while std::io::Write::write_all(&mut filler, &[0; 512]).is_ok() {}
+    }
+
+    fn make_room(&self) {
+        fs::remove_file(self.0.join("filler")).expect("removed");
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn an_order_that_the_disk_does_not_take_is_refused_and_carried_out_once_when_it_is_repeated() {
+    let mut suite = Suite::new(NO_MACHINE, QUIET);
+    let disk = match Tmpfs::mount(suite.path("state/cprocessd")) {
+        Ok(disk) => disk,
+        Err(why) => return say_skipped("orders on a full disk", &why),
+    };
+    suite.start("ccollectd");
+    suite.start("cprocessd");
+    suite.wait_for_host();
+    disk.fill();
+    let silence =
+        |n: usize| json!({"order": "forget", "id": format!("order {n}"), "author": "anna", "pattern": "*!nothing"});
+    // What SQLite has room for in files that are there already is taken.
+    let mut n = 0;
+    let (code, message) = wait_for("the disk refuses", || {
+        n += 1;
+        order(&suite, &silence(n)).err()
+    });
+    assert!(code == "failed" && message.contains("give it again with its id"), "{code}: {message}");
+    assert_eq!(order(&suite, &silence(n)).expect_err("still full").0, "failed");
+    let (exit, _, errors) = cctl(&suite, &["forget", "*!nothing"]);
+    assert!(exit == 1 && errors.contains("give it again with --id "), "{errors}");
+    disk.make_room();
+    wait_for("the disk takes it", || order(&suite, &silence(n)).ok());
+    let first = done(&suite, &silence(n));
+    suite.kill("cprocessd");
+    suite.start("cprocessd");
+    suite.wait_for_host();
+    assert_eq!(done(&suite, &silence(n)), first);
+    for n in 1..=n {
+        assert_eq!(events_of(&suite, &format!("order {n}")).len(), 1, "{n}");
+    }
 }
 
 #[test]
