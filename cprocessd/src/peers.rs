@@ -194,3 +194,73 @@ pub(crate) fn is_only_for_its_own(order: &Order, engine: &Engine) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::severity::Severity;
+
+    fn later() -> UnixMillis {
+        UnixMillis(UnixMillis::now().0 + 3_600_000)
+    }
+
+    fn silenced(pattern: &str, until: UnixMillis) -> SilenceRow {
+        SilenceRow {
+            id: "4711".into(),
+            pattern: pattern.into(),
+            until,
+            since: UnixMillis(0),
+            author: "anna".into(),
+            reason: "new disks".into(),
+            maintenance: true,
+            open: 0,
+        }
+    }
+
+    #[test]
+    fn a_silence_is_learned_under_its_own_id_while_it_lasts() {
+        let until = later();
+        let order = silence(silenced("web*", until)).expect("an order");
+        assert_eq!((order.id.as_str(), order.author.as_str()), ("4711", "anna"));
+        let pattern = "web*".parse().expect("a pattern");
+        assert_eq!(order.command, Command::Silence { pattern, until, reason: "new disks".into(), maintenance: true });
+        assert_eq!(silence(silenced("web*", UnixMillis(5))), None, "it is over");
+        assert_eq!(silence(silenced("no pattern:x", until)), None);
+        assert_eq!(silence(SilenceRow { id: "x".repeat(5000), ..silenced("web*", until) }), None);
+    }
+
+    #[test]
+    fn a_rule_and_a_subscriber_are_the_same_order_whenever_they_are_learned() {
+        let row = || AlarmRow {
+            name: "long".into(),
+            rule: "*!mail.queue:*.length > 5 WARN".into(),
+            severity: Severity::Warn,
+            matches: 0,
+            active: vec![],
+            origin: "order".into(),
+            author: Some("anna".into()),
+            added: Some(UnixMillis(5)),
+        };
+        assert_eq!(rule(row()), rule(AlarmRow { matches: 7, ..row() }));
+        assert_ne!(
+            rule(row()).map(|order| order.id),
+            rule(AlarmRow { added: Some(UnixMillis(6)), ..row() }).map(|o| o.id)
+        );
+        assert_eq!(rule(AlarmRow { author: None, added: None, ..row() }), None, "it is one of the file");
+        let row = SubscriberRow {
+            name: "anna".into(),
+            via: "mail".into(),
+            severity: Severity::Err,
+            pattern: "*".into(),
+            author: "anna".into(),
+            since: UnixMillis(5),
+        };
+        assert_eq!(subscriber(row.clone()), subscriber(row));
+    }
+
+    #[test]
+    fn what_is_no_order_is_none() {
+        assert_eq!(order_of(b"\xc1"), None);
+        assert_eq!(order_of(&[0x80]), None);
+    }
+}
