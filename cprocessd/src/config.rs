@@ -2,7 +2,7 @@
 
 use crate::engine::RESERVED;
 use crate::engine::rule::{Rule, RuleOrigin};
-use crate::engine::settings::{Class, PartialTuning, Settings, Tuning};
+use crate::engine::settings::{Agree, Class, PartialTuning, Settings, Tuning};
 use common::address::{CheckAddress, HostName, Name, Pattern, Unit};
 use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique};
 use common::message::Kind;
@@ -83,6 +83,11 @@ struct RawTuning {
     stop_grace: Option<HumanDuration>,
     blip_quiet: Option<HumanDuration>,
     forget_discovered_after: Option<HumanDuration>,
+    flap_changes: Option<usize>,
+    flap_window: Option<HumanDuration>,
+    flap_calm: Option<HumanDuration>,
+    agree: Option<Agree>,
+    clock_skew: Option<HumanDuration>,
 }
 
 /// As [`RawTuning`], for the addresses that match. The keys stand again because a flattened table would lose the line of a
@@ -96,6 +101,11 @@ struct RawSetting {
     stop_grace: Option<HumanDuration>,
     blip_quiet: Option<HumanDuration>,
     forget_discovered_after: Option<HumanDuration>,
+    flap_changes: Option<usize>,
+    flap_window: Option<HumanDuration>,
+    flap_calm: Option<HumanDuration>,
+    agree: Option<Agree>,
+    clock_skew: Option<HumanDuration>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -177,19 +187,17 @@ impl Config {
                 stop_grace: s.stop_grace,
                 blip_quiet: s.blip_quiet,
                 forget_discovered_after: s.forget_discovered_after,
+                flap_changes: s.flap_changes,
+                flap_window: s.flap_window,
+                flap_calm: s.flap_calm,
+                agree: s.agree,
+                clock_skew: s.clock_skew,
             };
             partial(tuning).map(|partial| (s.pattern, partial))
         });
         let tunings = tunings.collect::<Result<Vec<_>, String>>().map_err(|text| wrong(format!("setting.{text}")))?;
         let judging = partial(raw.judging).map_err(|text| wrong(format!("judging.{text}")))?;
-        let plain = Tuning::default();
-        let defaults = Tuning {
-            confirm: judging.confirm.unwrap_or(plain.confirm),
-            host_down_after: judging.host_down_after.unwrap_or(plain.host_down_after),
-            stop_grace: judging.stop_grace.unwrap_or(plain.stop_grace),
-            blip_quiet: judging.blip_quiet.unwrap_or(plain.blip_quiet),
-            forget_discovered_after: judging.forget_discovered_after.unwrap_or(plain.forget_discovered_after),
-        };
+        let defaults = Tuning::default().with(judging);
         let classes =
             raw.classify.into_iter().map(|c| Class { pattern: c.pattern, kind: c.kind, severity: c.severity });
         let host = common::startup::host_or_system(raw.host).map_err(|error| wrong(error.to_string()))?;
@@ -263,12 +271,30 @@ fn partial(raw: RawTuning) -> Result<PartialTuning, String> {
     if let Some(after) = raw.host_down_after {
         check_range("host_down_after", after, Duration::from_secs(3).into()..=Duration::from_hours(24).into())?;
     }
+    if let Some(changes) = raw.flap_changes {
+        check_range("flap_changes", changes, 2..=100)?;
+    }
+    let minute_to_day = Duration::from_mins(1).into()..=Duration::from_hours(24).into();
+    if let Some(window) = raw.flap_window {
+        check_range("flap_window", window, minute_to_day.clone())?;
+    }
+    if let Some(calm) = raw.flap_calm {
+        check_range("flap_calm", calm, minute_to_day)?;
+    }
+    if let Some(skew) = raw.clock_skew {
+        check_range("clock_skew", skew, Duration::from_secs(1).into()..=Duration::from_hours(24).into())?;
+    }
     Ok(PartialTuning {
         confirm: raw.confirm,
         host_down_after: raw.host_down_after.map(|d| d.0),
         stop_grace: raw.stop_grace.map(|d| d.0),
         blip_quiet: raw.blip_quiet.map(|d| d.0),
         forget_discovered_after: raw.forget_discovered_after.map(|d| d.0),
+        flap_changes: raw.flap_changes,
+        flap_window: raw.flap_window.map(|d| d.0),
+        flap_calm: raw.flap_calm.map(|d| d.0),
+        agree: raw.agree,
+        clock_skew: raw.clock_skew.map(|d| d.0),
     })
 }
 
@@ -341,6 +367,13 @@ mod tests {
         assert!(complaint("peers = ['/a/stream', '/a/stream']").contains("stands twice"));
         assert!(complaint("[judging]\nconfirm = 0").contains("judging.confirm is 0, but must be 1 to 1000"));
         assert!(complaint("[judging]\nhost_down_after = '1s'").contains("host_down_after is 1s, but must be 3s to 1d"));
+        assert!(complaint("[judging]\nflap_changes = 1").contains("judging.flap_changes is 1, but must be 2 to 100"));
+        let window = complaint("[[setting]]\npattern = '*'\nflap_window = '2d'");
+        assert!(window.contains("setting.flap_window is 2d, but must be 1m to 1d"), "{window}");
+        assert!(complaint("[judging]\nflap_calm = '1s'").contains("judging.flap_calm is 1s, but must be 1m to 1d"));
+        assert!(complaint("[judging]\nclock_skew = '0s'").contains("clock_skew is 0s, but must be 1s to 1d"));
+        let agree = complaint("[judging]\nagree = 'most'");
+        assert!(agree.contains("cprocessd.toml:2") && agree.contains("majority"), "{agree}");
         assert!(complaint("[judging]\nhost_down_afte = '10s'").contains("did you mean host_down_after?"));
     }
 }

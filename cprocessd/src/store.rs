@@ -171,7 +171,8 @@ pub fn record(
     Ok(events)
 }
 
-fn stamped(draft: &Draft, epoch: &Epoch, seq: u64, nth: u64) -> Event {
+/// The event as it is published, in its place of the journal.
+pub fn stamped(draft: &Draft, epoch: &Epoch, seq: u64, nth: u64) -> Event {
     let draft = draft.clone();
     Event {
         epoch: epoch.clone(),
@@ -217,6 +218,8 @@ mod tests {
             bad_since: UnixMillis(3),
             bad_count: 4,
             last_blip: None,
+            changes: vec![UnixMillis(5)],
+            flapping: None,
         };
         let key = Key { address: "w!port:a b (c)".parse().expect("address"), rule: "disk full".into() };
         let rows = vec![

@@ -10,6 +10,7 @@
 
 mod alarm;
 mod check;
+mod flapping;
 mod host;
 mod incident;
 pub mod order;
@@ -145,6 +146,23 @@ pub struct SavedCheck {
     pub bad_since: UnixMillis,
     pub bad_count: u32,
     pub last_blip: Option<UnixMillis>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<UnixMillis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flapping: Option<SavedFlapping>,
+}
+
+/// A check that changes too often, as it is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedFlapping {
+    /// The first of the changes that were too many.
+    pub since: UnixMillis,
+    /// The last change, or when its observer's clock was put back.
+    pub last: UnixMillis,
+    /// All since the first.
+    pub changes: u32,
+    /// How bad the beginning was.
+    pub top_severity: Severity,
 }
 
 /// A feed, by when it last beat.
