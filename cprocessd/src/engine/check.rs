@@ -27,7 +27,7 @@ pub(super) struct CheckEntry {
     silent: bool,
     /// Since when it is up or down.
     since: UnixMillis,
-    interval_ms: u64,
+    pub(super) interval_ms: u64,
     pub(super) text: String,
     /// Of the last row of bad observations: the first, and how many.
     bad_since: UnixMillis,
@@ -190,6 +190,9 @@ impl Engine {
         if check.up && check.retries > 0 {
             let attempts = if check.retries == 1 { "attempt" } else { "attempts" };
             self.blip(&address, check.time, format!("up after {} failed {attempts}", check.retries));
+        }
+        if self.awaits_observations() {
+            self.observed(&address.into(), check.time);
         }
     }
 

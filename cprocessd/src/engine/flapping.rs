@@ -126,6 +126,7 @@ impl Engine {
             top_severity: flapping.top_severity,
             since: flapping.since,
             duration_ms,
+            suppressed_by: self.passing_suppressed_by(Kind::Flapping, &key.address),
             ..incident::passing(&key, Kind::Flapping, severity, seen)
         };
         self.outputs.push(Output::Event(draft));

@@ -3,6 +3,7 @@
 //! Between two happenings the time passes in half seconds: the live hosts give their sign of life and repeat their checks,
 //! the engine is told when nothing waits. Weeks pass in milliseconds.
 
+use super::ladder::Ladder;
 use super::settings::{Class, PartialTuning};
 use super::*;
 use common::message::{Epoch, FeedSnapshotHost, Request, Values};
@@ -45,6 +46,8 @@ fn settings(rules: &[(&str, &str)]) -> Settings {
             .map(|(name, text)| Rule { name: (*name).into(), ..Rule::parse("", text).expect("rule") })
             .collect(),
         max_addresses_per_host: 100,
+        // What lasts is the subject of tests of its own.
+        ladder: Ladder::new(Vec::new()).expect("no steps"),
         ..Settings::new("monitor!cprocessd:".parse().expect("address"))
     }
 }
