@@ -6,7 +6,9 @@
 //! ordered. What was taken back meanwhile cannot be told from what never was, and stays.
 
 use common::counters::Counters;
-use common::message::{AlarmRow, ErrorCode, Event, EventId, Kind, Request, SilenceRow, SubscriberRow, decode};
+use common::message::{
+    AlarmRow, ErrorBody, ErrorCode, Event, EventId, Kind, Request, SilenceRow, SubscriberRow, decode,
+};
 use common::query::{AskError, ask_for};
 use common::socket::Requester;
 use common::subscriber::{Cursor, Delivery, MAX_STREAM_STATE_BYTES, Publication, Start, follow};
@@ -15,9 +17,9 @@ use cprocessd::config::PEER_PREFIX;
 use cprocessd::engine::Engine;
 use cprocessd::engine::order::{Command, Order};
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Deliveries of all peers that wait for us. Beyond it their journals keep them.
@@ -26,6 +28,10 @@ const WAITING: usize = 64;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// Between two attempts to ask one that does not answer.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long an order waits for what it is about, and how many may. Beyond it they are left out.
+const POSTPONED_FOR: Duration = Duration::from_mins(1);
+const MAX_POSTPONED: usize = 1000;
 
 /// Orders of a peer, up to a place in its journal.
 pub(crate) struct FromPeer {
@@ -183,6 +189,30 @@ fn learned_id(of: &str, what: &str) -> String {
     EventId::of_origin(of, what).to_string()
 }
 
+/// Orders about something that is not here yet: the peer may have heard of an outage before us, most of all when we have just
+/// been started. They are tried again until they fit.
+#[derive(Debug, Default)]
+pub(crate) struct Postponed(VecDeque<(Order, Instant)>);
+
+impl Postponed {
+    /// Keeps an order that came at `came` and was refused, if it may fit later.
+    pub(crate) fn takes(&mut self, order: Order, refused: &ErrorBody, came: Instant) -> bool {
+        let is_about_something =
+            matches!(order.command, Command::Ack { .. } | Command::Unack { .. } | Command::Unsilence { .. });
+        let may_fit = refused.code == ErrorCode::NotFound && is_about_something && came.elapsed() < POSTPONED_FOR;
+        if may_fit && self.0.len() < MAX_POSTPONED {
+            self.0.push_back((order, came));
+            return true;
+        }
+        false
+    }
+
+    /// All of them, in the order they came.
+    pub(crate) fn take(&mut self) -> VecDeque<(Order, Instant)> {
+        std::mem::take(&mut self.0)
+    }
+}
+
 /// What need not, or must not, be carried out here: another daemon's configuration, and what is so already.
 pub(crate) fn is_only_for_its_own(order: &Order, engine: &Engine) -> bool {
     match &order.command {
@@ -191,7 +221,19 @@ pub(crate) fn is_only_for_its_own(order: &Order, engine: &Engine) -> bool {
             let has = |row: &AlarmRow| row.author.is_some() && row.name == *name && row.rule == rule.trim();
             engine.alarm_list().iter().any(has)
         }
-        _ => false,
+        Command::SubscriberAdd { name, via, severity, pattern } => {
+            let has = |row: &SubscriberRow| {
+                (&row.name, &row.via, row.severity) == (name, via, *severity) && row.pattern == pattern.as_str()
+            };
+            engine.subscriber_list().iter().any(has)
+        }
+        Command::Forget { .. }
+        | Command::Silence { .. }
+        | Command::Unsilence { .. }
+        | Command::Ack { .. }
+        | Command::Unack { .. }
+        | Command::RuleRemove { .. }
+        | Command::SubscriberRemove { .. } => false,
     }
 }
 
@@ -256,6 +298,22 @@ mod tests {
             since: UnixMillis(5),
         };
         assert_eq!(subscriber(row.clone()), subscriber(row));
+    }
+
+    #[test]
+    fn an_acknowledgement_waits_for_its_incident_but_not_for_ever() {
+        let order = |what: &str| {
+            let fields = Request { id: Some("1".into()), author: Some("anna".into()), ..Request::order(what) };
+            checked(&Request { pattern: Some("web1".into()), ..fields }).expect("an order")
+        };
+        let not_found = ErrorBody::new(ErrorCode::NotFound, "nothing is open");
+        let mut postponed = Postponed::default();
+        assert!(postponed.takes(order("ack"), &not_found, Instant::now()));
+        assert!(!postponed.takes(order("ack"), &ErrorBody::new(ErrorCode::Failed, ""), Instant::now()));
+        assert!(!postponed.takes(order("forget"), &not_found, Instant::now()));
+        let long_ago = Instant::now().checked_sub(POSTPONED_FOR).expect("this machine runs for longer");
+        assert!(!postponed.takes(order("ack"), &not_found, long_ago));
+        assert_eq!(postponed.take().len(), 1);
     }
 
     #[test]

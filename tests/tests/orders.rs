@@ -185,6 +185,149 @@ fn raw(suite: &Suite, question: &str) -> Value {
     serde_json::from_slice(&runtime.block_on(asked).expect("an answer")).expect("JSON")
 }
 
+/// The events about an address that ends in `unit`, in order, without the orders themselves.
+fn told_of(suite: &Suite, unit: &str) -> Vec<Value> {
+    let ends = |event: &Value| event["address"].as_str().is_some_and(|address| address.ends_with(unit));
+    suite.events().into_iter().filter(ends).collect()
+}
+
+fn kinds(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["kind"].as_str().expect("a kind")).collect()
+}
+
+#[test]
+fn a_silence_keeps_what_happens_from_being_told_and_then_it_is_revealed() {
+    let (suite, mut plugin) = with_plugin("");
+    let (code, shown, errors) =
+        cctl(&suite, &["silence", "*!drill", "--for", "1h", "--reason", "new disks", "--author", "anna", "--id", "s1"]);
+    assert!(code == 0 && shown.contains("anna") && shown.contains("*!drill"), "{shown}{errors}");
+    let since = unix_ms();
+    plugin.state("down", "raid", since);
+    plugin.state("down", "fan", since);
+    plugin.state("up", "fan", unix_ms());
+    wait_for("both have been down", || {
+        (told_of(&suite, "fan").len() == 2 && told_of(&suite, "raid").len() == 1).then_some(())
+    });
+    for event in told_of(&suite, "raid").iter().chain(&told_of(&suite, "fan")) {
+        assert_eq!(event["suppressed_by"], json!(["silence:s1"]), "{event}");
+    }
+    let down = rows(&suite, "down-list");
+    assert_eq!((&down[0]["silenced"], &down[0]["suppressed_by"]), (&json!(true), &json!(["silence:s1"])));
+    let silence = &rows(&suite, "silence-list")[0];
+    assert_eq!((&silence["id"], &silence["open"], &silence["reason"]), (&json!("s1"), &json!(1), &json!("new disks")));
+    let (_, shown, _) = cctl(&suite, &["silence-list"]);
+    assert!(shown.contains("*!drill") && shown.contains("new disks") && shown.contains("s1"), "{shown}");
+    let (code, shown, _) = cctl(&suite, &["explain", "testhost!drill:raid"]);
+    assert!(code == 2 && shown.contains("is down since") && shown.contains("silence:s1"), "{shown}");
+
+    // It ends before its time.
+    assert_eq!(cctl(&suite, &["unsilence", "s1"]).0, 0);
+    let revealed = suite.wait_for_event("revealed", "drill:raid");
+    assert_eq!((&revealed["since"], revealed.get("suppressed_by")), (&json!(since), None));
+    assert_eq!(revealed["incident"], down[0]["incident"]);
+    assert_eq!(kinds(&told_of(&suite, "fan")), ["down", "up"], "what is over is not revealed");
+    assert_eq!(rows(&suite, "silence-list"), Vec::<Value>::new());
+    assert_eq!(cctl(&suite, &["unsilence", "s1"]).0, 1, "there is none any more");
+
+    // And another by itself.
+    assert_eq!(cctl(&suite, &["maintenance", "*!drill:psu", "--for", "2s", "--reason", "move", "--id", "m1"]).0, 0);
+    plugin.state("down", "psu", unix_ms());
+    let down = suite.wait_for_event("down", "drill:psu");
+    assert_eq!(down["suppressed_by"].as_array().map(Vec::len), Some(1), "{down}");
+    let revealed = suite.wait_for_event("revealed", "drill:psu");
+    assert_eq!(revealed["incident"], down["incident"]);
+    plugin.state("up", "psu", unix_ms());
+    suite.wait_for_event("up", "drill:psu");
+    assert_eq!(kinds(&told_of(&suite, "psu")), ["down", "revealed", "up"]);
+}
+
+#[test]
+fn an_incident_is_acknowledged_by_its_id_or_by_a_pattern() {
+    let (suite, mut plugin) = with_plugin("");
+    for unit in ["raid", "fan"] {
+        plugin.state("down", unit, unix_ms());
+    }
+    let raid = suite.wait_for_event("down", "drill:raid");
+    suite.wait_for_event("down", "drill:fan");
+    let incident = raid["incident"].as_str().expect("an id").to_owned();
+    let acked = |unit: &str| {
+        let row = rows(&suite, "down-list").into_iter().find(|row| row["address"] == format!("testhost!drill:{unit}"));
+        row.expect("it is open")["acked"] == true
+    };
+    let (code, shown, _) = cctl(&suite, &["ack", &incident, "--author", "anna", "--reason", "on my way"]);
+    assert!(code == 0 && shown.contains("testhost!drill:raid"), "{shown}");
+    assert!(acked("raid") && !acked("fan"));
+    let event = suite.wait_for_event("ack", "");
+    assert_eq!((&event["data"]["incident"], &event["data"]["author"]), (&json!(incident), &json!("anna")));
+    let (_, shown, _) = cctl(&suite, &["down-list"]);
+    assert!(shown.lines().any(|line| line.contains("drill:raid") && line.contains("acked")), "{shown}");
+    assert_eq!(cctl(&suite, &["unack", &incident]).0, 0);
+    assert!(!acked("raid"));
+    assert_eq!(cctl(&suite, &["ack", "*!drill", "--for", "1h"]).0, 0);
+    assert!(acked("raid") && acked("fan"));
+    let (code, shown, errors) = cctl(&suite, &["ack", "*!nothing"]);
+    assert!(code == 1 && shown.is_empty() && errors.contains("nothing is open"), "{errors}");
+}
+
+#[test]
+fn a_rule_that_was_ordered_fires_until_it_is_removed() {
+    let (suite, mut plugin) = with_plugin("[[alarm]]\nname = \"deep\"\nrule = \"*!mail.queue:*.depth > 1 WARN\"\n");
+    number(&mut plugin, 7.0);
+    wait_for("the number", || rows(&suite, "alarm-list").first().map(|_| ()));
+    let add = |name: &str, rule: &str| cctl(&suite, &["rule", "add", name, rule, "--author", "anna"]);
+    assert_eq!(add("long", "*!mail.queue:*.length > 5 ERR").0, 0);
+    number(&mut plugin, 8.0);
+    let alarm = suite.wait_for_event("alarm", "mail.queue:out.length");
+    assert_eq!((&alarm["rule"], &alarm["severity"]), (&json!("long"), &json!("ERR")));
+    let (_, shown, _) = cctl(&suite, &["rule", "list"]);
+    let line = |name: &str| shown.lines().find(|line| line.starts_with(name)).map(str::to_owned).expect("a row");
+    assert!(line("long").contains("an order") && line("long").contains("anna"), "{shown}");
+    assert!(line("deep").contains("the file"), "{shown}");
+    let (code, shown, _) = cctl(&suite, &["explain", "testhost!mail.queue:out.length"]);
+    assert!(code == 2 && shown.contains("long") && shown.contains("open") && shown.contains("last seen: 8"), "{shown}");
+    // Those of the file are changed there.
+    for refused in [add("deep", "* > 5 WARN"), cctl(&suite, &["rule", "remove", "deep"])] {
+        assert!(refused.0 == 1 && refused.2.contains("in the configuration"), "{refused:?}");
+    }
+    assert_eq!(cctl(&suite, &["rule", "remove", "long"]).0, 0);
+    let retired = suite.wait_for_event("retired", "mail.queue:out.length");
+    assert_eq!(retired["incident"], alarm["incident"]);
+    assert_eq!(rows(&suite, "alarm-list").len(), 1);
+}
+
+#[test]
+fn what_was_ordered_survives_a_kill() {
+    let (mut suite, mut plugin) = with_plugin("");
+    plugin.state("down", "raid", unix_ms());
+    suite.wait_for_event("down", "drill:raid");
+    for args in [
+        &["silence", "*!drill:fan", "--for", "1h", "--reason", "x"][..],
+        &["maintenance", "db*", "--for", "1h", "--reason", "y"],
+        &["ack", "*!drill:raid", "--for", "1h"],
+        &["rule", "add", "long", "*!mail.queue:*.length > 5 ERR"],
+        &["subscriber", "add", "anna", "web*", "--via", "mail", "--severity", "ERR"],
+        &["subscriber", "add", "bo", "--via", "mail"],
+        &["subscriber", "remove", "bo", "--via", "mail"],
+    ] {
+        let (code, _, errors) = cctl(&suite, args);
+        assert_eq!(code, 0, "{args:?}: {errors}");
+    }
+    let lists = |suite: &Suite| {
+        ["silence-list", "subscriber-list", "alarm-list", "down-list"].map(|question| rows(suite, question))
+    };
+    let before = lists(&suite);
+    assert_eq!(before.each_ref().map(Vec::len), [2, 1, 1, 1], "{before:?}");
+    let head = suite.events().len();
+    suite.kill("cprocessd");
+    suite.start("cprocessd");
+    suite.wait_for_host();
+    assert_eq!(lists(&suite), before);
+    assert_eq!(suite.events().len(), head, "nothing was said again");
+    plugin.state("down", "fan", unix_ms());
+    let down = suite.wait_for_event("down", "drill:fan");
+    assert_eq!(down["suppressed_by"].as_array().map(Vec::len), Some(1), "{down}");
+}
+
 /// A small file system of its own, until the end of the test.
 struct Tmpfs(PathBuf);
 
@@ -414,9 +557,54 @@ fn what_is_ordered_at_one_of_two_holds_at_both() {
     // And the other way round.
     done(&second, &forget("three", "c"));
     arrived(&first, "three");
+    // Not only forgetting: each of these holds at both.
+    plugin.state("down", "d", unix_ms());
+    let incident = first.wait_for_event("down", "drill:d")["incident"].clone();
+    second.kill("cprocessd");
+    let later = unix_ms() + 3_600_000;
+    let orders = [
+        json!({"order": "silence", "id": "s", "pattern": "*!drill:e", "until": later, "reason": "x"}),
+        json!({"order": "ack", "id": "k", "incident": incident}),
+        json!({"order": "rule-add", "id": "r", "name": "long", "rule": "*!mail.queue:*.length > 5 ERR"}),
+        json!({"order": "subscriber-add", "id": "u", "name": "anna", "via": "mail", "severity": "ERR", "pattern": "*"}),
+    ];
+    for mut order in orders {
+        order["author"] = json!("anna");
+        done(&first, &order);
+    }
+    second.start("cprocessd");
+    second.wait_for_host();
+    for id in ["s", "k", "r", "u"] {
+        assert_eq!(arrived(&second, id)["id"], arrived(&first, id)["id"]);
+    }
+    number(&mut plugin, 7.0);
+    plugin.state("down", "e", unix_ms());
     for suite in [&first, &second] {
+        assert_eq!(suite.wait_for_event("down", "drill:e")["suppressed_by"], json!(["silence:s"]));
+        assert_eq!(suite.wait_for_event("alarm", "mail.queue")["rule"], "long");
+        assert_eq!(rows(suite, "subscriber-list").len(), 1);
+        let acked = rows(suite, "down-list").into_iter().find(|row| row["incident"] == incident).expect("open");
+        assert_eq!(acked["acked"], true);
+    }
+    // One that knows nothing any more asks what holds at the other.
+    second.kill("cprocessd");
+    fs::remove_dir_all(second.path("state/cprocessd")).expect("removed");
+    second.start("cprocessd");
+    second.wait_for_host();
+    wait_for("it has learned what holds", || {
+        let lists = ["silence-list", "alarm-list", "subscriber-list"].map(|question| rows(&second, question).len());
+        (lists == [1, 1, 1]).then_some(())
+    });
+    assert_eq!(rows(&second, "silence-list")[0]["id"], "s");
+    assert_eq!(events_of(&first, "r").len(), 1);
+    let rules = first.events().into_iter().filter(|event| event["data"]["order"] == "rule-add").count();
+    assert_eq!(rules, 1, "what was learned does not come back");
+    for id in ["s", "r", "u"] {
+        assert_eq!(events_of(&first, id).len(), 1, "{id}");
+    }
+    for suite in [&first] {
         let units: Vec<Value> = rows(suite, "service-list").iter().map(|row| row["unit"].clone()).collect();
-        assert_eq!(units, Vec::<Value>::new());
+        assert_eq!(units, ["d", "e"]);
         for id in ["one", "two", "three"] {
             assert_eq!(events_of(suite, id).len(), 1, "{id}");
         }
