@@ -1,7 +1,7 @@
 //! The thin shell around the engine: what arrives is applied, what follows is committed, then published.
 
 use crate::answers;
-use crate::peers::{self, FromPeer};
+use crate::peers::{self, FromPeer, Postponed};
 
 use bytes::Bytes;
 use common::counters::Counters;
@@ -61,6 +61,8 @@ pub(crate) struct Daemon {
     own: Questions,
     /// What the engine wants and the journal does not have yet, in order.
     uncommitted: Vec<Output>,
+    /// Orders of peers about what is not open here yet.
+    postponed: Postponed,
     /// When the disk refused; the next attempt is a second later.
     refused_at: Option<Instant>,
     beat_at: Instant,
@@ -156,6 +158,7 @@ impl Daemon {
             control,
             own,
             uncommitted: Vec::new(),
+            postponed: Postponed::default(),
             refused_at: None,
             beat_at: Instant::now(),
             config,
@@ -355,6 +358,7 @@ impl Daemon {
             return;
         }
         self.beat_at = Instant::now();
+        self.order_postponed();
         startup::notify_watchdog();
         let journal = self.publisher.journal();
         let (epoch, head_seq) = (journal.epoch().clone(), journal.head());
@@ -492,20 +496,31 @@ impl Daemon {
     /// What came from a peer: orders, each carried out once whichever way it comes.
     fn take_from_peer(&mut self, FromPeer { peer, cursor, orders }: FromPeer) {
         for order in orders {
-            if peers::is_only_for_its_own(&order, &self.engine) {
-                continue;
-            }
-            let (name, author) = (order.command.name(), one_line(&order.author, LOGGED_CHARS));
-            match self.order(order) {
-                Ok(_) => tracing::debug!("{name} by {author} came from {peer}"),
-                // A silence that has ended here already, most often.
-                Err(error) => {
-                    self.counters.count("peer", "refused");
-                    tracing::debug!("{name} by {author} came from {peer}, and is left out: {error}");
-                }
-            }
+            self.order_of_peer(order, Instant::now());
         }
         self.progress.cursors.insert(peer, cursor);
+    }
+
+    fn order_of_peer(&mut self, order: Order, came: Instant) {
+        if peers::is_only_for_its_own(&order, &self.engine) {
+            return;
+        }
+        let (name, author) = (order.command.name(), one_line(&order.author, LOGGED_CHARS));
+        match self.order(order.clone()) {
+            Ok(_) => tracing::debug!("{name} by {author} came from a peer"),
+            Err(error) if self.postponed.takes(order, &error, came) => {}
+            Err(error) => {
+                self.counters.count("peer", "refused");
+                tracing::debug!("{name} by {author} came from a peer, and is left out: {error}");
+            }
+        }
+    }
+
+    /// What could not be carried out when it came.
+    fn order_postponed(&mut self) {
+        for (order, came) in self.postponed.take() {
+            self.order_of_peer(order, came);
+        }
     }
 }
 
