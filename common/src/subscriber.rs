@@ -6,7 +6,7 @@
 //! before it goes on, and takes a snapshot where the journal no longer has what it needs.
 
 use crate::counters::Counters;
-use crate::message::{Beat, Epoch, ErrorCode, EventsPage, Health, Request, decode, decode_batch};
+use crate::message::{Beat, Epoch, ErrorBody, ErrorCode, EventsPage, Health, Request, decode, decode_batch};
 use crate::notifier::one_line;
 use crate::query::{AskError, ask_for, ask_without, from_value};
 use crate::socket::{Requester, SocketError, Subscriber, name_of};
@@ -183,6 +183,7 @@ pub async fn follow(
         patience: FIRST_ANSWER_TIMEOUT,
         anew_at: None,
         anew_said: None,
+        gone_said: None,
     };
     // A closed receiver ends everything below; that is the only way out of it.
     let _ = shell.run(&socket, start).await;
@@ -204,6 +205,8 @@ struct Shell {
     /// When a new journal was last asked about, and when it was last logged.
     anew_at: Option<Instant>,
     anew_said: Option<Instant>,
+    /// When it was last logged that entries are gone.
+    gone_said: Option<Instant>,
 }
 
 /// The receiver of deliveries is gone.
@@ -307,6 +310,7 @@ impl Shell {
                     continue;
                 }
                 Err(AskError::Refused(error)) if error.code == ErrorCode::Gone => {
+                    self.say_gone(&error);
                     if !self.oldest_if_gone {
                         return self.snapshot().await;
                     }
@@ -344,6 +348,17 @@ impl Shell {
                 // A publisher that has more but does not give it is broken, not slow.
                 self.wait_out(&AskError::BadAnswer("no event, although there are more".into())).await?;
             }
+        }
+    }
+
+    /// What we need is no longer there: entries that were never delivered will not be.
+    fn say_gone(&mut self, error: &ErrorBody) {
+        self.counters.count(&self.name, "gone");
+        if self.gone_said.is_none_or(|at| at.elapsed() >= SAY_NEW_JOURNAL_EVERY) {
+            let instead = if self.oldest_if_gone { "the oldest there is" } else { "its state as a whole" };
+            let error = one_line(&error.to_string(), LOGGED_CHARS);
+            tracing::warn!("{} no longer has all that was not read yet, so {instead} is taken: {error}", self.name);
+            self.gone_said = Some(Instant::now());
         }
     }
 

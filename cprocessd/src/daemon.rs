@@ -4,7 +4,8 @@ use crate::answers::{self, bad, short};
 
 use bytes::Bytes;
 use common::counters::Counters;
-use common::journal::{Journal, Retention};
+use common::database;
+use common::journal::Journal;
 use common::message::{Beat, ErrorBody, ErrorCode, Ordered, Request, decode_batch, encode, event_topic};
 use common::notifier::one_line;
 use common::publisher::JournaledPublisher;
@@ -16,7 +17,7 @@ use common::subscriber::{Cursor, Delivery, Publication, Start, follow};
 use common::time::UnixMillis;
 use common::traffic::Traffic;
 use cprocessd::config::Config;
-use cprocessd::engine::{Engine, Input, Now, Output};
+use cprocessd::engine::{Draft, Engine, Input, Now, Output};
 use cprocessd::store::{self, Progress};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -59,6 +60,8 @@ pub(crate) struct Daemon {
     own: Questions,
     /// What the engine wants and the journal does not have yet, in order.
     uncommitted: Vec<Output>,
+    /// Among it is that the database was set aside.
+    tells_of_damage: bool,
     /// When the disk refused; the next attempt is a second later.
     refused_at: Option<Instant>,
     beat_at: Instant,
@@ -123,6 +126,10 @@ impl Daemon {
             }
         }
         let nth = store::nth(journal.db()).map_err(sqlite)?;
+        let untold = database::untold(journal.db()).map_err(sqlite)?;
+        let own = &config.settings.own;
+        let uncommitted = untold.iter().map(|aside| Output::Event(Draft::of_damage(own, aside, UnixMillis::now())));
+        let uncommitted = uncommitted.collect();
         let engine = Engine::new(config.settings.clone(), &feeds, saved);
         tracing::info!("judging {}, journal {} at {}", feeds.join(", "), journal.epoch(), journal.head());
 
@@ -144,7 +151,8 @@ impl Daemon {
             query,
             control,
             own,
-            uncommitted: Vec::new(),
+            uncommitted,
+            tells_of_damage: !untold.is_empty(),
             refused_at: None,
             beat_at: Instant::now(),
             config,
@@ -170,6 +178,7 @@ impl Daemon {
             }
             self.commit();
             self.beat();
+            self.publisher.check_sound()?;
         }
     }
 
@@ -311,12 +320,13 @@ impl Daemon {
         let (mut progress, mut events) = (self.progress.clone(), Vec::new());
         let committed = self.publisher.commit(|commit| {
             events = store::record(commit, &epoch, &self.uncommitted, &mut progress)?;
-            Ok(())
+            if self.tells_of_damage { database::forget_untold(commit.state()) } else { Ok(()) }
         });
         match committed {
             Ok(()) => {
                 self.progress.nth = progress.nth;
                 self.uncommitted.clear();
+                self.tells_of_damage = false;
                 if self.refused_at.take().is_some() {
                     tracing::info!("the journal can be written again");
                 }
@@ -449,8 +459,7 @@ impl Daemon {
 fn open_journal(config: &Config) -> Result<Journal, Fatal> {
     let dir = &config.state_dir;
     std::fs::create_dir_all(dir).map_err(|error| Fatal::Other(format!("cannot make {}: {error}", dir.display())))?;
-    let retention = Retention { entries: config.journal_entries };
-    Ok(Journal::open(&dir.join("cprocessd.db"), retention, "cprocessd", &store::MIGRATIONS)?)
+    Ok(Journal::open(&dir.join("cprocessd.db"), config.retention, "cprocessd", &store::MIGRATIONS)?)
 }
 
 /// The question socket beside a feed.
