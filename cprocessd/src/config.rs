@@ -14,6 +14,11 @@ use std::time::Duration;
 /// The alarms of a fresh install.
 const DEFAULT_RULES: &str = include_str!("../../deploy/default-rules.toml");
 
+/// Each is followed, and each follows the others.
+const MAX_PEERS: usize = 16;
+/// The names of peers begin with this where feeds have theirs, too.
+pub const PEER_PREFIX: &str = "peer:";
+
 /// The file as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +31,8 @@ struct Raw {
     host: Option<HostName>,
     #[serde(default)]
     feeds: Option<Vec<PathBuf>>,
+    #[serde(default)]
+    peers: Vec<PathBuf>,
     #[serde(default = "default_control_group")]
     control_group: String,
     #[serde(default = "default_journal_entries")]
@@ -138,6 +145,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The PUB sockets of the feeds; the question socket of each is beside it, `-query`.
     pub feeds: Vec<PathBuf>,
+    /// The streams of the cprocessds whose orders are carried out here, too; the question socket `query` of each is beside it.
+    pub peers: Vec<PathBuf>,
     /// The group that may give orders.
     pub control_group: String,
     /// How many events the journal keeps.
@@ -149,7 +158,16 @@ pub struct Config {
 impl Config {
     /// Reads and checks the file and its drop-ins.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let raw: Raw = common::config::load(path)?;
+        Self::checked(common::config::load(path)?, path)
+    }
+
+    /// What holds where nobody configured anything, with the rules that are shipped.
+    pub fn shipped() -> Result<Self, ConfigError> {
+        let path = Path::new("cprocessd.toml");
+        Self::checked(common::config::parse(path, "")?, path)
+    }
+
+    fn checked(raw: Raw, path: &Path) -> Result<Self, ConfigError> {
         let wrong = |text: String| ConfigError::in_file(path, text);
         check_range("journal_entries", raw.journal_entries, 1000..=1_000_000_000).map_err(wrong)?;
         check_range("max_addresses_per_host", raw.max_addresses_per_host, 10..=10_000_000).map_err(wrong)?;
@@ -183,8 +201,11 @@ impl Config {
         let classes =
             raw.classify.into_iter().map(|c| Class { pattern: c.pattern, kind: c.kind, severity: c.severity });
         let host = common::startup::host_or_system(raw.host).map_err(|error| wrong(error.to_string()))?;
+        let feeds = raw.feeds.unwrap_or_else(|| vec![raw.run_dir.join("feed")]);
+        check_peers(&raw.peers, &raw.run_dir.join("stream"), &feeds).map_err(wrong)?;
         Ok(Self {
-            feeds: raw.feeds.unwrap_or_else(|| vec![raw.run_dir.join("feed")]),
+            feeds,
+            peers: raw.peers,
             run_dir: raw.run_dir,
             state_dir: raw.state_dir,
             control_group: raw.control_group,
@@ -199,6 +220,28 @@ impl Config {
             },
         })
     }
+}
+
+/// Peers are others, each once, and reachable wherever we were started.
+fn check_peers(peers: &[PathBuf], own: &Path, feeds: &[PathBuf]) -> Result<(), String> {
+    check_range("the number of peers", peers.len(), 0..=MAX_PEERS)?;
+    check_unique("peers", peers.iter().map(|peer| peer.to_str().unwrap_or_default()))?;
+    if let Some(feed) = feeds.iter().find(|feed| feed.to_string_lossy().starts_with(PEER_PREFIX)) {
+        return Err(format!("feeds has {}, which must not begin with {PEER_PREFIX}", feed.display()));
+    }
+    for peer in peers {
+        let mistake = if !peer.is_absolute() {
+            "must be the whole path of the stream of another cprocessd"
+        } else if peer == own {
+            "is our own stream"
+        } else if feeds.contains(peer) {
+            "is a feed"
+        } else {
+            continue;
+        };
+        return Err(format!("peers has {}, which {mistake}", peer.display()));
+    }
+    Ok(())
 }
 
 /// Where events about cprocessd itself are said.
@@ -318,6 +361,10 @@ mod tests {
         let twice = complaint("[[alarm]]\nname='x'\nrule='a > 5 WARN'\n[[alarm]]\nname='x'\nrule='a > 5 WARN'\n");
         assert!(twice.contains("\"x\" stands twice"), "{twice}");
         assert!(complaint("[[alarm]]\nname='check'\nrule='a > 5 WARN'").contains("uses itself"));
+        assert!(complaint("peers = ['stream']").contains("stream, which must be the whole path"));
+        assert!(complaint("peers = ['/run/cairn/stream']").contains("is our own stream"));
+        assert!(complaint("peers = ['/run/cairn/feed']").contains("is a feed"));
+        assert!(complaint("peers = ['/a/stream', '/a/stream']").contains("stands twice"));
         assert!(complaint("[judging]\nconfirm = 0").contains("judging.confirm is 0, but must be 1 to 1000"));
         assert!(complaint("[judging]\nhost_down_after = '1s'").contains("host_down_after is 1s, but must be 3s to 1d"));
         assert!(complaint("[judging]\nflap_changes = 1").contains("judging.flap_changes is 1, but must be 2 to 100"));

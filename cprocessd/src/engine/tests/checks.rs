@@ -314,10 +314,10 @@ fn who_heard_that_it_flaps_hears_that_it_is_gone() {
     ]);
     let timeline = flap(up_and_running(), 8, 30).unreported("web1!port:www");
     Timeline { told: Vec::new(), ..timeline }.forget("web1!port", "1").expect([
+        "240s INFO order monitor!cprocessd: [order]",
         "240s INFO flapping web1!port:www [flapping] after 210s",
         "240s INFO retired web1!port:www after 90s",
-        "240s INFO order monitor!cprocessd: [order]",
-        "forgotten web1!port:www",
+        "ordered web1!port:www",
     ]);
 }
 
