@@ -266,10 +266,14 @@ impl Engine {
         }
     }
 
-    /// The host can no longer be heard: its checks are unknown, without an event for each.
-    pub(super) fn blind_checks(&mut self, host: &HostName, since: UnixMillis) {
+    /// The host can no longer be heard: its checks are unknown, without an event for each, and for as long as the host is not
+    /// up. That is what a restart finds as well, which has nothing but the host to go by.
+    pub(super) fn blind_checks(&mut self, host: &HostName) {
+        let Some(since) = self.hosts.get(host).map(|host| host.since) else { return };
         for (_, entry) in self.checks.range_mut(first_of(host)..).take_while(|(address, _)| address.host == *host) {
-            entry.unknown.get_or_insert(since);
+            if !entry.silent {
+                entry.unknown = Some(since);
+            }
         }
     }
 
@@ -290,8 +294,12 @@ impl Engine {
             let missed_for = self.attention.saturating_sub(entry.expected_since);
             let allowed = Duration::from_millis(entry.interval_ms) * MISSED_INTERVALS;
             let listed = self.hosts.get(&address.host).is_some_and(|host| host.inventory.contains(address));
+            // A host that is not up may have it still: forgotten now it would come back as another outage of the same date.
+            let host_is_away =
+                self.hosts.get(&address.host).is_some_and(|host| host.has_feed() && host.state != State::Up);
+            let unheard = silence.min(missed_for) > entry.tuning.forget_discovered_after && !host_is_away;
             // What a rule would miss is not forgotten.
-            if !listed && entry.watches.is_empty() && silence > entry.tuning.forget_discovered_after {
+            if !listed && entry.watches.is_empty() && unheard {
                 forgotten.push((address.clone(), entry.tuning.forget_discovered_after));
             } else if !entry.silent && entry.interval_ms > 0 && missed_for > allowed && self.can_be_heard(&address.host)
             {
@@ -312,7 +320,8 @@ impl Engine {
         let Some(entry) = self.checks.get_mut(address) else { return };
         let since = wall.minus(allowed);
         entry.silent = true;
-        entry.unknown.get_or_insert(since);
+        // As a restart finds it.
+        entry.unknown = Some(since);
         if listed {
             let text = format!("not reported for {} although configured", for_people(allowed));
             let seen = Seen { time: wall, text, value: None, state: State::Unknown };

@@ -120,20 +120,24 @@ pub struct History {
     pub faults: Vec<String>,
 }
 
-/// The settings that all of them judge by.
-pub fn settings() -> Settings {
+/// What this cprocessd judges by.
+pub fn settings(setup: &Setup, judge: usize) -> Settings {
     let rule = |name: &str, text: &str| Rule { name: name.into(), ..Rule::parse(name, text).expect("a rule") };
     let own: CheckAddress = "mon!cprocessd:".parse().expect("an address");
+    let mut rules = vec![
+        rule("disk full", "*!machine.disk:/.used_percentage > 90% for 10s clear 80% ERR"),
+        rule("queue long", "*!app.queue:out.length > 100 clear 20 WARN"),
+    ];
+    // Who never hears of an address must not miss it.
+    if setup.follows(judge, 0) {
+        rules.push(rule("backup", "web1!backup:nightly absent for 40s CRIT"));
+    }
     Settings {
-        rules: vec![
-            rule("disk full", "*!machine.disk:/.used_percentage > 90% for 10s clear 80% ERR"),
-            rule("queue long", "*!app.queue:out.length > 100 clear 20 WARN"),
-            rule("backup", "web1!backup:nightly absent for 40s CRIT"),
-        ],
+        rules,
         defaults: Tuning {
             stop_grace: Duration::from_secs(20),
             blip_quiet: Duration::from_secs(60),
-            forget_discovered_after: Duration::from_mins(3),
+            forget_discovered_after: Duration::from_mins(1),
             ..Tuning::default()
         },
         tunings: vec![(
@@ -178,7 +182,7 @@ impl History {
         Self {
             feeds: (0..setup.feeds).map(|feed| Feed::new(feed, setup.retention)).collect(),
             hosts: hosts.collect(),
-            judges: (0..setup.judges()).map(|judge| Judge::new(judge, settings(), setup.twins)).collect(),
+            judges: (0..setup.judges()).map(|judge| Judge::new(judge, settings(setup, judge), setup.twins)).collect(),
             notifier: Notifier::new(setup.judges(), setup.give_up_after),
             links: vec![Link::default(); setup.links()],
             setup: setup.clone(),

@@ -325,7 +325,10 @@ impl Reader {
                 let known = self.open.insert(key.clone(), (incident.clone(), event.top_severity, step));
                 let first = self.begun.insert((key.0, key.1, incident));
                 match known {
-                    Some((_, severity, was)) if !copy && severity >= event.top_severity && was >= step => {
+                    // Another incident: the end of the first is in the same story.
+                    Some((same, severity, was))
+                        if !copy && same == event.incident.to_string() && severity >= event.top_severity && was >= step =>
+                    {
                         Err(format!("was told of {words}, which they knew to be open"))
                     }
                     None if !copy && !first => Err(format!("was told of {words} twice")),
