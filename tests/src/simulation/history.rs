@@ -3,13 +3,15 @@
 use super::judge::{Committed, Judge};
 use super::notifier::{Flight, Notifier, StreamMessage};
 use super::oracle;
-use super::plan::{Death, FEED_HOSTS, Plan, Planned, Setup, Step, Weather};
+use super::plan::{Death, FEED_HOSTS, PATTERNS, Plan, Planned, Setup, Step, Weather};
 use super::rng::Rng;
 use super::world::{self, FeedMessage, Feed, Host};
-use common::address::CheckAddress;
+use common::address::{CheckAddress, Pattern};
 use common::message::{Beat, DownRow, Epoch, FeedSnapshot};
 use common::subscriber::{Place, Want};
 use cprocessd::engine::Input;
+use cprocessd::engine::dependency::{Dependencies, Dependency};
+use cprocessd::engine::order::{Command, Order, Target};
 use cprocessd::engine::rule::Rule;
 use cprocessd::engine::settings::{PartialTuning, Settings, Tuning};
 use std::cmp::Reverse;
@@ -116,6 +118,9 @@ pub struct History {
     pub cut: bool,
     /// `ops` has selected everything from WARN on all the time.
     pub ops_selects_all: bool,
+    /// The ids of the silences that were ordered.
+    pub silences: Vec<String>,
+    orders: u32,
     pub timeline: Option<Vec<String>>,
     pub faults: Vec<String>,
 }
@@ -132,12 +137,19 @@ pub fn settings(setup: &Setup, judge: usize) -> Settings {
     if setup.follows(judge, 0) {
         rules.push(rule("backup", "web1!backup:nightly absent for 40s CRIT"));
     }
+    let jobs = Dependency {
+        pattern: "*!process".parse().expect("a pattern"),
+        on: vec!["web1!port:www".parse().expect("an address")],
+    };
     Settings {
         rules,
+        dependencies: Dependencies::new(vec![jobs]).expect("no circle"),
         defaults: Tuning {
             stop_grace: Duration::from_secs(20),
             blip_quiet: Duration::from_secs(60),
             forget_discovered_after: Duration::from_mins(1),
+            flap_window: Duration::from_mins(1),
+            flap_calm: Duration::from_secs(20),
             ..Tuning::default()
         },
         tunings: vec![(
@@ -195,6 +207,8 @@ impl History {
             logs: Vec::new(),
             cut: false,
             ops_selects_all: true,
+            silences: Vec::new(),
+            orders: 0,
             timeline: with_timeline.then(Vec::new),
             faults: Vec::new(),
         }
@@ -817,8 +831,53 @@ impl History {
                 self.notifier.set_selection(*recipient, *choice);
                 self.settle_notifier();
             }
+            Step::Flaps { host, thing, times } => {
+                if let Some(host) = self.host_at(*host) {
+                    self.hosts[host].things[*thing].flaps = *times;
+                }
+            }
+            Step::Silence { pattern, secs } => {
+                let id = self.order(|at, clock| Command::Silence {
+                    pattern: pattern_of(*pattern),
+                    until: world::wall(at + secs * 1000, clock),
+                    reason: String::new(),
+                    maintenance: false,
+                });
+                self.silences.push(id);
+            }
+            Step::Unsilence { last } => {
+                let ordered = self.silences.len().checked_sub(last + 1);
+                if let Some(silence) = ordered.map(|at| self.silences[at].clone()) {
+                    self.order(|_, _| Command::Unsilence { silence: silence.clone() });
+                }
+            }
+            Step::Ack { pattern, secs } => {
+                self.order(|at, clock| Command::Ack {
+                    target: Target::Pattern(pattern_of(*pattern)),
+                    until: secs.map(|secs| world::wall(at + secs * 1000, clock)),
+                    reason: String::new(),
+                });
+            }
+            Step::Unack { pattern } => {
+                self.order(|_, _| Command::Unack { target: Target::Pattern(pattern_of(*pattern)) });
+            }
             Step::Rest => self.rest(),
         }
+    }
+
+    /// Everybody who is there carries out an order, given at this time by the clock of who judges. Its id.
+    fn order(&mut self, command: impl Fn(u64, i64) -> Command) -> String {
+        self.orders += 1;
+        let id = format!("order-{}", self.orders);
+        for judge in 0..self.judges.len() {
+            let clock = self.judges[judge].clock;
+            if self.judges[judge].awake(self.at).is_some() {
+                let order = Order { id: id.clone(), author: "ann".to_owned(), command: command(self.at, clock) };
+                self.judges[judge].apply(self.at, Input::Order(order));
+                self.commit_judge(judge);
+            }
+        }
+        id
     }
 
     /// All machines are suspended: nobody sees the time pass but the clocks.
@@ -862,6 +921,10 @@ impl History {
     fn rest(&mut self) {
         for host in &mut self.hosts {
             host.set_disk(true);
+            // Whatever changes has changed.
+            for thing in &mut host.things {
+                thing.flaps = 0;
+            }
         }
         for link in &mut self.links {
             link.weather = Weather::default();
@@ -906,6 +969,10 @@ impl History {
         });
         judges.collect()
     }
+}
+
+fn pattern_of(pattern: usize) -> Pattern {
+    PATTERNS[pattern].parse().expect("a pattern")
 }
 
 /// How many entries of a journal come before what follows `after`; none if that is gone.

@@ -163,9 +163,15 @@ pub fn told(history: &History) -> Vec<String> {
     for rows in history.open_by_judge() {
         for (key, row) in rows {
             // The worst of those who say so.
-            match open.get(&key) {
-                Some(other) if other.severity >= row.severity => {}
-                _ => drop(open.insert(key, row)),
+            match open.get_mut(&key) {
+                Some(other) => {
+                    other.severity = other.severity.max(row.severity);
+                    // Who missed the order tells of it.
+                    other.silenced |= row.silenced;
+                    other.unreachable |= row.unreachable;
+                    other.acked |= row.acked;
+                }
+                None => drop(open.insert(key, row)),
             }
         }
     }
@@ -178,7 +184,9 @@ pub fn told(history: &History) -> Vec<String> {
             ledger().iter().any(|row| row.address.to_string() == address && given_up(row.state))
         };
         for (key, row) in &open {
-            if selection.wants(row.severity, &row.address) && !reader.open.contains_key(key) && !on_record(&key.0) {
+            let kept_back = row.silenced || row.unreachable || row.acked;
+            let wanted = selection.wants(row.severity, &row.address) && !kept_back;
+            if wanted && !reader.open.contains_key(key) && !on_record(&key.0) {
                 wrong.push(format!("{who} was not told of {} [{}], which is open since {}", key.0, key.1, row.since));
             }
         }
@@ -212,7 +220,7 @@ fn events_told(history: &History) -> Vec<String> {
     let mut wrong = Vec::new();
     let Some(reader) = history.notifier.readers.get("ops") else { return wrong };
     let selects_all = history.notifier.who["ops"].selection == super::notifier::selection(0);
-    if !selects_all || !history.ops_selects_all {
+    if !selects_all || !history.ops_selects_all || !history.silences.is_empty() {
         return wrong;
     }
     for text in history.logs.iter().filter(|text| !reader.logs.contains_key(*text)) {

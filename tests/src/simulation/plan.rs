@@ -23,6 +23,8 @@ pub const NUMBERS: [(&str, [f64; 3]); 2] =
     [("machine.disk:/.used_percentage", [50.0, 85.0, 95.0]), ("app.queue:out.length", [5.0, 50.0, 150.0])];
 /// The recipients: everything that is at least WARN; only CRIT, by another lane; everything of the hosts `web*`.
 pub const RECIPIENTS: [&str; 3] = ["ops", "boss", "web"];
+/// What orders are about.
+pub const PATTERNS: [&str; 5] = ["*", "web1", "*!port", "*!machine", "*!alive"];
 /// Their lanes.
 pub const LANES: [&str; 2] = ["mail", "sms"];
 
@@ -127,6 +129,11 @@ pub enum Step {
     JudgeClock { judge: usize, secs: i64 },
     NotifierClock { secs: i64 },
     Selects { recipient: usize, choice: usize },
+    Flaps { host: usize, thing: usize, times: u32 },
+    Silence { pattern: usize, secs: u64 },
+    Unsilence { last: usize },
+    Ack { pattern: usize, secs: Option<u64> },
+    Unack { pattern: usize },
     /// Everything comes to rest, and is checked.
     Rest,
 }
@@ -187,7 +194,7 @@ impl Plan {
     }
 }
 
-const THEMES: u64 = 10;
+const THEMES: u64 = 12;
 
 fn step(rng: &mut Rng, setup: &Setup, theme: u64) -> Step {
     let hosts: Vec<usize> = (0..HOSTS.len()).filter(|host| setup.has_host(*host)).collect();
@@ -245,6 +252,16 @@ fn step(rng: &mut Rng, setup: &Setup, theme: u64) -> Step {
             1 => Step::JudgeClock { judge, secs: jump },
             _ => Step::NotifierClock { secs: jump },
         },
+        10 => Step::Flaps { host, thing: rng.index(4), times: 2 + u32::try_from(rng.below(8)).unwrap_or(0) },
+        11 => {
+            let (pattern, secs) = (rng.index(PATTERNS.len()), rng.pick(&[2, 15, 60, 300, 4000]));
+            match rng.below(5) {
+                0 | 1 => Step::Silence { pattern, secs },
+                2 => Step::Unsilence { last: rng.index(2) },
+                3 => Step::Ack { pattern, secs: rng.percent(50).then_some(secs) },
+                _ => Step::Unack { pattern },
+            }
+        }
         9 => Step::Selects { recipient: rng.index(RECIPIENTS.len()), choice: rng.index(4) },
         _ => match rng.below(8) {
             0 => Step::Wait,
@@ -339,6 +356,21 @@ impl Setup {
             Step::Selects { recipient, choice } => {
                 format!("{} now selects {}", RECIPIENTS[*recipient], choice_words(*choice))
             }
+            Step::Flaps { host, thing, times } => format!("{} changes {times} times", check(*host, *thing)),
+            Step::Silence { pattern, secs } => format!(
+                "somebody silences {} for {}",
+                PATTERNS[*pattern],
+                for_people(Duration::from_secs(*secs))
+            ),
+            Step::Unsilence { last: 0 } => "somebody ends the last silence".to_owned(),
+            Step::Unsilence { .. } => "somebody ends the silence before the last".to_owned(),
+            Step::Ack { pattern, secs: None } => format!("somebody looks after {}", PATTERNS[*pattern]),
+            Step::Ack { pattern, secs: Some(secs) } => format!(
+                "somebody looks after {} for {}",
+                PATTERNS[*pattern],
+                for_people(Duration::from_secs(*secs))
+            ),
+            Step::Unack { pattern } => format!("nobody looks after {} any more", PATTERNS[*pattern]),
             Step::Rest => "everything comes to rest".to_owned(),
         }
     }

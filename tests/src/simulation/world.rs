@@ -67,6 +67,8 @@ pub struct Thing {
     pub reports: bool,
     /// The next look needs a second attempt.
     blip: bool,
+    /// Each of so many looks finds another state.
+    pub flaps: u32,
     next_look: u64,
     /// What ccollectd knows: the state, since when, and when it last looked.
     kept: Option<Kept>,
@@ -170,6 +172,7 @@ impl Host {
             up: true,
             reports: true,
             blip: false,
+            flaps: 0,
             next_look: offset_ms,
             kept: None,
             row: None,
@@ -264,6 +267,10 @@ impl Host {
             thing.next_look = at + thing.interval_ms;
             // ccollectd says for a silent plugin what that said last; a configured check that hangs is not looked at.
             let looks = thing.reports;
+            if looks && thing.flaps > 0 {
+                thing.flaps -= 1;
+                thing.up = !thing.up;
+            }
             if !looks && (thing.is_configured || thing.kept.is_none()) {
                 continue;
             }
