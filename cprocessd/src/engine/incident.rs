@@ -1,6 +1,5 @@
 //! Open incidents, and the events that are said about them.
 
-use super::check::first_of;
 use super::suppression::{Ack, Cause, Owed};
 use common::address::{Address, CheckAddress, HostName, Name, Unit, ValueAddress};
 use common::database::Aside;
@@ -142,6 +141,10 @@ impl Incidents {
         self.0.contains_key(&Key { address: address.clone(), rule: rule.to_owned() })
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &Incident)> {
         self.0.iter()
     }
@@ -152,20 +155,13 @@ impl Incidents {
         self.0.range(first..).take_while(move |(key, _)| key.address == *address)
     }
 
-    /// Those of one host.
-    pub(super) fn of_host(&self, host: &HostName) -> impl Iterator<Item = (&Key, &Incident)> {
-        let first = |address: Address| Key { address, rule: String::new() };
-        // The least of the characters that a name may hold.
-        let name = Name::try_from("-").expect("a name");
-        let number = ValueAddress {
-            host: host.clone(),
-            service: name.clone(),
-            resource: name.clone(),
-            unit: Unit::default(),
-            attribute: name,
-        };
-        let checks = self.0.range(first(first_of(host).into())..).take_while(is_check_of(host));
-        checks.chain(self.0.range(first(number.into())..).take_while(is_number_of(host)))
+    /// Those of one host, in the order of addresses.
+    pub(super) fn of_host<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = (&'a Key, &'a Incident)> {
+        let from = |address| self.0.range(Key { address, rule: String::new() }..);
+        let [checks, values] = first_of(host);
+        from(checks)
+            .take_while(move |(key, _)| matches!(&key.address, Address::Check(check) if check.host == *host))
+            .chain(from(values).take_while(move |(key, _)| key.address.host() == host))
     }
 
     /// Opens an incident. One that is open under this key stays as it is, and there is nothing to say.
@@ -202,14 +198,19 @@ pub(super) fn node(key: &Key) -> Option<CheckAddress> {
     }
 }
 
-fn is_check_of<'a>(host: &HostName) -> impl FnMut(&(&'a Key, &'a Incident)) -> bool {
-    let host = host.clone();
-    move |(key, _)| matches!(&key.address, Address::Check(check) if check.host == host)
-}
-
-fn is_number_of<'a>(host: &HostName) -> impl FnMut(&(&'a Key, &'a Incident)) -> bool {
-    let host = host.clone();
-    move |(key, _)| matches!(&key.address, Address::Value(value) if value.host == host)
+/// Where the checks of a host begin, and where its numbers do: addresses are in the order of kinds, then of hosts.
+pub(super) fn first_of(host: &HostName) -> [Address; 2] {
+    // The least of the characters that a name may hold.
+    let least = || Name::try_from("-").expect("a name");
+    let (host, unit) = (host.clone(), Unit::default());
+    let value = ValueAddress {
+        host: host.clone(),
+        service: least(),
+        resource: least(),
+        unit: unit.clone(),
+        attribute: least(),
+    };
+    [Address::Check(CheckAddress { host, service: least(), unit }), Address::Value(value)]
 }
 
 /// An incident is opened and closed by one event each, so the ordinal within the incident is 1.

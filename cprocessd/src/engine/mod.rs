@@ -16,6 +16,7 @@ mod flapping;
 mod host;
 mod incident;
 pub mod ladder;
+mod numbers;
 pub mod order;
 mod paths;
 pub mod rule;
@@ -26,16 +27,18 @@ mod tests;
 mod views;
 pub mod window;
 
-use alarm::{Group, GroupKey};
 use check::CheckEntry;
 use common::address::{Address, CheckAddress, HostName};
-use common::message::{Alive, Beat, Check, ErrorBody, FeedSnapshot, Kind, LogEvent, Ordered, Origin, Sample, State};
+use common::message::{
+    Alive, Beat, Check, ErrorBody, FeedSnapshot, Kind, LogEvent, Ordered, Origin, Sample, Samples, State,
+};
 use common::severity::Severity;
 use common::time::UnixMillis;
 use due::Due;
 use host::Host;
 pub use incident::{Draft, Incident, Key, RESERVED};
 use incident::{Incidents, SILENT, Seen};
+use numbers::Numbers;
 use order::{Order, SavedOrder, SavedRule, Subscriber};
 use paths::Quiet;
 pub use paths::SavedPath;
@@ -220,7 +223,7 @@ pub struct Engine {
     settings: Settings,
     hosts: BTreeMap<HostName, Host>,
     checks: BTreeMap<CheckAddress, CheckEntry>,
-    groups: HashMap<GroupKey, Group>,
+    numbers: Numbers,
     expected: Vec<alarm::Expected>,
     incidents: Incidents,
     /// Hosts by when they may be overdue, and by when their checks may be.
@@ -253,7 +256,7 @@ impl Engine {
             settings,
             hosts: BTreeMap::new(),
             checks: BTreeMap::new(),
-            groups: HashMap::new(),
+            numbers: Numbers::default(),
             incidents: Incidents::default(),
             due_hosts: Due::default(),
             due_checks: Due::default(),
@@ -337,7 +340,7 @@ impl Engine {
     /// Other settings from now on. What is open under a rule that is gone, or looks elsewhere now, is closed.
     pub fn reconfigure(&mut self, now: Now, settings: Settings) -> Vec<Output> {
         self.look(now);
-        self.settings = settings;
+        let before = std::mem::replace(&mut self.settings, settings);
         self.notice_shadowed_rules();
         self.merge_ordered_rules();
         self.tunings.clear();
@@ -348,22 +351,20 @@ impl Engine {
         for (address, check) in checks {
             check.tuning = shared(tunings, settings.tuning(address));
         }
-        self.rules_changed();
+        self.rules_changed(&before.rules);
         self.compare_suppression();
         std::mem::take(&mut self.outputs)
     }
 
     /// What every check and number has to do with the rules is found out anew.
-    fn rules_changed(&mut self) {
+    fn rules_changed(&mut self, before: &[Rule]) {
         self.retire_removed_rules();
         self.expected = alarm::expected(&self.settings.rules, self.attention);
         for (address, check) in &mut self.checks {
             check.watches = alarm::absence_watches(&self.settings.rules, address, &self.incidents);
         }
         self.look_at_everything(self.attention);
-        for (key, group) in &mut self.groups {
-            group.resolve(key, &self.settings.rules, &self.incidents, &self.pending);
-        }
+        self.resolve_numbers(before);
     }
 
     /// The tuning of an address, shared with all that have the same.
@@ -376,7 +377,7 @@ impl Engine {
         self.look(now);
         match input {
             Input::Snapshot { feed, snapshot } => self.snapshot(&feed, snapshot),
-            Input::Sample(sample) => self.sample(sample),
+            Input::Sample(sample) => self.samples(&Samples::from(&sample)),
             Input::Check(check) => {
                 if self.is_new(check.origin.as_ref()) {
                     self.check(&check);
@@ -397,6 +398,13 @@ impl Engine {
             Input::Order(order) => self.order(&order),
             Input::Idle => self.idle(),
         }
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// As [`Self::apply`] with each of these samples, which need not be taken out of their message.
+    pub fn take(&mut self, now: Now, samples: &Samples<'_>) -> Vec<Output> {
+        self.look(now);
+        self.samples(samples);
         std::mem::take(&mut self.outputs)
     }
 

@@ -5,7 +5,6 @@
 //! coming back. Whatever an order needs to be refused for is found out before anything is changed; what is refused is an error
 //! answer and no event.
 
-use super::alarm::GroupKey;
 use super::incident::{self, Key, Seen};
 use super::rule::{Rule, RuleError, RuleOrigin};
 use super::suppression::{Ack, Silence};
@@ -459,8 +458,9 @@ impl Engine {
         let text = format!("{author} added rule {name}: {}", rule.text);
         self.save(Saved::Rule(name.clone(), Some(saved)));
         self.ordered_rules.insert(name, rule);
+        let before = self.settings.rules.clone();
         self.merge_ordered_rules();
-        self.rules_changed();
+        self.rules_changed(&before);
         Ok(done(text))
     }
 
@@ -481,8 +481,9 @@ impl Engine {
     fn drop_rule(&mut self, name: &str) {
         self.ordered_rules.remove(name);
         self.save(Saved::Rule(name.to_owned(), None));
+        let before = self.settings.rules.clone();
         self.merge_ordered_rules();
-        self.rules_changed();
+        self.rules_changed(&before);
     }
 
     /// The rules by order come behind those of the file, in the order of their names, whenever they were added.
@@ -557,10 +558,7 @@ impl Engine {
             self.retire_check(&address, &why);
             forgotten.push(address.to_string());
         }
-        let groups: Vec<GroupKey> = self.groups.keys().filter(|key| key.matches(pattern)).cloned().collect();
-        for key in groups {
-            forgotten.extend(self.forget_numbers(&key, pattern, &why));
-        }
+        forgotten.extend(self.forget_numbers(pattern, &why));
         // A host that lives would be back in a second, but what it watches is told only once.
         let hosts: Vec<_> = self
             .hosts

@@ -1,15 +1,15 @@
 //! What the engine knows, as rows for those who ask.
 
 use super::Engine;
-use super::alarm::{Group, GroupKey, Number, Phase};
 use super::check::{CheckEntry, first_of};
 use super::host::Host;
 use super::incident::{CHECK, Incident, Key};
+use super::numbers::View;
 use super::order::Subscriber;
 use super::rule::{Condition, Rule, RuleOrigin};
 use super::suppression::{Cause, suppressed_by};
 use super::window::Window;
-use common::address::{Address, CheckAddress, HostName, Pattern, ValueAddress};
+use common::address::{Address, CheckAddress, HostName, Pattern};
 use common::message::{
     AlarmRow, AlarmState, DownRow, Explanation, MaintenanceRow, RuleView, ServerRow, ServerStatus, ServiceRow,
     SilenceRow, State, SubscriberRow, ValueRow,
@@ -63,7 +63,7 @@ impl Engine {
             server: server_row(name, host, services.len() as u64, worst.map(|worst| (incidents.len() as u64, worst))),
             services,
             incidents,
-            values: self.values(|host| host == name, |_| true),
+            values: self.values([name].into_iter(), None),
         })
     }
 
@@ -84,17 +84,16 @@ impl Engine {
 
     /// `last-value`.
     pub fn last_value(&self, pattern: &Pattern) -> Vec<ValueRow> {
-        self.values(|host| pattern.matches_host(host), |address| pattern.matches(address))
+        self.values(self.numbers.hosts().filter(|host| pattern.matches_host(host)), Some(pattern))
     }
 
-    fn values(&self, host: impl Fn(&HostName) -> bool, wanted: impl Fn(&Address) -> bool) -> Vec<ValueRow> {
+    fn values<'a>(&self, hosts: impl Iterator<Item = &'a HostName>, pattern: Option<&Pattern>) -> Vec<ValueRow> {
         let mut rows = Vec::new();
-        for (key, group) in self.groups.iter().filter(|(key, _)| host(&key.host)) {
-            let (Some(time), stale) = (group.time, self.is_stale(group)) else { continue };
-            for number in &group.numbers {
-                let address = key.address(&number.attribute);
-                if wanted(&address) {
-                    rows.push(ValueRow { address, value: number.value, time, stale });
+        for group in hosts.flat_map(|host| self.numbers.of_host(host)) {
+            let (Some(time), stale) = (group.time(), self.is_stale(&group)) else { continue };
+            for (attribute, value) in group.numbers() {
+                if pattern.is_none_or(|pattern| group.matches(pattern, attribute)) {
+                    rows.push(ValueRow { address: group.address(attribute), value, time, stale });
                 }
             }
         }
@@ -190,7 +189,10 @@ impl Engine {
             Address::Check(check) => {
                 self.checks.contains_key(check) || (is_alive(check) && self.hosts.contains_key(&check.host))
             }
-            Address::Value(value) => self.number(value).is_some(),
+            Address::Value(value) => {
+                let mut attributes = self.numbers.view_of(value).into_iter().flat_map(View::numbers);
+                attributes.any(|(attribute, _)| *attribute == value.attribute)
+            }
         };
         if is_known(asked) || self.incidents.at(asked).next().is_some() {
             return Some(asked.clone());
@@ -200,11 +202,6 @@ impl Engine {
         check
             .map(|check| check.clone().into())
             .or_else(|| self.last_value(&pattern).first().map(|row| row.address.clone()))
-    }
-
-    fn number(&self, address: &ValueAddress) -> Option<(&Group, &Number)> {
-        let group = self.groups.get(&GroupKey::of_address(address))?;
-        Some((group, group.numbers.iter().find(|number| number.attribute == address.attribute)?))
     }
 
     /// State, since when, and what was last seen there.
@@ -218,8 +215,7 @@ impl Engine {
             Address::Value(value) => {
                 let since = self.incidents.at(address).map(|(_, incident)| incident.since).min();
                 let state = if since.is_some() { State::Open } else { State::Resolved };
-                let number = self.number(value).filter(|(group, _)| group.time.is_some());
-                (state, since, number.map(|(_, number)| number.value.to_string()))
+                (state, since, self.numbers.value(value).map(|number| number.to_string()))
             }
         }
     }
@@ -280,17 +276,14 @@ impl Engine {
                 active: Vec::new(),
             })
             .collect();
-        for (key, group) in &self.groups {
-            for number in &group.numbers {
-                for watch in &number.watches {
-                    let row = &mut rows[watch.rule];
-                    row.matches += 1;
-                    if let Phase::Pending(since) = watch.phase {
-                        let address = key.address(&number.attribute);
-                        let value = group.time.map(|_| number.value);
-                        row.active.push(AlarmState { address, open: false, since, value });
-                    }
-                }
+        for (row, matches) in rows.iter_mut().zip(self.numbers.matches(self.settings.rules.len())) {
+            row.matches = matches;
+        }
+        for (Key { address, rule }, since) in &self.pending {
+            let Address::Value(number) = address else { continue };
+            if let Some(row) = rows.iter_mut().find(|row| row.name == *rule) {
+                let value = self.numbers.value(number);
+                row.active.push(AlarmState { address: address.clone(), open: false, since: *since, value });
             }
         }
         for check in self.checks.values() {
