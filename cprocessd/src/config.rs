@@ -2,7 +2,7 @@
 
 use crate::engine::RESERVED;
 use crate::engine::rule::{Rule, RuleOrigin};
-use crate::engine::settings::{Class, PartialTuning, Settings, Tuning};
+use crate::engine::settings::{Agree, Class, PartialTuning, Settings, Tuning};
 use common::address::{CheckAddress, HostName, Name, Pattern, Unit};
 use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique};
 use common::message::Kind;
@@ -13,6 +13,11 @@ use std::time::Duration;
 
 /// The alarms of a fresh install.
 const DEFAULT_RULES: &str = include_str!("../../deploy/default-rules.toml");
+
+/// Each is followed, and each follows the others.
+const MAX_PEERS: usize = 16;
+/// The names of peers begin with this where feeds have theirs, too.
+pub const PEER_PREFIX: &str = "peer:";
 
 /// The file as it is written.
 #[derive(Debug, Deserialize)]
@@ -26,6 +31,8 @@ struct Raw {
     host: Option<HostName>,
     #[serde(default)]
     feeds: Option<Vec<PathBuf>>,
+    #[serde(default)]
+    peers: Vec<PathBuf>,
     #[serde(default = "default_control_group")]
     control_group: String,
     #[serde(default = "default_journal_entries")]
@@ -76,6 +83,11 @@ struct RawTuning {
     stop_grace: Option<HumanDuration>,
     blip_quiet: Option<HumanDuration>,
     forget_discovered_after: Option<HumanDuration>,
+    flap_changes: Option<usize>,
+    flap_window: Option<HumanDuration>,
+    flap_calm: Option<HumanDuration>,
+    agree: Option<Agree>,
+    clock_skew: Option<HumanDuration>,
 }
 
 /// As [`RawTuning`], for the addresses that match. The keys stand again because a flattened table would lose the line of a
@@ -89,6 +101,11 @@ struct RawSetting {
     stop_grace: Option<HumanDuration>,
     blip_quiet: Option<HumanDuration>,
     forget_discovered_after: Option<HumanDuration>,
+    flap_changes: Option<usize>,
+    flap_window: Option<HumanDuration>,
+    flap_calm: Option<HumanDuration>,
+    agree: Option<Agree>,
+    clock_skew: Option<HumanDuration>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -128,6 +145,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The PUB sockets of the feeds; the question socket of each is beside it, `-query`.
     pub feeds: Vec<PathBuf>,
+    /// The streams of the cprocessds whose orders are carried out here, too; the question socket `query` of each is beside it.
+    pub peers: Vec<PathBuf>,
     /// The group that may give orders.
     pub control_group: String,
     /// How many events the journal keeps.
@@ -139,7 +158,16 @@ pub struct Config {
 impl Config {
     /// Reads and checks the file and its drop-ins.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let raw: Raw = common::config::load(path)?;
+        Self::checked(common::config::load(path)?, path)
+    }
+
+    /// What holds where nobody configured anything, with the rules that are shipped.
+    pub fn shipped() -> Result<Self, ConfigError> {
+        let path = Path::new("cprocessd.toml");
+        Self::checked(common::config::parse(path, "")?, path)
+    }
+
+    fn checked(raw: Raw, path: &Path) -> Result<Self, ConfigError> {
         let wrong = |text: String| ConfigError::in_file(path, text);
         check_range("journal_entries", raw.journal_entries, 1000..=1_000_000_000).map_err(wrong)?;
         check_range("max_addresses_per_host", raw.max_addresses_per_host, 10..=10_000_000).map_err(wrong)?;
@@ -159,24 +187,25 @@ impl Config {
                 stop_grace: s.stop_grace,
                 blip_quiet: s.blip_quiet,
                 forget_discovered_after: s.forget_discovered_after,
+                flap_changes: s.flap_changes,
+                flap_window: s.flap_window,
+                flap_calm: s.flap_calm,
+                agree: s.agree,
+                clock_skew: s.clock_skew,
             };
             partial(tuning).map(|partial| (s.pattern, partial))
         });
         let tunings = tunings.collect::<Result<Vec<_>, String>>().map_err(|text| wrong(format!("setting.{text}")))?;
         let judging = partial(raw.judging).map_err(|text| wrong(format!("judging.{text}")))?;
-        let plain = Tuning::default();
-        let defaults = Tuning {
-            confirm: judging.confirm.unwrap_or(plain.confirm),
-            host_down_after: judging.host_down_after.unwrap_or(plain.host_down_after),
-            stop_grace: judging.stop_grace.unwrap_or(plain.stop_grace),
-            blip_quiet: judging.blip_quiet.unwrap_or(plain.blip_quiet),
-            forget_discovered_after: judging.forget_discovered_after.unwrap_or(plain.forget_discovered_after),
-        };
+        let defaults = Tuning::default().with(judging);
         let classes =
             raw.classify.into_iter().map(|c| Class { pattern: c.pattern, kind: c.kind, severity: c.severity });
         let host = common::startup::host_or_system(raw.host).map_err(|error| wrong(error.to_string()))?;
+        let feeds = raw.feeds.unwrap_or_else(|| vec![raw.run_dir.join("feed")]);
+        check_peers(&raw.peers, &raw.run_dir.join("stream"), &feeds).map_err(wrong)?;
         Ok(Self {
-            feeds: raw.feeds.unwrap_or_else(|| vec![raw.run_dir.join("feed")]),
+            feeds,
+            peers: raw.peers,
             run_dir: raw.run_dir,
             state_dir: raw.state_dir,
             control_group: raw.control_group,
@@ -191,6 +220,28 @@ impl Config {
             },
         })
     }
+}
+
+/// Peers are others, each once, and reachable wherever we were started.
+fn check_peers(peers: &[PathBuf], own: &Path, feeds: &[PathBuf]) -> Result<(), String> {
+    check_range("the number of peers", peers.len(), 0..=MAX_PEERS)?;
+    check_unique("peers", peers.iter().map(|peer| peer.to_str().unwrap_or_default()))?;
+    if let Some(feed) = feeds.iter().find(|feed| feed.to_string_lossy().starts_with(PEER_PREFIX)) {
+        return Err(format!("feeds has {}, which must not begin with {PEER_PREFIX}", feed.display()));
+    }
+    for peer in peers {
+        let mistake = if !peer.is_absolute() {
+            "must be the whole path of the stream of another cprocessd"
+        } else if peer == own {
+            "is our own stream"
+        } else if feeds.contains(peer) {
+            "is a feed"
+        } else {
+            continue;
+        };
+        return Err(format!("peers has {}, which {mistake}", peer.display()));
+    }
+    Ok(())
 }
 
 /// Where events about cprocessd itself are said.
@@ -220,12 +271,30 @@ fn partial(raw: RawTuning) -> Result<PartialTuning, String> {
     if let Some(after) = raw.host_down_after {
         check_range("host_down_after", after, Duration::from_secs(3).into()..=Duration::from_hours(24).into())?;
     }
+    if let Some(changes) = raw.flap_changes {
+        check_range("flap_changes", changes, 2..=100)?;
+    }
+    let minute_to_day = Duration::from_mins(1).into()..=Duration::from_hours(24).into();
+    if let Some(window) = raw.flap_window {
+        check_range("flap_window", window, minute_to_day.clone())?;
+    }
+    if let Some(calm) = raw.flap_calm {
+        check_range("flap_calm", calm, minute_to_day)?;
+    }
+    if let Some(skew) = raw.clock_skew {
+        check_range("clock_skew", skew, Duration::from_secs(1).into()..=Duration::from_hours(24).into())?;
+    }
     Ok(PartialTuning {
         confirm: raw.confirm,
         host_down_after: raw.host_down_after.map(|d| d.0),
         stop_grace: raw.stop_grace.map(|d| d.0),
         blip_quiet: raw.blip_quiet.map(|d| d.0),
         forget_discovered_after: raw.forget_discovered_after.map(|d| d.0),
+        flap_changes: raw.flap_changes,
+        flap_window: raw.flap_window.map(|d| d.0),
+        flap_calm: raw.flap_calm.map(|d| d.0),
+        agree: raw.agree,
+        clock_skew: raw.clock_skew.map(|d| d.0),
     })
 }
 
@@ -292,8 +361,19 @@ mod tests {
         let twice = complaint("[[alarm]]\nname='x'\nrule='a > 5 WARN'\n[[alarm]]\nname='x'\nrule='a > 5 WARN'\n");
         assert!(twice.contains("\"x\" stands twice"), "{twice}");
         assert!(complaint("[[alarm]]\nname='check'\nrule='a > 5 WARN'").contains("uses itself"));
+        assert!(complaint("peers = ['stream']").contains("stream, which must be the whole path"));
+        assert!(complaint("peers = ['/run/cairn/stream']").contains("is our own stream"));
+        assert!(complaint("peers = ['/run/cairn/feed']").contains("is a feed"));
+        assert!(complaint("peers = ['/a/stream', '/a/stream']").contains("stands twice"));
         assert!(complaint("[judging]\nconfirm = 0").contains("judging.confirm is 0, but must be 1 to 1000"));
         assert!(complaint("[judging]\nhost_down_after = '1s'").contains("host_down_after is 1s, but must be 3s to 1d"));
+        assert!(complaint("[judging]\nflap_changes = 1").contains("judging.flap_changes is 1, but must be 2 to 100"));
+        let window = complaint("[[setting]]\npattern = '*'\nflap_window = '2d'");
+        assert!(window.contains("setting.flap_window is 2d, but must be 1m to 1d"), "{window}");
+        assert!(complaint("[judging]\nflap_calm = '1s'").contains("judging.flap_calm is 1s, but must be 1m to 1d"));
+        assert!(complaint("[judging]\nclock_skew = '0s'").contains("clock_skew is 0s, but must be 1s to 1d"));
+        let agree = complaint("[judging]\nagree = 'most'");
+        assert!(agree.contains("cprocessd.toml:2") && agree.contains("majority"), "{agree}");
         assert!(complaint("[judging]\nhost_down_afte = '10s'").contains("did you mean host_down_after?"));
     }
 }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod daemon;
+mod peers;
 
 use clap::Parser;
 use common::startup::{self, DaemonArgs, Fatal};

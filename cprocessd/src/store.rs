@@ -49,7 +49,7 @@ fn read(kind: &str, key: &str, value: &[u8]) -> Option<Saved> {
             let (host, epoch) = key.split_once(' ')?;
             Saved::Origin(host.parse().ok()?, epoch.to_owned(), decode::<Plain<_>>(value).ok()?.value)
         }
-        "order" => Saved::Order(key.to_owned(), Some(decode::<Plain<_>>(value).ok()?.value)),
+        "order" => Saved::Order(key.to_owned(), Some(decode(value).ok()?)),
         _ => return None,
     })
 }
@@ -72,7 +72,7 @@ pub fn write(tx: &Transaction<'_>, saved: &Saved) -> rusqlite::Result<()> {
         Saved::Incident(key, value) => ("incident", incident_text(key), value.as_ref().map(encode)),
         Saved::Pending(key, value) => ("pending", incident_text(key), value.map(|value| encode(&Plain { value }))),
         Saved::Origin(host, epoch, value) => ("origin", format!("{host} {epoch}"), Some(encode(&Plain { value }))),
-        Saved::Order(id, value) => ("order", id.clone(), value.as_ref().map(|value| encode(&Plain { value }))),
+        Saved::Order(id, value) => ("order", id.clone(), value.as_ref().map(encode)),
     };
     match value {
         Some(value) => tx
@@ -156,7 +156,7 @@ pub fn record(
             Output::Save(saved) => {
                 last.insert(saved.identity(), saved);
             }
-            Output::Refused(_) | Output::Forgotten(_) => {}
+            Output::Refused(_) | Output::Notice(_) | Output::Ordered(_) => {}
         }
     }
     for saved in last.into_values() {
@@ -171,7 +171,8 @@ pub fn record(
     Ok(events)
 }
 
-fn stamped(draft: &Draft, epoch: &Epoch, seq: u64, nth: u64) -> Event {
+/// The event as it is published, in its place of the journal.
+pub fn stamped(draft: &Draft, epoch: &Epoch, seq: u64, nth: u64) -> Event {
     let draft = draft.clone();
     Event {
         epoch: epoch.clone(),
@@ -217,6 +218,8 @@ mod tests {
             bad_since: UnixMillis(3),
             bad_count: 4,
             last_blip: None,
+            changes: vec![UnixMillis(5)],
+            flapping: None,
         };
         let key = Key { address: "w!port:a b (c)".parse().expect("address"), rule: "disk full".into() };
         let rows = vec![

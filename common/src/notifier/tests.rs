@@ -391,6 +391,55 @@ fn an_incident_that_gets_worse_reaches_those_who_wait_for_worse() {
 }
 
 #[test]
+fn what_is_suppressed_is_told_when_it_is_revealed_and_its_end_to_those_who_were_told() {
+    let silenced = |event: Event| Event { suppressed_by: vec!["silence:1".to_owned()], ..event };
+    let hidden = |secs| silenced(down(secs, "web1!port:smtp", Severity::Err));
+    Timeline::ops()
+        .until(10)
+        .event(hidden(10))
+        .settle()
+        .event(up(20, "web1!port:smtp", 10, Severity::Err))
+        .until(30)
+        .event(hidden(30))
+        .until(40)
+        .event(event(40, "web1!port:smtp", Kind::Revealed, Severity::Err, 30))
+        .settle()
+        .event(event(41, "web1!port:smtp", Kind::Revealed, Severity::Err, 30))
+        .until(50)
+        .event(silenced(up(50, "web1!port:smtp", 30, Severity::Err)))
+        .event(silenced(event(51, "web1!port:smtp", Kind::Blip, Severity::Warn, 51)))
+        .settle()
+        .expect(["40s ops: OPEN web1!port:smtp", "50s ops: UP web1!port:smtp after 20s"]);
+}
+
+#[test]
+fn each_step_of_a_long_outage_is_told_once_whoever_says_it() {
+    let still = |secs, step| Event {
+        id: EventId::new(down(10, "web1!port:smtp", Severity::Err).incident, Kind::Persistent, step),
+        step: Some(step),
+        ..event(secs, "web1!port:smtp", Kind::Persistent, Severity::Err, 10)
+    };
+    Timeline::ops()
+        .down(10, "web1!port:smtp")
+        .until(310)
+        .event(still(310, 1))
+        .settle()
+        .from("b", still(311, 1))
+        .restart()
+        .from("b", still(312, 1))
+        .until(3610)
+        .event(still(3610, 2))
+        .settle()
+        .up(3620, "web1!port:smtp", 10)
+        .expect([
+            "10s ops: DOWN web1!port:smtp",
+            "310s ops: STILL web1!port:smtp (5m 0s ago)",
+            "3610s ops: STILL web1!port:smtp (1h 0m ago)",
+            "3620s ops: UP web1!port:smtp after 1h 0m",
+        ]);
+}
+
+#[test]
 fn an_hour_without_the_medium_becomes_one_message_with_ages() {
     let mut timeline = Timeline::ops().down(10, "web1!port:smtp").medium(Medium::Away);
     for minute in 1..50 {

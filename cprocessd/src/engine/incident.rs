@@ -13,8 +13,10 @@ pub(super) const CHECK: &str = "check";
 pub(super) const SILENT: &str = "silent";
 /// The rule name of what was found up when it was first seen.
 pub(super) const INITIAL: &str = "initial";
+/// The rule name of a check that changes too often.
+pub(super) const FLAPPING: &str = "flapping";
 /// Rule names that the engine uses itself.
-pub const RESERVED: [&str; 7] = [CHECK, SILENT, INITIAL, "blip", "log", "alive", "order"];
+pub const RESERVED: [&str; 8] = [CHECK, SILENT, INITIAL, FLAPPING, "blip", "log", "alive", "order"];
 
 /// What an incident is about: at most one is open per key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

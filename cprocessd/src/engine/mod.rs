@@ -10,8 +10,10 @@
 
 mod alarm;
 mod check;
+mod flapping;
 mod host;
 mod incident;
+pub mod order;
 pub mod rule;
 pub mod settings;
 #[cfg(test)]
@@ -20,13 +22,14 @@ mod views;
 
 use alarm::{Group, GroupKey};
 use check::CheckEntry;
-use common::address::{Address, CheckAddress, HostName, Pattern};
-use common::message::{Alive, Beat, Check, FeedSnapshot, Kind, LogEvent, Origin, Sample, State};
+use common::address::{Address, CheckAddress, HostName};
+use common::message::{Alive, Beat, Check, ErrorBody, FeedSnapshot, Kind, LogEvent, Ordered, Origin, Sample, State};
 use common::severity::Severity;
 use common::time::UnixMillis;
 use host::Host;
 pub use incident::{Draft, Incident, Key, RESERVED};
 use incident::{Incidents, SILENT, Seen};
+use order::{Order, SavedOrder};
 use rule::Rule;
 use serde::{Deserialize, Serialize};
 use settings::Settings;
@@ -41,8 +44,6 @@ const SCAN_EVERY: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_secs(2);
 /// Intervals without a report that make a value stale and a check unknown.
 const MISSED_INTERVALS: u32 = 3;
-/// Orders remembered by id, so that one sent twice is carried out once.
-const REMEMBERED_ORDERS: usize = 1000;
 
 /// The time, twice: `monotonic` for our own waiting, `wall` for dates.
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +72,8 @@ pub enum Input {
     Beat { feed: String, beat: Beat },
     /// An entry of this feed's journal follows, perhaps an old one that we have missed.
     Entry { feed: String },
-    /// A person wants everything that matches to be forgotten.
-    Forget { pattern: Pattern, id: String, author: String },
+    /// A person's order, or the order of a person at a peer.
+    Order(Order),
     /// No input waits, so what is overdue is overdue.
     Idle,
 }
@@ -86,8 +87,10 @@ pub enum Output {
     Save(Saved),
     /// Something was refused; counted under this name.
     Refused(&'static str),
-    /// A person's order was carried out; these addresses were affected.
-    Forgotten(Vec<String>),
+    /// Worth a warning in the log, for whoever runs this.
+    Notice(String),
+    /// The answer to an order: what was done, or why nothing was.
+    Ordered(Result<Ordered, ErrorBody>),
 }
 
 /// State that survives a restart. `None` removes it.
@@ -99,7 +102,7 @@ pub enum Saved {
     Incident(Key, Option<Incident>),
     Pending(Key, Option<UnixMillis>),
     Origin(HostName, String, u64),
-    Order(String, Option<Vec<String>>),
+    Order(String, Option<SavedOrder>),
 }
 
 impl Saved {
@@ -143,6 +146,23 @@ pub struct SavedCheck {
     pub bad_since: UnixMillis,
     pub bad_count: u32,
     pub last_blip: Option<UnixMillis>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<UnixMillis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flapping: Option<SavedFlapping>,
+}
+
+/// A check that changes too often, as it is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedFlapping {
+    /// The first of the changes that were too many.
+    pub since: UnixMillis,
+    /// The last change, or when its observer's clock was put back.
+    pub last: UnixMillis,
+    /// All since the first.
+    pub changes: u32,
+    /// How bad the beginning was.
+    pub top_severity: Severity,
 }
 
 /// A feed, by when it last beat.
@@ -168,7 +188,7 @@ pub struct Engine {
     pending: BTreeMap<Key, UnixMillis>,
     feeds: HashMap<String, Feed>,
     origins: HashMap<(HostName, String), u64>,
-    orders: VecDeque<(String, Vec<String>)>,
+    orders: VecDeque<(String, SavedOrder)>,
     /// How long we have been looking.
     attention: Duration,
     last_call: Option<Duration>,
@@ -203,6 +223,7 @@ impl Engine {
         for saved in saved {
             engine.restore(saved);
         }
+        engine.orders.make_contiguous().sort_by_key(|(_, answer)| answer.n);
         engine.count_checks();
         engine.blind_checks_of_silent_hosts();
         engine.await_numbers();
@@ -230,7 +251,7 @@ impl Engine {
             Saved::Origin(host, epoch, seq) => {
                 self.origins.insert((host, epoch), seq);
             }
-            Saved::Order(id, Some(addresses)) => self.orders.push_back((id, addresses)),
+            Saved::Order(id, Some(answer)) => self.orders.push_back((id, answer)),
             Saved::Host(_, None)
             | Saved::Check(_, None)
             | Saved::Incident(_, None)
@@ -278,7 +299,7 @@ impl Engine {
             }
             Input::Beat { feed, beat } => self.beat(&feed, beat),
             Input::Entry { feed } => self.entry(&feed),
-            Input::Forget { pattern, id, author } => self.forget(&pattern, id, &author),
+            Input::Order(order) => self.order(&order),
             Input::Idle => self.idle(),
         }
         std::mem::take(&mut self.outputs)
@@ -329,65 +350,6 @@ impl Engine {
         }
         draft.data = log.data;
         self.outputs.push(Output::Event(draft));
-    }
-
-    fn forget(&mut self, pattern: &Pattern, id: String, author: &str) {
-        if let Some((_, addresses)) = self.orders.iter().find(|(had, _)| *had == id) {
-            self.outputs.push(Output::Forgotten(addresses.clone()));
-            return;
-        }
-        let mut forgotten: Vec<String> = Vec::new();
-        let why = format!("forgotten by {author}");
-        let checks: Vec<_> = self.checks.keys().filter(|address| pattern.matches_check(address)).cloned().collect();
-        for address in checks {
-            self.retire_check(&address, &why);
-            forgotten.push(address.to_string());
-        }
-        let groups: Vec<_> = self.groups.keys().filter(|key| key.matches(pattern)).cloned().collect();
-        for key in groups {
-            forgotten.extend(self.forget_numbers(&key, pattern, &why));
-        }
-        // A host that lives would be back in a second, but what it watches is told only once.
-        let hosts: Vec<_> = self
-            .hosts
-            .iter()
-            .filter(|(_, host)| host.state != State::Up)
-            .map(|(name, _)| name.clone())
-            .filter(|name| pattern.matches_check(&CheckAddress::alive(name.clone())))
-            .collect();
-        for host in hosts {
-            self.retire_incidents_at(&CheckAddress::alive(host.clone()).into(), &why);
-            self.hosts.remove(&host);
-            self.save(Saved::Host(host.clone(), None));
-            forgotten.push(CheckAddress::alive(host).to_string());
-        }
-        // What is open about an address that nobody reports any more.
-        let open: Vec<_> =
-            self.incidents.iter().map(|(key, _)| key.address.clone()).filter(|a| pattern.matches(a)).collect();
-        for address in open {
-            self.retire_incidents_at(&address, &why);
-            forgotten.push(address.to_string());
-        }
-        forgotten.sort();
-        forgotten.dedup();
-        let key = Key { address: self.settings.own.clone().into(), rule: "order".to_owned() };
-        let text = format!("{author} let forget {pattern}: {} addresses", forgotten.len());
-        let seen = Seen { time: self.wall, text, value: None, state: State::Resolved };
-        let mut draft = incident::passing(&key, Kind::Order, Severity::Info, seen);
-        draft.id = common::message::EventId::of_origin(&id, "order");
-        self.outputs.push(Output::Event(draft));
-        self.remember(id, forgotten.clone());
-        self.outputs.push(Output::Forgotten(forgotten));
-    }
-
-    fn remember(&mut self, id: String, addresses: Vec<String>) {
-        self.save(Saved::Order(id.clone(), Some(addresses.clone())));
-        self.orders.push_back((id, addresses));
-        if self.orders.len() > REMEMBERED_ORDERS
-            && let Some((oldest, _)) = self.orders.pop_front()
-        {
-            self.save(Saved::Order(oldest, None));
-        }
     }
 
     /// Looks for what is overdue, not more often than it can matter.

@@ -5,7 +5,7 @@
 
 use super::settings::{Class, PartialTuning};
 use super::*;
-use common::message::{Epoch, FeedSnapshotHost, Values};
+use common::message::{Epoch, FeedSnapshotHost, Request, Values};
 use proptest::prelude::*;
 use rule::Rule;
 use std::collections::BTreeSet;
@@ -101,7 +101,9 @@ impl Timeline {
                     self.saved.push(saved);
                 }
                 Output::Refused(reason) => self.refused.push(reason),
-                Output::Forgotten(addresses) => self.told.push(format!("forgotten {}", addresses.join(" "))),
+                Output::Notice(text) => self.told.push(format!("notice: {text}")),
+                Output::Ordered(Ok(done)) => self.told.push(format!("ordered {}", done.addresses.join(" "))),
+                Output::Ordered(Err(error)) => self.told.push(format!("not ordered: {error}")),
             }
         }
     }
@@ -254,8 +256,17 @@ impl Timeline {
         self
     }
 
-    fn forget(mut self, pattern: &str, id: &str) -> Self {
-        self.apply(Input::Forget { pattern: pattern.parse().expect("pattern"), id: id.into(), author: "ann".into() });
+    fn forget(self, pattern: &str, id: &str) -> Self {
+        self.order(id, Request { pattern: Some(pattern.into()), ..Request::order("forget") })
+    }
+
+    /// What ann orders.
+    fn order(mut self, id: &str, request: Request) -> Self {
+        let request = Request { id: Some(id.into()), author: Some("ann".into()), ..request };
+        match Order::read(&request, wall(self.now_ms)) {
+            Ok(order) => self.apply(Input::Order(order)),
+            Err(error) => self.told.push(format!("not read: {error}")),
+        }
         self
     }
 
