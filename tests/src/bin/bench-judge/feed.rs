@@ -168,13 +168,13 @@ fn serve(mut stream: UnixStream, wire: &Arc<Mutex<Wire>>) -> io::Result<()> {
 }
 
 /// The answer to a PING (RFC 37): its context comes back, its time to live does not.
-pub(crate) fn pong(body: &[u8]) -> Option<Vec<u8>> {
+fn pong(body: &[u8]) -> Option<Vec<u8>> {
     let context = body.strip_prefix(b"\x04PING")?.get(2..)?;
     Some(raw::command(&[b"\x04PONG", context].concat()))
 }
 
 /// The next frame: its flags and its body.
-pub(crate) fn frame(from: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
+fn frame(from: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
     let mut head = [0; 2];
     from.read_exact(&mut head)?;
     let length = if head[0] & 2 == 0 {

@@ -1,20 +1,20 @@
 //! A real cprocessd in folders of its own, and what the kernel says that it used.
 
-use crate::feed::{Feed, frame, name, pong};
+use crate::feed::{Feed, name};
+use common::counters::Counters;
 use common::message::{Event, Request, ValueRow, decode, encode};
 use common::query::{ask, from_value};
-use common::socket::Requester;
+use common::socket::{MAX_ANSWER_BYTES, Requester};
+use common::subscriber::{Delivery, Publication, Start, follow};
 use common::time::UnixMillis;
 use rmpv::Value;
 use std::fs;
-use std::io::{BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tests::{Process, binaries, raw, wait_at_most, wait_for};
+use tests::{Process, binaries, wait_at_most, wait_for};
 
 /// Nothing that is measured takes longer, on a machine that does something else too.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(10);
@@ -168,44 +168,39 @@ fn spawn(folder: &Path) -> Process {
     Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log))
 }
 
-/// Events as they arrive on the stream.
+/// Events as they arrive with somebody who follows the stream, as the notifiers do: what a burst drops is asked for.
 fn subscribe(run: &Path) -> Receiver<Told> {
-    let stream = wait_for("the stream takes us", || {
-        let mut raw = raw::Raw::handshake(&run.join("stream"), "SUB").ok()?;
-        raw.0.write_all(&[raw::subscribe(b"event."), raw::subscribe(b"beat.")].concat()).ok()?;
-        raw.0.set_read_timeout(None).ok()?;
-        Some(raw.0)
-    });
-    let mut writer = stream.try_clone().expect("a socket");
-    let mut reader = BufReader::with_capacity(1 << 16, stream);
-    let mut next = move || -> std::io::Result<(Vec<u8>, Vec<u8>)> {
-        loop {
-            let (flags, first) = frame(&mut reader)?;
-            if flags & 1 != 0 {
-                return Ok((first, frame(&mut reader)?.1));
-            }
-            answer(&mut writer, &first)?;
-        }
+    let publication = Publication {
+        publisher: run.join("stream"),
+        questions: run.join("query"),
+        prefixes: vec!["event."],
+        unwanted: &[],
+        max_answer_bytes: MAX_ANSWER_BYTES,
     };
-    // A beat proves that the subscription is in force.
-    next().expect("a beat");
     let (sender, events) = mpsc::channel();
+    let (heard, is_heard) = mpsc::channel();
     std::thread::spawn(move || {
-        while let Ok((topic, payload)) = next() {
-            let at = Instant::now();
-            if topic.starts_with(b"event.") {
-                let event = decode(&payload).expect("an event");
-                if sender.send(Told { event, at }).is_err() {
-                    return;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(async {
+            let (out, mut deliveries) = tokio::sync::mpsc::channel(64);
+            tokio::spawn(follow(publication, Start::Now, Counters::default(), out));
+            while let Some(delivery) = deliveries.recv().await {
+                let at = Instant::now();
+                match delivery {
+                    Delivery::Entry { payload, .. } => {
+                        let event = decode(&payload).expect("an event");
+                        if sender.send(Told { event, at }).is_err() {
+                            return;
+                        }
+                    }
+                    Delivery::Beat(_) => drop(heard.send(())),
+                    Delivery::Snapshot { .. } | Delivery::Lost { .. } | Delivery::Live { .. } => {}
                 }
             }
-        }
+        });
     });
+    is_heard.recv_timeout(PATIENCE).expect("a beat proves that the subscription is in force");
     events
-}
-
-fn answer(writer: &mut UnixStream, command: &[u8]) -> std::io::Result<()> {
-    pong(command).map_or(Ok(()), |pong| writer.write_all(&pong))
 }
 
 /// CPU seconds of a task, by its schedstat, which counts nanoseconds.
