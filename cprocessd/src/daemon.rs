@@ -6,7 +6,7 @@ use crate::peers::{self, FromPeer};
 use bytes::Bytes;
 use common::counters::Counters;
 use common::journal::{Journal, Retention};
-use common::message::{Beat, ErrorBody, ErrorCode, Ordered, decode_batch, encode, event_topic};
+use common::message::{Beat, ErrorBody, ErrorCode, Ordered, Samples, decode_batch, encode, event_topic};
 use common::notifier::one_line;
 use common::publisher::JournaledPublisher;
 use common::query::{self, Answer};
@@ -283,7 +283,7 @@ impl Daemon {
         self.traffic.print("in", topic, &payload);
         let kind = topic.split(|&b| b == b'.').next().unwrap_or_default();
         let applied = match kind {
-            b"value" => self.each(&payload, Input::Sample).inspect(|()| self.publisher.publish(topic.clone(), payload)),
+            b"value" => self.values(topic, payload),
             b"check" => self.each(&payload, Input::Check),
             b"event" => self.each(&payload, Input::Log),
             b"alive" => self.each(&payload, |alive| Input::Alive { feed: feed.to_owned(), alive }),
@@ -296,6 +296,15 @@ impl Daemon {
         if let Err(error) = applied {
             self.undecodable(&String::from_utf8_lossy(topic), &error.to_string());
         }
+    }
+
+    /// Numbers are judged where they stand, and go on as they came.
+    fn values(&mut self, topic: &Bytes, payload: Bytes) -> Result<(), common::message::DecodeError> {
+        let samples = Samples::decode(&payload)?;
+        let outputs = self.engine.take(self.now(), &samples);
+        self.keep(outputs);
+        self.publisher.publish(topic.clone(), payload);
+        Ok(())
     }
 
     fn each<T: serde::de::DeserializeOwned>(

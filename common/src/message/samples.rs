@@ -375,6 +375,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn broken_batches_are_refused_as_the_owned_form_refuses_them(at in 0..200usize, byte in any::<u8>(), cut in 0..250usize) {
             let mut bytes = encode(&[sample(vec![("free", 0.5)]), sample(vec![("a", 1.0), ("b", 2.0)])]);

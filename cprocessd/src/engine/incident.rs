@@ -1,6 +1,6 @@
 //! Open incidents, and the events that are said about them.
 
-use common::address::Address;
+use common::address::{Address, CheckAddress, HostName, Name, Unit, ValueAddress};
 use common::message::{EventId, IncidentId, Kind, State};
 use common::severity::Severity;
 use common::time::UnixMillis;
@@ -90,6 +90,10 @@ impl Incidents {
         self.0.contains_key(&Key { address: address.clone(), rule: rule.to_owned() })
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &Incident)> {
         self.0.iter()
     }
@@ -98,6 +102,15 @@ impl Incidents {
     pub(super) fn at(&self, address: &Address) -> impl Iterator<Item = (&Key, &Incident)> {
         let first = Key { address: address.clone(), rule: String::new() };
         self.0.range(first..).take_while(move |(key, _)| key.address == *address)
+    }
+
+    /// Those of one host, in the order of addresses.
+    pub(super) fn of_host<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = (&'a Key, &'a Incident)> {
+        let from = |address| self.0.range(Key { address, rule: String::new() }..);
+        let [checks, values] = first_of(host);
+        from(checks)
+            .take_while(move |(key, _)| matches!(&key.address, Address::Check(check) if check.host == *host))
+            .chain(from(values).take_while(move |(key, _)| key.address.host() == host))
     }
 
     /// Opens an incident. One that is open under this key stays as it is, and there is nothing to say.
@@ -125,6 +138,21 @@ impl Incidents {
         let duration = seen.time.millis_since(incident.since);
         Some(draft(key, &incident, kind, severity, Some(duration), seen))
     }
+}
+
+/// Where the checks of a host begin, and where its numbers do: addresses are in the order of kinds, then of hosts.
+pub(super) fn first_of(host: &HostName) -> [Address; 2] {
+    // The least of the characters that a name may hold.
+    let least = || Name::try_from("-").expect("a name");
+    let (host, unit) = (host.clone(), Unit::default());
+    let value = ValueAddress {
+        host: host.clone(),
+        service: least(),
+        resource: least(),
+        unit: unit.clone(),
+        attribute: least(),
+    };
+    [Address::Check(CheckAddress { host, service: least(), unit }), Address::Value(value)]
 }
 
 /// An incident is opened and closed by one event each, so the ordinal within the incident is 1.

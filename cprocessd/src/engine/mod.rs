@@ -13,6 +13,7 @@ mod check;
 mod flapping;
 mod host;
 mod incident;
+mod numbers;
 pub mod order;
 pub mod rule;
 pub mod settings;
@@ -20,15 +21,17 @@ pub mod settings;
 mod tests;
 mod views;
 
-use alarm::{Group, GroupKey};
 use check::CheckEntry;
 use common::address::{Address, CheckAddress, HostName};
-use common::message::{Alive, Beat, Check, ErrorBody, FeedSnapshot, Kind, LogEvent, Ordered, Origin, Sample, State};
+use common::message::{
+    Alive, Beat, Check, ErrorBody, FeedSnapshot, Kind, LogEvent, Ordered, Origin, Sample, Samples, State,
+};
 use common::severity::Severity;
 use common::time::UnixMillis;
 use host::Host;
 pub use incident::{Draft, Incident, Key, RESERVED};
 use incident::{Incidents, SILENT, Seen};
+use numbers::Numbers;
 use order::{Order, SavedOrder};
 use rule::Rule;
 use serde::{Deserialize, Serialize};
@@ -181,7 +184,7 @@ pub struct Engine {
     settings: Settings,
     hosts: BTreeMap<HostName, Host>,
     checks: BTreeMap<CheckAddress, CheckEntry>,
-    groups: HashMap<GroupKey, Group>,
+    numbers: Numbers,
     expected: Vec<alarm::Expected>,
     incidents: Incidents,
     /// Numbers beyond a limit that has a `for` which has not passed.
@@ -206,7 +209,7 @@ impl Engine {
             settings,
             hosts: BTreeMap::new(),
             checks: BTreeMap::new(),
-            groups: HashMap::new(),
+            numbers: Numbers::default(),
             incidents: Incidents::default(),
             pending: BTreeMap::new(),
             feeds: feeds.iter().map(|feed| (feed.clone(), unheard.clone())).collect(),
@@ -263,16 +266,14 @@ impl Engine {
     /// Other settings from now on. What is open under a rule that is gone, or looks elsewhere now, is closed.
     pub fn reconfigure(&mut self, now: Now, settings: Settings) -> Vec<Output> {
         self.look(now);
-        self.settings = settings;
+        let before = std::mem::replace(&mut self.settings, settings);
         self.retire_removed_rules();
         self.expected = alarm::expected(&self.settings.rules, self.attention);
         for (address, check) in &mut self.checks {
             check.tuning = self.settings.tuning(address);
             check.watches = alarm::absence_watches(&self.settings.rules, address, &self.incidents);
         }
-        for (key, group) in &mut self.groups {
-            group.resolve(key, &self.settings.rules, &self.incidents, &self.pending);
-        }
+        self.resolve_numbers(&before);
         std::mem::take(&mut self.outputs)
     }
 
@@ -281,7 +282,7 @@ impl Engine {
         self.look(now);
         match input {
             Input::Snapshot { feed, snapshot } => self.snapshot(&feed, snapshot),
-            Input::Sample(sample) => self.sample(sample),
+            Input::Sample(sample) => self.samples(&Samples::from(&sample)),
             Input::Check(check) => {
                 if self.is_new(check.origin.as_ref()) {
                     self.check(&check);
@@ -302,6 +303,13 @@ impl Engine {
             Input::Order(order) => self.order(&order),
             Input::Idle => self.idle(),
         }
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// As [`Self::apply`] with each of these samples, which need not be taken out of their message.
+    pub fn take(&mut self, now: Now, samples: &Samples<'_>) -> Vec<Output> {
+        self.look(now);
+        self.samples(samples);
         std::mem::take(&mut self.outputs)
     }
 

@@ -5,7 +5,6 @@
 //! coming back. Whatever an order needs to be refused for is found out before anything is changed; what is refused is an error
 //! answer and no event.
 
-use super::alarm::GroupKey;
 use super::incident::{self, Key, Seen};
 use super::rule::Rule;
 use super::{Engine, Output, RESERVED, Saved};
@@ -386,10 +385,7 @@ impl Engine {
             self.retire_check(&address, &why);
             forgotten.push(address.to_string());
         }
-        let groups: Vec<GroupKey> = self.groups.keys().filter(|key| key.matches(pattern)).cloned().collect();
-        for key in groups {
-            forgotten.extend(self.forget_numbers(&key, pattern, &why));
-        }
+        forgotten.extend(self.forget_numbers(pattern, &why));
         // A host that lives would be back in a second, but what it watches is told only once.
         let hosts: Vec<_> = self
             .hosts

@@ -1,6 +1,10 @@
-//! Alarm rules: `pattern operator number [for D] [clear number] severity`, or `pattern absent for D severity`.
+//! Alarm rules, read from the right, since a pattern may hold spaces:
 //!
-//! Read from the right, since a pattern may hold spaces.
+//! - `pattern operator number [for D] [clear number] severity`: the number is beyond a limit;
+//! - `rate(pattern) operator number [for D] [clear number] severity`: its change per second is;
+//! - `pattern operator number within D [over W] [for D] [clear number] severity`: it will be, as it goes on;
+//! - `pattern full within D [over W] [for D] [clear number] severity`: the same with `>= 100`, for a percentage;
+//! - `pattern absent for D severity`: nothing is heard of it.
 
 use common::address::{Address, Pattern};
 use common::config::HumanDuration;
@@ -9,6 +13,11 @@ use common::severity::Severity;
 use common::time::UnixMillis;
 use std::fmt;
 use std::time::Duration;
+
+/// Nobody believes a straight line for longer.
+const MAX_WITHIN_SECS: u64 = 366 * 86_400;
+/// A longer window would take too long to notice that something has changed.
+const MAX_OVER_SECS: u64 = 86_400;
 
 /// A named rule as it was configured, checked: its operator and numbers make sense together.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,11 +67,70 @@ pub enum Condition {
         /// For at least this long, in observation time.
         lasting: Duration,
     },
+    /// The change of a number from one sample to the next, per second of observation time, is beyond a limit. A number that
+    /// falls is a counter that began anew, and has no rate then; so has one whose observer's clock was put back.
+    Rate {
+        /// How the rate compares.
+        operator: Operator,
+        /// With what.
+        limit: f64,
+        /// As in `Beyond`.
+        clear: f64,
+        /// As in `Beyond`.
+        lasting: Duration,
+    },
+    /// A number will be beyond a limit before long, if it goes on as it did lately; or is already.
+    Within {
+        /// `<`, `<=`, `>` or `>=`.
+        operator: Operator,
+        /// With what it compares.
+        limit: f64,
+        /// As in `Beyond`, for what it will be.
+        clear: f64,
+        /// How far ahead to look.
+        within: Duration,
+        /// How far back.
+        over: Duration,
+        /// For at least this long it was expected to, in observation time.
+        lasting: Duration,
+    },
     /// A number or check is not heard of for this long, by our own clock.
     Absent {
         /// For how long.
         lasting: Duration,
     },
+}
+
+/// How a number compares with a limit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// How it compares.
+    pub operator: Operator,
+    /// Beyond this it is bad.
+    pub limit: f64,
+    /// Until it is no longer beyond this.
+    pub clear: f64,
+    /// And only after this long.
+    pub lasting: Duration,
+}
+
+impl Condition {
+    /// What is compared, unless it is about absence.
+    pub fn limits(&self) -> Option<Limits> {
+        match *self {
+            Condition::Beyond { operator, limit, clear, lasting }
+            | Condition::Rate { operator, limit, clear, lasting }
+            | Condition::Within { operator, limit, clear, lasting, .. } => {
+                Some(Limits { operator, limit, clear, lasting })
+            }
+            Condition::Absent { .. } => None,
+        }
+    }
+
+    /// Whether former values play a part.
+    pub fn remembers(&self) -> bool {
+        matches!(self, Condition::Rate { .. } | Condition::Within { .. })
+    }
 }
 
 /// `<`, `<=`, `>`, `>=`, `==`, `!=`.
@@ -114,7 +182,8 @@ impl fmt::Display for Operator {
 /// What is wrong with a rule, in words that name the part.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0}; a rule is: PATTERN < NUMBER [for DURATION] [clear NUMBER] SEVERITY, or PATTERN absent for DURATION SEVERITY"
+    "{0}; a rule is: PATTERN < NUMBER [for DURATION] [clear NUMBER] SEVERITY, the same with rate(PATTERN) or with NUMBER within \
+     DURATION [over DURATION], PATTERN full within DURATION [over DURATION] SEVERITY, or PATTERN absent for DURATION SEVERITY"
 )]
 pub struct RuleError(String);
 
@@ -132,19 +201,32 @@ impl Rule {
             return Err(error("the rule is empty".into()));
         };
         let severity: Severity = last.parse().map_err(|e: common::severity::UnknownSeverity| error(e.to_string()))?;
-        let Some(at) = words.iter().rposition(|(_, word)| *word == "absent" || Operator::parse(word).is_some()) else {
-            return Err(error("there is no < <= > >= == != or absent".into()));
+        let begins_condition = |word: &str| matches!(word, "absent" | "full") || Operator::parse(word).is_some();
+        let Some(at) = words.iter().rposition(|(_, word)| begins_condition(word)) else {
+            return Err(error("there is no < <= > >= == != full or absent".into()));
         };
         let (start, operator) = words[at];
         let pattern_text = text[..start].trim();
         if pattern_text.is_empty() {
             return Err(error(format!("there is no pattern before {operator}")));
         }
+        // A host's name holds no parenthesis, so it cannot be meant as a pattern.
+        let rate = pattern_text.strip_prefix("rate(").map(|inner| inner.strip_suffix(')'));
+        let (pattern_text, rate) = match rate {
+            Some(Some(inner)) => (inner.trim(), true),
+            Some(None) => return Err(error("rate( has no ) before the comparison".into())),
+            None => (pattern_text, false),
+        };
         let pattern: Pattern = pattern_text.parse().map_err(|e: common::address::AddressError| error(e.to_string()))?;
         let mut rest = words[at + 1..].iter().map(|(_, word)| *word);
         let condition = match Operator::parse(operator) {
+            None if rate => Err(format!("rate() is compared with a number, but {operator} follows")),
+            None if operator == "full" => full(&mut rest),
             None => absent(&mut rest),
-            Some(operator) => beyond(operator, &mut rest),
+            Some(operator) => {
+                let limit = rest.next().ok_or_else(|| format!("there is no number after {operator}")).and_then(number);
+                limit.and_then(|limit| beyond(operator, limit, rate, &mut rest))
+            }
         }
         .map_err(error)?;
         Ok(Self {
@@ -167,7 +249,7 @@ impl Rule {
 
     /// Whether it looks at a number, which can be beyond a limit without anything being open yet.
     pub fn has_limit(&self) -> bool {
-        matches!(self.condition, Condition::Beyond { .. })
+        self.condition.limits().is_some()
     }
 }
 
@@ -178,15 +260,28 @@ fn absent<'a>(rest: &mut impl Iterator<Item = &'a str>) -> Result<Condition, Str
     }
 }
 
-fn beyond<'a>(operator: Operator, rest: &mut impl Iterator<Item = &'a str>) -> Result<Condition, String> {
-    let limit = number(rest.next().ok_or_else(|| format!("there is no number after {operator}"))?)?;
-    let (mut lasting, mut clear) = (Duration::ZERO, None);
+fn full<'a>(rest: &mut impl Iterator<Item = &'a str>) -> Result<Condition, String> {
+    match beyond(Operator::GreaterOrEqual, 100.0, false, rest)? {
+        condition @ Condition::Within { .. } => Ok(condition),
+        _ => Err("after full there must be: within DURATION".into()),
+    }
+}
+
+fn beyond<'a>(
+    operator: Operator,
+    limit: f64,
+    rate: bool,
+    rest: &mut impl Iterator<Item = &'a str>,
+) -> Result<Condition, String> {
+    let (mut lasting, mut clear, mut within, mut over) = (Duration::ZERO, None, None, None);
     while let Some(word) = rest.next() {
         let argument = rest.next().ok_or_else(|| format!("nothing follows {word}"))?;
         match word {
             "for" => lasting = duration(argument)?,
             "clear" => clear = Some(number(argument)?),
-            _ => return Err(format!("{word:?} is neither for nor clear")),
+            "within" => within = Some(span(word, argument, 1, MAX_WITHIN_SECS)?),
+            "over" => over = Some(span(word, argument, 60, MAX_OVER_SECS)?),
+            _ => return Err(format!("{word:?} is neither for nor clear nor within nor over")),
         }
     }
     let clear = clear.unwrap_or(limit);
@@ -200,7 +295,33 @@ fn beyond<'a>(operator: Operator, rest: &mut impl Iterator<Item = &'a str>) -> R
             "clear {clear} is on the bad side of {operator} {limit}: the alarm would end while it is broken"
         ));
     }
-    Ok(Condition::Beyond { operator, limit, clear, lasting })
+    match (within, over) {
+        (Some(_), _) if rate => Err("within looks ahead for a number, not for a rate()".into()),
+        (Some(_), _) if matches!(operator, Operator::Equal | Operator::NotEqual) => {
+            Err(format!("within needs < <= > or >=, not {operator}: a number that moves passes by any other"))
+        }
+        (Some(within), over) => {
+            let over = over.unwrap_or_else(|| usual_window(within));
+            Ok(Condition::Within { operator, limit, clear, within, over, lasting })
+        }
+        (None, Some(_)) => Err("over says how far back within looks, but there is no within".into()),
+        (None, None) if rate => Ok(Condition::Rate { operator, limit, clear, lasting }),
+        (None, None) => Ok(Condition::Beyond { operator, limit, clear, lasting }),
+    }
+}
+
+/// How far back to look for what is to come: a quarter of the way ahead, as what was longer ago says little about now.
+fn usual_window(within: Duration) -> Duration {
+    (within / 4).clamp(Duration::from_mins(10), Duration::from_secs(MAX_OVER_SECS))
+}
+
+fn span(word: &str, text: &str, least_secs: u64, most_secs: u64) -> Result<Duration, String> {
+    let span = duration(text)?;
+    let (least, most) = (Duration::from_secs(least_secs), Duration::from_secs(most_secs));
+    if (least..=most).contains(&span) {
+        return Ok(span);
+    }
+    Err(format!("{word} is {text}, but must be {} to {}", HumanDuration(least), HumanDuration(most)))
 }
 
 fn number(word: &str) -> Result<f64, String> {
@@ -260,6 +381,33 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_is_compared_as_a_number_is() {
+        let rule = Rule::parse("r", "rate(*!app.queue:in (a).errors) > 1k for 5m clear 10 WARN").expect("a rule");
+        assert_eq!(rule.pattern.to_string(), "*!app.queue:in (a).errors");
+        let (operator, lasting) = (Operator::Greater, Duration::from_mins(5));
+        assert_eq!(rule.condition, Condition::Rate { operator, limit: 1024.0, clear: 10.0, lasting });
+    }
+
+    #[test]
+    fn a_prediction_looks_back_for_a_quarter_of_the_way_ahead_if_not_said_otherwise() {
+        let within = |text: &str| match condition(text) {
+            Condition::Within { operator, limit, within, over, .. } => {
+                (operator, limit, within.as_secs(), over.as_secs())
+            }
+            other => panic!("{other:?}"),
+        };
+        let at_least = Operator::GreaterOrEqual;
+        assert_eq!(within("*!machine.disk:*.used_percentage full within 24h ERR"), (at_least, 100.0, 86_400, 21_600));
+        assert_eq!(within("*!machine.disk:*.used_percentage full within 10m ERR"), (at_least, 100.0, 600, 600));
+        assert_eq!(
+            within("*!machine.disk:*.used_percentage full within 30d ERR"),
+            (at_least, 100.0, 2_592_000, 86_400)
+        );
+        let free = within("*!machine.disk:*.free < 1g within 4h over 30m for 5m clear 2g ERR");
+        assert_eq!(free, (Operator::Less, f64::from(1 << 30), 14_400, 1800));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         assert!(complaint("").contains("empty"));
         assert!(complaint("a!b.c:d.e > 5").contains("\"5\" is no severity"));
@@ -267,7 +415,17 @@ mod tests {
         assert!(complaint("> 5 WARN").contains("no pattern"));
         assert!(complaint("a!b.c:d.e > five WARN").contains("five"));
         assert!(complaint("a!b.c:d.e > 5 for WARN").contains("nothing follows for"));
-        assert!(complaint("a!b.c:d.e > 5 within 3 WARN").contains("neither for nor clear"));
+        assert!(complaint("a!b.c:d.e > 5 since 3 WARN").contains("neither for nor clear nor within nor over"));
+        assert!(complaint("a!b.c:d.e > 5 within 3 WARN").contains('3'));
+        assert!(complaint("a!b.c:d.e > 5 over 1h WARN").contains("there is no within"));
+        assert!(complaint("a!b.c:d.e > 5 within 1h over 5s WARN").contains("over is 5s, but must be 1m to 1d"));
+        assert!(complaint("a!b.c:d.e == 5 within 1h WARN").contains("not =="));
+        assert!(complaint("a!b.c:d.e full WARN").contains("after full there must be: within"));
+        assert!(complaint("a!b.c:d.e full for 5m WARN").contains("after full there must be: within"));
+        assert!(complaint("rate(a!b.c:d.e > 5 WARN").contains("rate( has no )"));
+        assert!(complaint("rate(a!b.c:d.e) > 5 within 1h WARN").contains("not for a rate()"));
+        assert!(complaint("rate(a!b.c:d.e) absent for 1h WARN").contains("absent follows"));
+        assert!(complaint("rate() > 5 WARN").contains("empty"));
         assert!(complaint("a!b.c:d.e > 5 clear 6 WARN").contains("bad side"));
         assert!(complaint("a!b.c:d.e < 5 clear 4 WARN").contains("bad side"));
         assert!(complaint("a!b.c:d.e > nan WARN").contains("nan"));

@@ -1,7 +1,6 @@
 //! What the engine knows, as rows for those who ask.
 
 use super::Engine;
-use super::alarm::Phase;
 use super::check::{CheckEntry, first_of};
 use super::host::Host;
 use super::incident::{Incident, Key};
@@ -40,7 +39,7 @@ impl Engine {
     }
 
     fn open_at<'a>(&'a self, name: &'a HostName) -> impl Iterator<Item = (&'a Key, &'a Incident)> {
-        self.incidents.iter().filter(move |(key, _)| key.address.host() == name)
+        self.incidents.of_host(name)
     }
 
     /// `server-status`, unless the host is unknown.
@@ -53,7 +52,7 @@ impl Engine {
             server: server_row(name, host, services.len() as u64, worst.map(|worst| (incidents.len() as u64, worst))),
             services,
             incidents,
-            values: self.values(|host| host == name, |_| true),
+            values: self.values([name].into_iter(), None),
         })
     }
 
@@ -74,17 +73,16 @@ impl Engine {
 
     /// `last-value`.
     pub fn last_value(&self, pattern: &Pattern) -> Vec<ValueRow> {
-        self.values(|host| pattern.matches_host(host), |address| pattern.matches(address))
+        self.values(self.numbers.hosts().filter(|host| pattern.matches_host(host)), Some(pattern))
     }
 
-    fn values(&self, host: impl Fn(&HostName) -> bool, wanted: impl Fn(&Address) -> bool) -> Vec<ValueRow> {
+    fn values<'a>(&self, hosts: impl Iterator<Item = &'a HostName>, pattern: Option<&Pattern>) -> Vec<ValueRow> {
         let mut rows = Vec::new();
-        for (key, group) in self.groups.iter().filter(|(key, _)| host(&key.host)) {
-            let (Some(time), stale) = (group.time, self.is_stale(group)) else { continue };
-            for number in &group.numbers {
-                let address = key.address(&number.attribute);
-                if wanted(&address) {
-                    rows.push(ValueRow { address, value: number.value, time, stale });
+        for group in hosts.flat_map(|host| self.numbers.of_host(host)) {
+            let (Some(time), stale) = (group.time(), self.is_stale(&group)) else { continue };
+            for (attribute, value) in group.numbers() {
+                if pattern.is_none_or(|pattern| group.matches(pattern, attribute)) {
+                    rows.push(ValueRow { address: group.address(attribute), value, time, stale });
                 }
             }
         }
@@ -120,17 +118,14 @@ impl Engine {
                 active: Vec::new(),
             })
             .collect();
-        for (key, group) in &self.groups {
-            for number in &group.numbers {
-                for watch in &number.watches {
-                    let row = &mut rows[watch.rule];
-                    row.matches += 1;
-                    if let Phase::Pending(since) = watch.phase {
-                        let address = key.address(&number.attribute);
-                        let value = group.time.map(|_| number.value);
-                        row.active.push(AlarmState { address, open: false, since, value });
-                    }
-                }
+        for (row, matches) in rows.iter_mut().zip(self.numbers.matches(self.settings.rules.len())) {
+            row.matches = matches;
+        }
+        for (Key { address, rule }, since) in &self.pending {
+            let Address::Value(number) = address else { continue };
+            if let Some(row) = rows.iter_mut().find(|row| row.name == *rule) {
+                let value = self.numbers.value(number);
+                row.active.push(AlarmState { address: address.clone(), open: false, since: *since, value });
             }
         }
         for check in self.checks.values() {

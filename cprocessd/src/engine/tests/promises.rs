@@ -154,19 +154,16 @@ proptest! {
         prop_assert_eq!(&open, &engine.incidents.iter().map(|(key, incident)| (key.clone(), incident.clone())).collect());
         prop_assert_eq!(&pending, &engine.pending);
         prop_assert_eq!(checks, engine.checks.iter().map(|(address, check)| (address.clone(), check.up)).collect());
-        for (key, group) in &engine.groups {
-            for number in &group.numbers {
-                for watch in &number.watches {
-                    let rule = engine.settings.rules[watch.rule].name.clone();
-                    let key = Key { address: key.address(&number.attribute), rule };
-                    let phase = match (open.contains_key(&key), pending.get(&key)) {
-                        (true, None) => Phase::Open,
-                        (false, Some(since)) => Phase::Pending(*since),
-                        (false, None) => Phase::Fine,
-                        (true, Some(_)) => panic!("{key:?} is open and pending"),
-                    };
-                    prop_assert_eq!(watch.phase, phase, "{:?}", key);
-                }
+        for group in engine.numbers.hosts().flat_map(|host| engine.numbers.of_host(host)) {
+            for (rule, attribute, watched) in group.phases() {
+                let key = Key { address: group.address(attribute), rule: engine.settings.rules[rule].name.clone() };
+                let phase = match (open.contains_key(&key), pending.get(&key)) {
+                    (true, None) => Phase::Open,
+                    (false, Some(since)) => Phase::Pending(*since),
+                    (false, None) => Phase::Fine,
+                    (true, Some(_)) => panic!("{key:?} is open and pending"),
+                };
+                prop_assert_eq!(watched, phase, "{:?}", key);
             }
         }
         for (address, check) in &engine.checks {
