@@ -336,6 +336,15 @@ impl Subscriber {
         Ok(Self { socket, path: path.to_owned() })
     }
 
+    /// The next message of two frames, if there is one already.
+    pub fn try_recv(&self) -> Option<(Bytes, Bytes)> {
+        loop {
+            if let Ok([topic, payload]) = self.socket.try_recv().ok()?.try_as_parts::<2>() {
+                return Some((topic, payload));
+            }
+        }
+    }
+
     /// The next message of two frames. Others are skipped: no publisher of ours sends them. Safe to cancel.
     pub async fn recv(&self) -> Result<(Bytes, Bytes), SocketError> {
         loop {

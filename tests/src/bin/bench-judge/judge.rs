@@ -169,7 +169,7 @@ fn spawn(folder: &Path) -> Process {
 }
 
 /// Events as they arrive with somebody who follows the stream, as the notifiers do: what a burst drops is asked for.
-fn subscribe(run: &Path) -> Receiver<Told> {
+pub(crate) fn subscribe(run: &Path) -> Receiver<Told> {
     let publication = Publication {
         publisher: run.join("stream"),
         questions: run.join("query"),

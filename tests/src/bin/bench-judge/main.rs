@@ -1,6 +1,7 @@
 //! What judging costs: a real cprocessd on its own sockets, fed by a modelled ccollectd that costs next to nothing.
 //!
-//! `bench-judge [--runs N] [MEASUREMENT...]`, by default all but `huge`, three runs each. It prints a table and judges nothing;
+//! `bench-judge [--runs N] [MEASUREMENT...]`, by default all but `huge`, three runs each; `bench-judge --push RUN VALUES` is the
+//! load alone, for `tests/python/contender.py`. It prints a table and judges nothing;
 //! it ends badly only where something was lost, since then nothing was measured. CPU is the daemon's, in nanoseconds from
 //! the kernel's `schedstat`: what else the machine does delays it, but hardly counts in it. What it did is said by the load.
 //! A number counts as judged when an event about a later one is on the stream; afterwards the last values are compared.
@@ -11,6 +12,7 @@ mod feed;
 mod judge;
 mod latency;
 mod memory;
+mod push;
 mod questions;
 mod rules;
 mod start;
@@ -19,10 +21,12 @@ mod throughput;
 
 use std::fmt::Display;
 use std::fs;
+use std::path::Path;
 
 /// The measurements by name; those that are not asked for by default come last.
-const MEASUREMENTS: [(&str, fn(&Table)); 8] = [
+const MEASUREMENTS: [(&str, fn(&Table)); 9] = [
     ("throughput", throughput::measure),
+    ("million", throughput::measure_million),
     ("rules", rules::measure),
     ("memory", memory::measure),
     ("latency", latency::measure),
@@ -63,6 +67,11 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
+            "--push" => {
+                let run = arguments.next().expect("--push takes the folder of the sockets");
+                let values = arguments.next().and_then(|n| n.parse().ok()).expect("and a number");
+                return push::push(Path::new(&run), values);
+            }
             "--runs" => runs = arguments.next().and_then(|n| n.parse().ok()).expect("--runs takes a number"),
             name => wanted.push(name.to_owned()),
         }
