@@ -302,7 +302,7 @@ impl Daemon {
         let samples = Samples::decode(&payload)?;
         let outputs = self.engine.take(self.now(), &samples);
         self.keep(outputs);
-        self.publisher.publish(topic.clone(), payload);
+        self.publisher.publish_values(topic.clone(), payload);
         Ok(())
     }
 
