@@ -3,7 +3,7 @@
 use crate::feed::{Fleet, Pace, probe};
 use crate::judge::{Disk, Judge, PATIENCE};
 use crate::rules::one_of_a_thousand;
-use crate::{Table, quantile};
+use crate::{Table, quantile, row};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -16,10 +16,10 @@ pub(crate) fn measure(table: &Table) {
     for (disk, state) in [(Disk::Real, "state on disk"), (Disk::Memory, "state in memory")] {
         let [p50, p99, worst, cpu] = table.medians(|| run(disk));
         let what = format!("number to event under 200000 values/s, {state}");
-        table.row(format!("{what}: p50"), "", p50 * 1e3, "ms");
-        table.row(format!("{what}: p99"), "< 10", p99 * 1e3, "ms");
-        table.row(format!("{what}: worst"), "", worst * 1e3, "ms");
-        table.row(format!("{what}: cprocessd"), "", cpu, "cores");
+        row(format!("{what}: p50"), "", p50 * 1e3, "ms");
+        row(format!("{what}: p99"), "< 10", p99 * 1e3, "ms");
+        row(format!("{what}: worst"), "", worst * 1e3, "ms");
+        row(format!("{what}: cprocessd"), "", cpu, "cores");
     }
 }
 

@@ -23,8 +23,11 @@ use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 
+/// Measures and prints.
+type Measurement = fn(&Table);
+
 /// The measurements by name; those that are not asked for by default come last.
-const MEASUREMENTS: [(&str, fn(&Table)); 9] = [
+const MEASUREMENTS: [(&str, Measurement); 9] = [
     ("throughput", throughput::measure),
     ("million", throughput::measure_million),
     ("rules", rules::measure),
@@ -37,7 +40,7 @@ const MEASUREMENTS: [(&str, fn(&Table)); 9] = [
 ];
 const BY_DEFAULT: usize = MEASUREMENTS.len() - 1;
 
-/// Where figures go.
+/// How figures are taken.
 pub(crate) struct Table {
     /// How often each figure is taken; the median is printed.
     pub(crate) runs: usize,
@@ -49,16 +52,16 @@ impl Table {
         let runs: Vec<[f64; N]> = (0..self.runs).map(|_| run()).collect();
         std::array::from_fn(|i| median(runs.iter().map(|run| run[i]).collect()))
     }
+}
 
-    /// A figure.
-    pub(crate) fn row(&self, what: impl Display, asked: &str, measured: f64, unit: &str) {
-        let measured = match measured.abs() {
-            ..10.0 => format!("{measured:.3}"),
-            10.0..1000.0 => format!("{measured:.1}"),
-            _ => format!("{measured:.0}"),
-        };
-        println!("{what:62} | {asked:>10} | {measured:>10} | {unit:20} | {}", load());
-    }
+/// Prints a figure, and what it was asked to be.
+pub(crate) fn row(what: impl Display, asked: &str, measured: f64, unit: &str) {
+    let measured = match measured.abs() {
+        ..10.0 => format!("{measured:.3}"),
+        10.0..1000.0 => format!("{measured:.1}"),
+        _ => format!("{measured:.0}"),
+    };
+    println!("{what:62} | {asked:>10} | {measured:>10} | {unit:20} | {}", load());
 }
 
 fn main() {

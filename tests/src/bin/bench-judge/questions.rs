@@ -3,7 +3,7 @@
 use crate::feed::{Fleet, Pace, name};
 use crate::judge::{Disk, Judge, asker};
 use crate::rules::one_of_a_thousand;
-use crate::{Table, quantile};
+use crate::{Table, quantile, row};
 use common::message::Request;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,14 +16,14 @@ const FOR: Duration = Duration::from_secs(5);
 pub(crate) fn measure(table: &Table) {
     let [rate, p50, p99, cpu] = table.medians(|| run(Duration::from_millis(20)));
     let what = "server-status from 20 clients under 200000 values/s";
-    table.row(format!("{what}: rate"), ">= 1000", rate, "answers / s");
-    table.row(format!("{what}: p50"), "", p50 * 1e3, "ms");
-    table.row(format!("{what}: p99"), "", p99 * 1e3, "ms");
-    table.row(format!("{what}: cprocessd"), "", cpu, "cores");
+    row(format!("{what}: rate"), ">= 1000", rate, "answers / s");
+    row(format!("{what}: p50"), "", p50 * 1e3, "ms");
+    row(format!("{what}: p99"), "", p99 * 1e3, "ms");
+    row(format!("{what}: cprocessd"), "", cpu, "cores");
     let [rate, _, p99, cpu] = table.medians(|| run(Duration::ZERO));
-    table.row(format!("{what}, flat out: rate"), "", rate, "answers / s");
-    table.row(format!("{what}, flat out: p99"), "", p99 * 1e3, "ms");
-    table.row(format!("{what}, flat out: cprocessd"), "", cpu, "cores");
+    row(format!("{what}, flat out: rate"), "", rate, "answers / s");
+    row(format!("{what}, flat out: p99"), "", p99 * 1e3, "ms");
+    row(format!("{what}, flat out: cprocessd"), "", cpu, "cores");
 }
 
 fn run(pause: Duration) -> [f64; 4] {

@@ -1,9 +1,9 @@
 //! What rules cost: those that match, those that do not, and how little hosts matter.
 
-use crate::Table;
 use crate::feed::{ATTRIBUTES, Fleet};
 use crate::judge::{Disk, Judge};
 use crate::throughput::flat_out;
+use crate::{Table, row};
 use std::fmt::Write;
 
 const VALUES: usize = 5_000_000;
@@ -56,16 +56,16 @@ pub(crate) fn measure(table: &Table) {
     };
     let small = Fleet::new(50, 10);
     let none = cost("", &small);
-    table.row("no rules, 5000 series: CPU", "", none, "µs / value");
+    row("no rules, 5000 series: CPU", "", none, "µs / value");
     let one = cost(&all_match(1), &small);
-    table.row("1 rule for each: more than none", "<= 0.05", one - none, "µs / value");
+    row("1 rule for each: more than none", "<= 0.05", one - none, "µs / value");
     let ten = cost(&all_match(10), &small);
-    table.row("10 rules for each: more than none, per rule", "<= 0.05", (ten - none) / 10.0, "µs / (value, rule)");
+    row("10 rules for each: more than none, per rule", "<= 0.05", (ten - none) / 10.0, "µs / (value, rule)");
     let thousand = cost(&none_matches(1000), &small);
-    table.row("1000 rules for none: more than none", "0", thousand - none, "µs / value");
+    row("1000 rules for none: more than none", "0", thousand - none, "µs / value");
     for (hosts, things) in [(50, 100), (5000, 1)] {
         let fleet = Fleet::new(hosts, things);
         let what = format!("{} series of {hosts} hosts, {} in a message: CPU", fleet.all_series(), fleet.series);
-        table.row(what, "", cost("", &fleet), "µs / value");
+        row(what, "", cost("", &fleet), "µs / value");
     }
 }

@@ -1,8 +1,8 @@
 //! From the start of the process to its first answer, with much that was kept.
 
-use crate::Table;
 use crate::feed::signs_of_life;
 use crate::judge::{Disk, Judge};
+use crate::{Table, row};
 
 const HOSTS: usize = 100_000;
 
@@ -11,6 +11,6 @@ pub(crate) fn measure(table: &Table) {
     judge.feed.write(&signs_of_life(HOSTS));
     judge.settle();
     let [took] = table.medians(|| [judge.restart().as_secs_f64()]);
-    table.row("start with 100000 hosts kept: first answer", "< 3", took, "s");
-    table.row("start with 100000 hosts kept: RSS", "", judge.memory("VmRSS:"), "MiB");
+    row("start with 100000 hosts kept: first answer", "< 3", took, "s");
+    row("start with 100000 hosts kept: RSS", "", judge.memory("VmRSS:"), "MiB");
 }

@@ -2,7 +2,7 @@
 
 use crate::feed::{Fleet, name, probe, signs_of_life};
 use crate::judge::{Disk, Judge, PATIENCE, asker};
-use crate::{Table, quantile};
+use crate::{Table, quantile, row};
 use common::message::{Kind, Request};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,14 +14,14 @@ const HOST_DOWN_AFTER: Duration = Duration::from_secs(5);
 
 pub(crate) fn measure(table: &Table) {
     let [first, last] = table.medians(alarms);
-    table.row("1000 alarms at once: first event", "", first, "s");
-    table.row("1000 alarms at once: last event", "<= 0.2", last, "s");
+    row("1000 alarms at once: first event", "", first, "s");
+    row("1000 alarms at once: last event", "<= 0.2", last, "s");
     let [last, rss, p99, worst, cpu] = table.medians(silence);
-    table.row("10000 hosts silent at once: last event, since they were due", "<= 2", last, "s");
-    table.row("10000 hosts silent at once: peak RSS", "", rss, "MiB");
-    table.row("10000 hosts silent at once: answers meanwhile, p99", "< 50", p99 * 1e3, "ms");
-    table.row("10000 hosts silent at once: answers meanwhile, worst", "", worst * 1e3, "ms");
-    table.row("10000 hosts silent at once: CPU of it all", "", cpu, "s");
+    row("10000 hosts silent at once: last event, since they were due", "<= 2", last, "s");
+    row("10000 hosts silent at once: peak RSS", "", rss, "MiB");
+    row("10000 hosts silent at once: answers meanwhile, p99", "< 50", p99 * 1e3, "ms");
+    row("10000 hosts silent at once: answers meanwhile, worst", "", worst * 1e3, "ms");
+    row("10000 hosts silent at once: CPU of it all", "", cpu, "s");
 }
 
 fn alarms() -> [f64; 2] {

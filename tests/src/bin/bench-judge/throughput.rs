@@ -1,9 +1,9 @@
 //! CPU for each value, and values a second, flat out.
 
-use crate::Table;
 use crate::feed::Fleet;
 use crate::judge::{Disk, Judge, own_cpu};
 use crate::rules::one_of_a_thousand;
+use crate::{Table, row};
 use std::time::Instant;
 
 /// What one flat-out run gives.
@@ -55,10 +55,10 @@ fn fleet(table: &Table, hosts: usize, values: usize, asked_cpu: &str, asked_rate
         [flat.cpu, flat.per_s, flat.cores, flat.generator]
     });
     let what = format!("{series} series, 1000 rules, one matches each");
-    table.row(format!("{what}: CPU"), asked_cpu, cpu, "s / million values");
-    table.row(format!("{what}: flat out"), asked_rate, per_s, "values / s");
-    table.row(format!("{what}: cprocessd"), "", cores, "cores");
-    table.row(format!("{what}: generator"), "", generator, "cores");
-    table.row(format!("{what}: first sight, CPU"), "", first, "µs / series");
-    table.row(format!("{what}: first sight"), "", took, "s");
+    row(format!("{what}: CPU"), asked_cpu, cpu, "s / million values");
+    row(format!("{what}: flat out"), asked_rate, per_s, "values / s");
+    row(format!("{what}: cprocessd"), "", cores, "cores");
+    row(format!("{what}: generator"), "", generator, "cores");
+    row(format!("{what}: first sight, CPU"), "", first, "µs / series");
+    row(format!("{what}: first sight"), "", took, "s");
 }
