@@ -109,6 +109,13 @@ impl JournaledPublisher {
         self.socket.send(topic, payload);
     }
 
+    /// Publishes numbers, if anybody takes them.
+    pub fn publish_values(&self, topic: impl Into<bytes::Bytes>, payload: impl Into<bytes::Bytes>) {
+        if self.socket.values_are_taken() {
+            self.socket.send(topic, payload);
+        }
+    }
+
     /// Publishes that we live and how long our journal is. Once a second.
     pub fn beat(&self, beat: &Beat) {
         self.socket.send("beat.", crate::message::encode(beat));

@@ -14,10 +14,11 @@ use bytes::Bytes;
 use omq_tokio::{
     DisconnectReason, Endpoint, IpcPath, Message, MonitorEvent, MonitorStream, Options, Socket, SocketType,
 };
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -48,6 +49,8 @@ const LINGER: Duration = Duration::from_secs(2);
 const REDIAL_PAUSE: Duration = Duration::from_millis(50);
 /// What an answer may take in memory, if not said otherwise: the state of a feed with all its units.
 pub const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// The topics of numbers. They are by far the most messages, and most subscribers leave them out.
+const VALUES: &[u8] = b"value.";
 /// Sockets of people and programs in the group `cairn`.
 const MODE: u32 = 0o660;
 
@@ -139,6 +142,7 @@ struct Bound {
     path: PathBuf,
     counters: Counters,
     watcher: JoinHandle<()>,
+    values_taken: Arc<AtomicBool>,
     _lock: File,
 }
 
@@ -148,10 +152,11 @@ impl Bound {
         let bind_error = |source| SocketError::Bind { path: path.to_owned(), source };
         let lock = lock(path)?;
         let socket = Arc::new(Socket::new(kind, options(limits)));
-        let watcher = watch_peers(&socket, path, limits, counters);
+        let values_taken = Arc::new(AtomicBool::new(false));
+        let watcher = watch_peers(&socket, path, limits, counters, values_taken.clone());
         socket.bind(endpoint).await.map_err(|error| bind_error(std::io::Error::other(error.to_string())))?;
         fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(bind_error)?;
-        Ok(Self { socket, path: path.to_owned(), counters: counters.clone(), watcher, _lock: lock })
+        Ok(Self { socket, path: path.to_owned(), counters: counters.clone(), watcher, values_taken, _lock: lock })
     }
 
     async fn recv(&self) -> Result<Message, SocketError> {
@@ -200,6 +205,8 @@ struct Peers {
     pending: VecDeque<u64>,
     ready: VecDeque<u64>,
     subscriptions: HashMap<u64, usize>,
+    /// Who has subscribed to numbers, and perhaps does no longer.
+    take_values: HashSet<u64>,
 }
 
 impl Peers {
@@ -214,7 +221,10 @@ impl Peers {
         if self.ready.len() > max_peers { self.ready.pop_front() } else { None }
     }
 
-    fn subscribed(&mut self, peer: u64) -> Option<u64> {
+    fn subscribed(&mut self, peer: u64, prefix: &[u8]) -> Option<u64> {
+        if VALUES.starts_with(prefix) || prefix.starts_with(VALUES) {
+            self.take_values.insert(peer);
+        }
         let count = self.subscriptions.entry(peer).or_default();
         *count += 1;
         (*count > MAX_SUBSCRIPTIONS).then_some(peer)
@@ -224,15 +234,23 @@ impl Peers {
         self.pending.retain(|other| *other != peer);
         self.ready.retain(|other| *other != peer);
         self.subscriptions.remove(&peer);
+        self.take_values.remove(&peer);
     }
 }
 
 /// Keeps a socket's peers within their caps, counts what they do wrong below the level of messages, and logs the first of
 /// each kind. Ends with the socket, which it does not keep.
-fn watch_peers(socket: &Arc<Socket>, path: &Path, limits: Limits, counters: &Counters) -> JoinHandle<()> {
+fn watch_peers(
+    socket: &Arc<Socket>,
+    path: &Path,
+    limits: Limits,
+    counters: &Counters,
+    values_taken: Arc<AtomicBool>,
+) -> JoinHandle<()> {
     let mut events = socket.monitor();
     let (socket, name, counters) = (Arc::downgrade(socket), name_of(path), counters.clone());
     let mut peers = Peers::default();
+    let mut has_lagged = false;
     tokio::spawn(async move {
         let say = |reason: &str, detail: &str| {
             if counters.count(&name, reason) {
@@ -248,8 +266,10 @@ fn watch_peers(socket: &Arc<Socket>, path: &Path, limits: Limits, counters: &Cou
                     let unwanted = peers.made_ready(peer.connection_id, limits.max_peers);
                     (unwanted, "too_many_peers", "it was the oldest of too many")
                 }
-                Ok(MonitorEvent::SubscribeReceived { connection_id, .. }) => {
-                    (peers.subscribed(connection_id), "too_many_subscriptions", "it subscribed too often")
+                Ok(MonitorEvent::SubscribeReceived { connection_id, prefix }) => {
+                    let unwanted = peers.subscribed(connection_id, &prefix);
+                    values_taken.store(has_lagged || !peers.take_values.is_empty(), Ordering::Relaxed);
+                    (unwanted, "too_many_subscriptions", "it subscribed too often")
                 }
                 Ok(MonitorEvent::HandshakeFailed { reason, .. }) => {
                     say("handshake_failed", &reason);
@@ -257,6 +277,7 @@ fn watch_peers(socket: &Arc<Socket>, path: &Path, limits: Limits, counters: &Cou
                 }
                 Ok(MonitorEvent::Disconnected { peer, reason, .. }) => {
                     peers.left(peer.connection_id);
+                    values_taken.store(has_lagged || !peers.take_values.is_empty(), Ordering::Relaxed);
                     if let DisconnectReason::Error(detail) = reason {
                         say("peer_dropped", &detail);
                     }
@@ -269,6 +290,9 @@ fn watch_peers(socket: &Arc<Socket>, path: &Path, limits: Limits, counters: &Cou
                 Ok(_) => continue,
                 Err(omq_tokio::MonitorRecvError::Lagged(missed)) => {
                     counters.add(&name, "monitor_lagged", missed);
+                    // Who subscribed meanwhile is not known any more, so numbers go to all who may want them.
+                    has_lagged = true;
+                    values_taken.store(true, Ordering::Relaxed);
                     let Some(socket) = socket.upgrade() else { return };
                     let known = socket.connections().await.unwrap_or_default();
                     peers.ready = known.into_iter().map(|peer| peer.connection_id).collect();
@@ -311,6 +335,12 @@ impl Publisher {
         }
     }
 
+    /// Whether somebody may be subscribed to numbers, soon after they are. Where nobody is, a message that the library is
+    /// given wakes its threads for nothing.
+    pub fn values_are_taken(&self) -> bool {
+        self.0.values_taken.load(Ordering::Relaxed)
+    }
+
     /// Sends what is queued, for at most the linger of 2 s.
     pub async fn close(self) {
         self.0.close().await;
@@ -334,6 +364,15 @@ impl Subscriber {
         }
         socket.connect(endpoint(path)?).await.map_err(failed)?;
         Ok(Self { socket, path: path.to_owned() })
+    }
+
+    /// The next message of two frames, if there is one already.
+    pub fn try_recv(&self) -> Option<(Bytes, Bytes)> {
+        loop {
+            if let Ok([topic, payload]) = self.socket.try_recv().ok()?.try_as_parts::<2>() {
+                return Some((topic, payload));
+            }
+        }
     }
 
     /// The next message of two frames. Others are skipped: no publisher of ours sends them. Safe to cancel.
@@ -646,10 +685,25 @@ mod tests {
         peers.left(2);
         assert_eq!(peers.made_ready(4, 3), None);
         assert_eq!(peers.made_ready(5, 3), Some(1));
-        assert!((0..MAX_SUBSCRIPTIONS).all(|_| peers.subscribed(5).is_none()));
-        assert_eq!((peers.subscribed(5), peers.subscribed(4)), (Some(5), None));
+        assert!((0..MAX_SUBSCRIPTIONS).all(|_| peers.subscribed(5, b"event.").is_none()));
+        assert_eq!((peers.subscribed(5, b"event."), peers.subscribed(4, b"event.")), (Some(5), None));
         peers.left(5);
-        assert_eq!(peers.subscribed(5), None);
+        assert_eq!(peers.subscribed(5, b"event."), None);
+    }
+
+    #[test]
+    fn who_may_take_numbers_is_known_until_it_leaves() {
+        let mut peers = Peers::default();
+        for prefix in ["event.", "beat.", "values"] {
+            peers.subscribed(1, prefix.as_bytes());
+        }
+        assert!(peers.take_values.is_empty());
+        for (peer, prefix) in (2..).zip(["", "val", "value.", "value.web1!"]) {
+            peers.subscribed(peer, prefix.as_bytes());
+            assert!(peers.take_values.contains(&peer), "{prefix}");
+            peers.left(peer);
+            assert!(peers.take_values.is_empty());
+        }
     }
 
     #[test]

@@ -439,7 +439,7 @@ impl Shell {
     }
 
     async fn receive(&mut self, socket: &Subscriber) -> Result<(), Closed> {
-        let (topic, payload) = tokio::select! {
+        let (mut topic, mut payload) = tokio::select! {
             message = socket.recv() => match message {
                 Ok(message) => message,
                 Err(error) => {
@@ -449,9 +449,13 @@ impl Shell {
             },
             () = self.deliveries.closed() => return Err(Closed),
         };
-        if topic.starts_with(b"value.") {
-            // Samples are never journaled: no need to look inside.
-            return self.deliver(Delivery::Live { topic, payload }).await;
+        // Samples are never journaled: no need to look inside, and those that wait behind are taken along.
+        while topic.starts_with(b"value.") {
+            self.deliver(Delivery::Live { topic, payload }).await?;
+            match socket.try_recv() {
+                Some(next) => (topic, payload) = next,
+                None => return Ok(()),
+            }
         }
         match placed(topic.clone(), payload) {
             Some((place, message)) => match self.follower.message(self.started.elapsed(), place, message) {

@@ -84,9 +84,9 @@ struct Inbox {
 
 /// A delivery of a feed, and the room that it takes until it is applied.
 struct Waiting {
-    feed: String,
+    feed: Arc<str>,
     delivery: Delivery,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 /// An order that is ready to be applied here.
@@ -252,21 +252,20 @@ impl Daemon {
         }
     }
 
-    /// One delivery and what waits behind it, so that all of it shares one commit.
+    /// One delivery and what waits behind it, so that all of it shares one commit. Their room is given back at the end, at
+    /// once: freed piece by piece, it would wake who waits for it with every message.
     fn take_batch(&mut self, first: Waiting) {
         let began = Instant::now();
-        let mut bytes = 0;
-        let mut next = Some(first);
+        let Waiting { feed, delivery, mut room } = first;
+        let mut bytes = weight(&delivery);
+        self.take(&feed, delivery);
         for _ in 0..BATCH {
-            let Some(Waiting { feed, delivery, .. }) = next else { return };
-            bytes += weight(&delivery);
-            self.take(&feed, delivery);
             if bytes >= BATCH_BYTES || began.elapsed() >= BATCH_TIME {
                 return;
             }
-            next = self.inbox.deliveries.try_recv().ok();
-        }
-        if let Some(Waiting { feed, delivery, .. }) = next {
+            let Ok(Waiting { feed, delivery, room: more }) = self.inbox.deliveries.try_recv() else { return };
+            room.merge(more);
+            bytes += weight(&delivery);
             self.take(&feed, delivery);
         }
     }
@@ -315,7 +314,7 @@ impl Daemon {
         let samples = Samples::decode(&payload)?;
         let outputs = self.engine.take(self.now(), &samples);
         self.keep(outputs);
-        self.publisher.publish(topic.clone(), payload);
+        self.publisher.publish_values(topic.clone(), payload);
         Ok(())
     }
 
@@ -561,8 +560,8 @@ fn follow_feeds(feeds: &[PathBuf], cursors: &BTreeMap<String, Cursor>, counters:
     let (inbox, deliveries) = mpsc::channel(WAITING_DELIVERIES);
     let room = Arc::new(Semaphore::new(WAITING_BYTES));
     for feed in feeds {
-        let name = feed.display().to_string();
-        let start = cursors.get(&name).map_or(Start::Snapshot, |cursor| Start::After(cursor.clone()));
+        let name: Arc<str> = feed.display().to_string().into();
+        let start = cursors.get(&*name).map_or(Start::Snapshot, |cursor| Start::After(cursor.clone()));
         let publication = Publication {
             publisher: feed.clone(),
             questions: question_socket(feed),
@@ -571,18 +570,20 @@ fn follow_feeds(feeds: &[PathBuf], cursors: &BTreeMap<String, Cursor>, counters:
             max_answer_bytes: MAX_ANSWER_BYTES,
         };
         let (counters, inbox, room) = (counters.clone(), inbox.clone(), room.clone());
-        let (out, mut followed) = mpsc::channel(16);
-        tokio::spawn(async move {
-            if let Err(error) = follow(publication, start, counters, out).await {
-                panic!("cannot follow a feed: {error}");
-            }
-        });
-        tokio::spawn(async move {
+        let (out, mut followed) = mpsc::channel(64);
+        let forward = async move {
             while let Some(delivery) = followed.recv().await {
                 let room = room.clone().acquire_many_owned(weight(&delivery)).await.expect("nobody closes it");
-                if inbox.send(Waiting { feed: name.clone(), delivery, _room: room }).await.is_err() {
+                if inbox.send(Waiting { feed: name.clone(), delivery, room }).await.is_err() {
                     return;
                 }
+            }
+        };
+        // One task for both: what one hands to the other wakes no other thread.
+        tokio::spawn(async move {
+            let (ended, ()) = tokio::join!(follow(publication, start, counters, out), forward);
+            if let Err(error) = ended {
+                panic!("cannot follow a feed: {error}");
             }
         });
     }

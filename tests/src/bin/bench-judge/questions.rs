@@ -1,0 +1,67 @@
+//! Questions while numbers come in.
+
+use crate::feed::{Fleet, Pace, name};
+use crate::judge::{Disk, Judge, asker};
+use crate::rules::one_of_a_thousand;
+use crate::{Table, quantile, row};
+use common::message::Request;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const CLIENTS: usize = 20;
+const VALUES_PER_S: usize = 200_000;
+const FOR: Duration = Duration::from_secs(5);
+
+pub(crate) fn measure(table: &Table) {
+    let [rate, p50, p99, cpu] = table.medians(|| run(Duration::from_millis(20)));
+    let what = "server-status from 20 clients under 200000 values/s";
+    row(format!("{what}: rate"), ">= 1000", rate, "answers / s");
+    row(format!("{what}: p50"), "", p50 * 1e3, "ms");
+    row(format!("{what}: p99"), "", p99 * 1e3, "ms");
+    row(format!("{what}: cprocessd"), "", cpu, "cores");
+    let [rate, _, p99, cpu] = table.medians(|| run(Duration::ZERO));
+    row(format!("{what}, flat out: rate"), "", rate, "answers / s");
+    row(format!("{what}, flat out: p99"), "", p99 * 1e3, "ms");
+    row(format!("{what}, flat out: cprocessd"), "", cpu, "cores");
+}
+
+fn run(pause: Duration) -> [f64; 4] {
+    let fleet = Fleet::new(50, 10);
+    let mut judge = Judge::start(&one_of_a_thousand(), Disk::Real);
+    fleet.round(&judge.feed);
+    judge.settle();
+    let stop = Arc::new(AtomicBool::new(false));
+    let asking = {
+        let (socket, stop, hosts) = (judge.run().join("query"), stop.clone(), fleet.hosts);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+            runtime.block_on(async {
+                let clients: Vec<_> = (0..CLIENTS)
+                    .map(|client| {
+                        let question = move |n: usize| Request {
+                            host: Some(name((n + client * 7) % hosts)),
+                            ..Request::query("server-status")
+                        };
+                        tokio::spawn(asker(socket.clone(), question, pause, stop.clone()))
+                    })
+                    .collect();
+                let mut took = Vec::new();
+                for client in clients {
+                    took.extend(client.await.expect("it was answered"));
+                }
+                took
+            })
+        })
+    };
+    let mut pace = Pace::new(&fleet, VALUES_PER_S);
+    let (cpu, began) = (judge.cpu(), Instant::now());
+    while began.elapsed() < FOR {
+        pace.step(&judge.feed);
+    }
+    let (cpu, elapsed) = (judge.cpu() - cpu, began.elapsed().as_secs_f64());
+    stop.store(true, Ordering::Relaxed);
+    let mut took = asking.join().expect("it was answered");
+    judge.settle();
+    [took.len() as f64 / elapsed, quantile(&mut took, 0.5), quantile(&mut took, 0.99), cpu / elapsed]
+}
