@@ -24,6 +24,9 @@ const MAX_SILENCES: usize = 1000;
 /// What depended on something that has recovered has at least this long to be observed anew.
 const MIN_LINGER: Duration = Duration::from_secs(10);
 
+/// A step of something that flaps waits for so long before it is looked at again.
+const FLAPPING_LATER: Duration = Duration::from_secs(10);
+
 /// Why something open is not told. On the wire `CAUSE:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -714,12 +717,25 @@ impl Engine {
         }
     }
 
+    fn is_flapping(&self, key: &Key) -> bool {
+        match incident::node(key) {
+            Some(check) => self.checks.get(&check).is_some_and(|entry| entry.flaps.is_flapping()),
+            None => false,
+        }
+    }
+
     /// Says what has lasted so long. Of several steps at once only the last: nobody was there to say the others.
     fn climb(&mut self) {
         while let Some((due, key)) = self.suppression.steps_due.first().cloned()
             && due <= self.wall
         {
             self.suppression.steps_due.pop_first();
+            // Whether it is still down is not known before it is calm.
+            if self.is_flapping(&key) {
+                let later = self.wall.0.saturating_add(i64::try_from(FLAPPING_LATER.as_millis()).unwrap_or(i64::MAX));
+                self.suppression.steps_due.insert((UnixMillis(later), key));
+                continue;
+            }
             let Some(incident) = self.incidents.get_mut(&key) else { continue };
             let (steps, at_least) = self.settings.ladder.reached(self.wall.since(incident.since));
             if steps > incident.steps {

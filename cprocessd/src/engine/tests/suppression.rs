@@ -392,6 +392,26 @@ fn the_ladder_is_climbed_once_whatever_restarts_and_clocks_do() {
 }
 
 #[test]
+fn what_flaps_is_not_said_to_be_still_down() {
+    let mut timeline = running(lasting(settings(&[])));
+    for secs in [10, 20, 30, 40, 50, 60] {
+        timeline = timeline.at(secs);
+        timeline = if secs % 20 == 10 { timeline.down(WWW) } else { timeline.up(WWW) };
+    }
+    // Its incident is kept open until it is calm.
+    timeline.at(1000).expect([
+        "10s ERR down web1!port:www",
+        "20s INFO up web1!port:www after 10s",
+        "30s ERR down web1!port:www",
+        "40s INFO up web1!port:www after 10s",
+        "50s ERR down web1!port:www",
+        "60s WARN flapping web1!port:www [flapping]",
+        "360s INFO flapping web1!port:www [flapping] after 50s",
+        "60s INFO up web1!port:www after 10s",
+    ]);
+}
+
+#[test]
 fn what_is_found_late_begins_on_the_step_it_has_reached() {
     let timeline = running(lasting(settings(&[]))).at(4000);
     let mut check = timeline.check_message(&WWW.parse().expect("address"), false, wall(100_000).0, 0);
