@@ -255,7 +255,7 @@ impl Engine {
         for (rule, attribute, value, turn) in turns {
             self.turn(rule, key.address(&attribute), sample.time, value, turn);
         }
-        if self.awaits_observations() {
+        if self.awaits_observations(&key.host) {
             self.observed_group(&key, sample.time);
         }
     }

@@ -10,7 +10,7 @@
 use super::incident::{self, CHECK, Incident, Key, SILENT, Seen};
 use super::order::{done, not_found, quoted, refused};
 use super::{Engine, MISSED_INTERVALS, Output, Saved};
-use common::address::{Address, CheckAddress, Pattern};
+use common::address::{Address, CheckAddress, HostName, Pattern};
 use common::message::{ErrorBody, EventId, IncidentId, Kind, Ordered, State};
 use common::severity::Severity;
 use common::time::{UnixMillis, for_people};
@@ -140,6 +140,8 @@ pub(super) struct Suppression {
     /// What they depended on has recovered; on the clock of attention until when they have to be observed anew.
     lingering: BTreeMap<Key, Duration>,
     lingering_due: BTreeSet<(Duration, Key)>,
+    /// How many of them each host has: what is observed is looked for only there.
+    lingering_at: BTreeMap<HostName, usize>,
     /// What was kept by an earlier cprocessd, under an earlier configuration, has been compared with ours.
     compared: bool,
 }
@@ -158,6 +160,7 @@ impl Default for Suppression {
             steps_due: BTreeSet::new(),
             lingering: BTreeMap::new(),
             lingering_due: BTreeSet::new(),
+            lingering_at: BTreeMap::new(),
             compared: false,
         }
     }
@@ -191,9 +194,21 @@ impl Suppression {
         }
     }
 
+    fn linger(&mut self, key: &Key, until: Duration) {
+        self.stop_lingering(key);
+        self.lingering.insert(key.clone(), until);
+        self.lingering_due.insert((until, key.clone()));
+        *self.lingering_at.entry(key.address.host().clone()).or_default() += 1;
+    }
+
     fn stop_lingering(&mut self, key: &Key) {
-        if let Some(until) = self.lingering.remove(key) {
-            self.lingering_due.remove(&(until, key.clone()));
+        let Some(until) = self.lingering.remove(key) else { return };
+        self.lingering_due.remove(&(until, key.clone()));
+        if let Some(count) = self.lingering_at.get_mut(key.address.host()) {
+            *count -= 1;
+            if *count == 0 {
+                self.lingering_at.remove(key.address.host());
+            }
         }
     }
 }
@@ -580,9 +595,7 @@ impl Engine {
     fn linger(&mut self, key: &Key) {
         let interval = Duration::from_millis(self.interval_ms(&key.address));
         let until = self.attention + (interval * MISSED_INTERVALS).max(MIN_LINGER);
-        self.suppression.stop_lingering(key);
-        self.suppression.lingering.insert(key.clone(), until);
-        self.suppression.lingering_due.insert((until, key.clone()));
+        self.suppression.linger(key, until);
     }
 
     fn end_linger(&mut self, key: &Key) {
@@ -597,9 +610,9 @@ impl Engine {
         self.settle(key, &ended);
     }
 
-    /// Whether anything waits to be [`observed`](Self::observed).
-    pub(super) fn awaits_observations(&self) -> bool {
-        !self.suppression.lingering.is_empty()
+    /// Whether anything of this host waits to be [`observed`](Self::observed).
+    pub(super) fn awaits_observations(&self, host: &HostName) -> bool {
+        !self.suppression.lingering_at.is_empty() && self.suppression.lingering_at.contains_key(host)
     }
 
     /// What is still open at this address after it was observed at this time is so although what it depends on has recovered.
