@@ -9,7 +9,7 @@
 
 use super::incident::{self, CHECK, Incident, Key, SILENT, Seen};
 use super::order::{done, not_found, quoted, refused};
-use super::{Engine, MISSED_INTERVALS, Output, Saved};
+use super::{Engine, MISSED_INTERVALS, Output, SETTLE, Saved};
 use common::address::{Address, CheckAddress, HostName, Pattern};
 use common::message::{ErrorBody, EventId, IncidentId, Kind, Ordered, State};
 use common::severity::Severity;
@@ -142,6 +142,8 @@ pub(super) struct Suppression {
     lingering_due: BTreeSet<(Duration, Key)>,
     /// How many of them each host has: what is observed is looked for only there.
     lingering_at: BTreeMap<HostName, usize>,
+    /// After we were away, on the clock of attention: what ended meanwhile has as long to arrive as what is absent.
+    pub(super) settled_at: Duration,
     /// What was kept by an earlier cprocessd, under an earlier configuration, has been compared with ours.
     compared: bool,
 }
@@ -161,6 +163,7 @@ impl Default for Suppression {
             lingering: BTreeMap::new(),
             lingering_due: BTreeSet::new(),
             lingering_at: BTreeMap::new(),
+            settled_at: SETTLE,
             compared: false,
         }
     }
@@ -428,6 +431,9 @@ impl Engine {
 
     /// Everything of this file whose time has come.
     pub(super) fn scan_suppression(&mut self) {
+        if self.attention < self.suppression.settled_at {
+            return;
+        }
         if !self.suppression.compared {
             self.compare_suppression();
         }

@@ -106,7 +106,7 @@ fn history(steps: &[Step], restarts: bool, hosts: bool) -> Timeline {
             Step::Host(true) => timeline.live("web1"),
             Step::Host(false) => timeline.silent("web1"),
             // Whose restart takes a moment: what was due in it is said a little later.
-            Step::Restart => if restarts { timeline.restart() } else { timeline }.at(secs + 2),
+            Step::Restart => if restarts { timeline.restart() } else { timeline }.at(secs + 5),
             Step::Forget(at) => {
                 // Or it would be back at once, as the incident that it was.
                 let pattern: Pattern = PATTERNS[*at].parse().expect("pattern");

@@ -147,11 +147,12 @@ fn what_happens_once_is_silenced_too() {
 fn a_restart_after_the_end_of_a_silence_reveals_it_once_nothing_waits() {
     let timeline = running(settings(&[])).order("s1", silence("web1", 100)).at(10).down(WWW);
     let timeline = Timeline { told: Vec::new(), ..timeline }.paused_until(500).restart();
-    // The end of the outage was in the journal of the feed all the while.
+    // The end of the outage was in the journal of the feed all the while, and takes its time to arrive.
     timeline
+        .at(501)
         .up(WWW)
         .at(510)
-        .expect(["500s INFO up web1!port:www after 490s", "100s INFO silence monitor!cprocessd: [order]"]);
+        .expect(["501s INFO up web1!port:www after 491s", "100s INFO silence monitor!cprocessd: [order]"]);
 }
 
 #[test]
@@ -383,7 +384,7 @@ fn the_ladder_is_climbed_once_whatever_restarts_and_clocks_do() {
     let timeline = timeline.expect([
         "3620s INFO up web1!port:www after 3610s step 2",
         "3700s ERR down web1!port:www",
-        "8001s ERR persistent web1!port:www step 2",
+        "8002500ms ERR persistent web1!port:www step 2",
     ]);
     assert_eq!(timeline.drafts.last().expect("an event").id, {
         let incident = row(&timeline).incident;
