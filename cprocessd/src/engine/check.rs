@@ -320,10 +320,14 @@ impl Engine {
         }
     }
 
-    /// The host can no longer be heard: its checks are unknown, without an event for each.
-    pub(super) fn blind_checks(&mut self, host: &HostName, since: UnixMillis) {
+    /// The host can no longer be heard: its checks are unknown, without an event for each, and for as long as the host is not
+    /// up. That is what a restart finds as well, which has nothing but the host to go by.
+    pub(super) fn blind_checks(&mut self, host: &HostName) {
+        let Some(since) = self.hosts.get(host).map(|host| host.since) else { return };
         for (_, entry) in self.checks.range_mut(first_of(host)..).take_while(|(address, _)| address.host == *host) {
-            entry.unknown.get_or_insert(since);
+            if !entry.silent {
+                entry.unknown = Some(since);
+            }
         }
     }
 
@@ -387,6 +391,8 @@ impl Engine {
         let Self { checks, hosts, due_checks, .. } = self;
         let Some(host) = hosts.get_mut(name) else { return };
         let of_host = |(address, _): &(&CheckAddress, &mut CheckEntry)| address.host == *name;
+        // A host that is not up may have it still: forgotten now it would come back as another outage of the same date.
+        let away = host.has_feed() && host.state != State::Up;
         let mut next = None::<Duration>;
         for (address, entry) in checks.range_mut(first_of(name)..).take_while(of_host) {
             let mut look_again = |at: Duration| next = Some(next.map_or(at, |soonest| soonest.min(at)));
@@ -395,11 +401,15 @@ impl Engine {
             // What a rule would miss is not forgotten.
             if !listed && entry.watches.is_empty() {
                 let after = entry.tuning.forget_discovered_after;
-                if silence > after {
+                let expected_from = entry.heard_at.max(entry.expected_since);
+                if away {
+                    // It is expected anew when its host is heard again.
+                } else if attention.saturating_sub(expected_from) > after {
                     missed.push((address.clone(), Missed::Forgotten(after)));
                     continue;
+                } else {
+                    look_again(expected_from + after);
                 }
-                look_again(entry.heard_at + after);
             }
             if !entry.silent && entry.interval_ms > 0 {
                 let allowed = entry.allowed();
@@ -430,8 +440,11 @@ impl Engine {
     pub(super) fn is_overlooked(&self, address: &CheckAddress, entry: &CheckEntry) -> bool {
         let silence = self.attention.saturating_sub(entry.heard_at);
         let listed = self.hosts[&address.host].inventory.contains(address);
-        let forgotten = !listed && entry.watches.is_empty() && silence > entry.tuning.forget_discovered_after;
         let missed_for = self.attention.saturating_sub(entry.expected_since);
+        let host = &self.hosts[&address.host];
+        let away = host.has_feed() && host.state != State::Up;
+        let unheard = silence.min(missed_for);
+        let forgotten = !listed && entry.watches.is_empty() && !away && unheard > entry.tuning.forget_discovered_after;
         let silent =
             !entry.silent && entry.interval_ms > 0 && missed_for > entry.allowed() && self.can_be_heard(&address.host);
         forgotten || silent || entry.watches.iter().any(|watch| !watch.open && silence > watch.lasting)
@@ -442,7 +455,8 @@ impl Engine {
         let Some(entry) = self.checks.get_mut(address) else { return };
         let since = wall.minus(allowed);
         entry.silent = true;
-        entry.unknown.get_or_insert(since);
+        // As a restart finds it.
+        entry.unknown = Some(since);
         if listed {
             let text = format!("not reported for {} although configured", for_people(allowed));
             let seen = Seen { time: wall, text, value: None, state: State::Unknown };

@@ -77,6 +77,11 @@ impl Host {
         }
     }
 
+    /// Whether it has a ccollectd, whose silence says something about the host.
+    pub(super) fn has_feed(&self) -> bool {
+        !self.paths.is_empty()
+    }
+
     /// Its silence counts from the start: nobody is blamed for our being away.
     pub(super) fn restored(saved: SavedHost, heard_at: Duration, tuning: Arc<Tuning>) -> Self {
         Self {
@@ -178,7 +183,7 @@ impl Engine {
     }
 
     fn goodbye(&mut self, name: &HostName, time: UnixMillis) {
-        let (wall, attention) = (self.wall, self.attention);
+        let attention = self.attention;
         let Some(host) = self.hosts.get_mut(name) else { return };
         host.goodbye = Some((time, attention));
         host.last_alive = time;
@@ -187,7 +192,7 @@ impl Engine {
             (host.state, host.since) = (State::Unknown, time);
         }
         self.save_host(name);
-        self.blind_checks(name, wall);
+        self.blind_checks(name);
         let seen = Seen { time, text: "ccollectd was asked to stop".into(), value: None, state: State::Unknown };
         self.say(&alive_key(name), Kind::Stopped, Severity::Info, seen);
     }
@@ -308,11 +313,10 @@ impl Engine {
 
     /// After a restart: what was not known before is not known now.
     pub(super) fn blind_checks_of_silent_hosts(&mut self) {
-        let silent = |host: &Host| !host.paths.is_empty() && host.state != State::Up;
-        let silent: Vec<_> =
-            self.hosts.iter().filter(|(_, host)| silent(host)).map(|(name, host)| (name.clone(), host.since)).collect();
-        for (name, since) in silent {
-            self.blind_checks(&name, since);
+        let silent = |host: &&Host| host.has_feed() && host.state != State::Up;
+        let silent = self.hosts.iter().filter(|(_, host)| silent(host));
+        for name in silent.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.blind_checks(&name);
         }
     }
 
@@ -375,7 +379,7 @@ impl Engine {
         let Some(host) = self.hosts.get_mut(name) else { return };
         (host.state, host.since) = (State::Down, since);
         self.save_host(name);
-        self.blind_checks(name, wall);
+        self.blind_checks(name);
         let seen = Seen { time: wall, text, value: None, state: State::Down };
         self.open(alive_key(name), Kind::Down, Severity::Crit, since, seen);
     }
@@ -385,7 +389,7 @@ impl Engine {
         let Some(host) = self.hosts.get_mut(name) else { return };
         (host.state, host.since) = (State::Unknown, wall);
         self.save_host(name);
-        self.blind_checks(name, wall);
+        self.blind_checks(name);
     }
 
     fn save_host(&mut self, name: &HostName) {
