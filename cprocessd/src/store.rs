@@ -217,7 +217,8 @@ pub fn stamped(draft: &Draft, epoch: &Epoch, seq: u64, nth: u64) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::SavedCheck;
+    use crate::engine::order::{SavedRule, Subscriber};
+    use crate::engine::{SavedCheck, Silence};
     use common::time::UnixMillis;
 
     #[test]
@@ -235,11 +236,26 @@ mod tests {
             changes: vec![UnixMillis(5)],
             flapping: None,
         };
+        let pattern: common::address::Pattern = "w*!port:[ab]".parse().expect("pattern");
+        let silence = Silence {
+            pattern: pattern.clone(),
+            until: UnixMillis(7),
+            since: UnixMillis(6),
+            author: "ann".into(),
+            reason: "disks".into(),
+            maintenance: true,
+        };
+        let rule = SavedRule { rule: "a > 5 WARN".into(), author: "ann".into(), added: UnixMillis(1) };
+        let subscriber = Subscriber { severity: Severity::Err, pattern, author: "bob".into(), since: UnixMillis(2) };
         let key = Key { address: "w!port:a b (c)".parse().expect("address"), rule: "disk full".into() };
         let rows = vec![
             Saved::Check("w!port:a\u{2003}b".parse().expect("address"), Some(check)),
             Saved::Origin("w".parse().expect("host"), "e1".into(), 7),
             Saved::Pending(key.clone(), Some(UnixMillis(5))),
+            Saved::Silence("o 1".into(), Some(silence)),
+            Saved::Maintenance("night \u{e9}".into(), Some(UnixMillis(6))),
+            Saved::Rule("half full".into(), Some(rule)),
+            Saved::Subscriber { via: "irc".into(), name: "#ops x".into(), subscriber: Some(subscriber) },
         ];
         let tx = db.transaction().expect("transaction");
         for row in &rows {
@@ -253,7 +269,32 @@ mod tests {
         let tx = db.transaction().expect("transaction");
         write(&tx, &Saved::Pending(key, None)).expect("removed");
         tx.commit().expect("committed");
-        assert_eq!(load(&db).expect("loads").0.len(), 2);
+        assert_eq!(load(&db).expect("loads").0.len(), 6);
+    }
+
+    /// An incident before anything was suppressed.
+    #[derive(Serialize)]
+    struct Earlier<'a> {
+        id: &'a str,
+        top_severity: Severity,
+        since: UnixMillis,
+        text: &'a str,
+        value: Option<f64>,
+    }
+
+    #[test]
+    fn what_an_earlier_cprocessd_kept_is_read() {
+        let addresses = vec!["w!port:a".to_owned()];
+        let Some(Saved::Order(_, Some(order))) = read("order", "o1", &encode(&Plain { value: &addresses })) else {
+            panic!("no order")
+        };
+        assert_eq!((order.addresses, order.text.as_str(), order.n), (addresses, "", 0));
+        let id = "6d2bd866-4c7d-561b-909a-1dc984f55b4e";
+        let earlier = Earlier { id, top_severity: Severity::Err, since: UnixMillis(1), text: "refused", value: None };
+        let Some(Saved::Incident(_, Some(incident))) = read("incident", "check\nw!port:a", &encode(&earlier)) else {
+            panic!("no incident")
+        };
+        assert!(incident.suppressed_by.is_empty() && incident.ack.is_none() && incident.steps == 0);
     }
 
     #[test]

@@ -216,7 +216,7 @@ impl Engine {
             let attempts = if check.retries == 1 { "attempt" } else { "attempts" };
             self.blip(&address, check.time, format!("up after {} failed {attempts}", check.retries));
         }
-        if self.awaits_observations() {
+        if self.awaits_observations(&address.host) {
             self.observed(&address.into(), check.time);
         }
     }

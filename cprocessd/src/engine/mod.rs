@@ -422,6 +422,7 @@ impl Engine {
             self.attention += elapsed;
         } else {
             self.outputs.push(Output::Refused("pauses"));
+            self.suppression.settled_at = self.attention + SETTLE;
         }
         if self.last_call.replace(now.monotonic).is_none() {
             // Not when the engine is made, which does not know the date.

@@ -9,8 +9,8 @@
 
 use super::incident::{self, CHECK, Incident, Key, SILENT, Seen};
 use super::order::{done, not_found, quoted, refused};
-use super::{Engine, MISSED_INTERVALS, Output, Saved};
-use common::address::{Address, CheckAddress, Pattern};
+use super::{Engine, MISSED_INTERVALS, Output, SETTLE, Saved};
+use common::address::{Address, CheckAddress, HostName, Pattern};
 use common::message::{ErrorBody, EventId, IncidentId, Kind, Ordered, State};
 use common::severity::Severity;
 use common::time::{UnixMillis, for_people};
@@ -23,6 +23,9 @@ use std::time::Duration;
 const MAX_SILENCES: usize = 1000;
 /// What depended on something that has recovered has at least this long to be observed anew.
 const MIN_LINGER: Duration = Duration::from_secs(10);
+
+/// A step of something that flaps waits for so long before it is looked at again.
+const FLAPPING_LATER: Duration = Duration::from_secs(10);
 
 /// Why something open is not told. On the wire `CAUSE:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -137,6 +140,10 @@ pub(super) struct Suppression {
     /// What they depended on has recovered; on the clock of attention until when they have to be observed anew.
     lingering: BTreeMap<Key, Duration>,
     lingering_due: BTreeSet<(Duration, Key)>,
+    /// How many of them each host has: what is observed is looked for only there.
+    lingering_at: BTreeMap<HostName, usize>,
+    /// After we were away, on the clock of attention: what ended meanwhile has as long to arrive as what is absent.
+    pub(super) settled_at: Duration,
     /// What was kept by an earlier cprocessd, under an earlier configuration, has been compared with ours.
     compared: bool,
 }
@@ -155,6 +162,8 @@ impl Default for Suppression {
             steps_due: BTreeSet::new(),
             lingering: BTreeMap::new(),
             lingering_due: BTreeSet::new(),
+            lingering_at: BTreeMap::new(),
+            settled_at: SETTLE,
             compared: false,
         }
     }
@@ -188,9 +197,21 @@ impl Suppression {
         }
     }
 
+    fn linger(&mut self, key: &Key, until: Duration) {
+        self.stop_lingering(key);
+        self.lingering.insert(key.clone(), until);
+        self.lingering_due.insert((until, key.clone()));
+        *self.lingering_at.entry(key.address.host().clone()).or_default() += 1;
+    }
+
     fn stop_lingering(&mut self, key: &Key) {
-        if let Some(until) = self.lingering.remove(key) {
-            self.lingering_due.remove(&(until, key.clone()));
+        let Some(until) = self.lingering.remove(key) else { return };
+        self.lingering_due.remove(&(until, key.clone()));
+        if let Some(count) = self.lingering_at.get_mut(key.address.host()) {
+            *count -= 1;
+            if *count == 0 {
+                self.lingering_at.remove(key.address.host());
+            }
         }
     }
 }
@@ -410,6 +431,9 @@ impl Engine {
 
     /// Everything of this file whose time has come.
     pub(super) fn scan_suppression(&mut self) {
+        if self.attention < self.suppression.settled_at {
+            return;
+        }
         if !self.suppression.compared {
             self.compare_suppression();
         }
@@ -577,9 +601,7 @@ impl Engine {
     fn linger(&mut self, key: &Key) {
         let interval = Duration::from_millis(self.interval_ms(&key.address));
         let until = self.attention + (interval * MISSED_INTERVALS).max(MIN_LINGER);
-        self.suppression.stop_lingering(key);
-        self.suppression.lingering.insert(key.clone(), until);
-        self.suppression.lingering_due.insert((until, key.clone()));
+        self.suppression.linger(key, until);
     }
 
     fn end_linger(&mut self, key: &Key) {
@@ -594,9 +616,14 @@ impl Engine {
         self.settle(key, &ended);
     }
 
-    /// Whether anything waits to be [`observed`](Self::observed).
-    pub(super) fn awaits_observations(&self) -> bool {
-        !self.suppression.lingering.is_empty()
+    /// Whether anything of this host waits to be [`observed`](Self::observed).
+    pub(super) fn awaits_observations(&self, host: &HostName) -> bool {
+        self.awaits_any_observation() && self.suppression.lingering_at.contains_key(host)
+    }
+
+    /// Whether anything at all waits for that: nearly never.
+    pub(super) fn awaits_any_observation(&self) -> bool {
+        !self.suppression.lingering_at.is_empty()
     }
 
     /// What is still open at this address after it was observed at this time is so although what it depends on has recovered.
@@ -714,12 +741,25 @@ impl Engine {
         }
     }
 
+    fn is_flapping(&self, key: &Key) -> bool {
+        match incident::node(key) {
+            Some(check) => self.checks.get(&check).is_some_and(|entry| entry.flaps.is_flapping()),
+            None => false,
+        }
+    }
+
     /// Says what has lasted so long. Of several steps at once only the last: nobody was there to say the others.
     fn climb(&mut self) {
         while let Some((due, key)) = self.suppression.steps_due.first().cloned()
             && due <= self.wall
         {
             self.suppression.steps_due.pop_first();
+            // Whether it is still down is not known before it is calm.
+            if self.is_flapping(&key) {
+                let later = self.wall.0.saturating_add(i64::try_from(FLAPPING_LATER.as_millis()).unwrap_or(i64::MAX));
+                self.suppression.steps_due.insert((UnixMillis(later), key));
+                continue;
+            }
             let Some(incident) = self.incidents.get_mut(&key) else { continue };
             let (steps, at_least) = self.settings.ladder.reached(self.wall.since(incident.since));
             if steps > incident.steps {

@@ -28,7 +28,7 @@ impl Engine {
             if !place.is_some_and(|place| self.numbers.take(place, &sample, heard_at)) {
                 self.look_closely(&sample, heard_at);
             }
-            if self.awaits_observations() {
+            if self.awaits_any_observation() {
                 self.observed_numbers(&sample);
             }
         }
@@ -37,6 +37,9 @@ impl Engine {
     fn observed_numbers(&mut self, sample: &SampleRef<'_>) {
         let Some(place) = self.numbers.find(sample) else { return };
         let view = self.numbers.view(place);
+        if !self.awaits_observations(view.host) {
+            return;
+        }
         let addresses: Vec<_> = view.numbers().map(|(attribute, _)| view.address(attribute)).collect();
         for address in addresses {
             self.observed(&address, sample.time);

@@ -17,6 +17,7 @@ mod hosts;
 mod people;
 mod promises;
 mod restarts;
+mod suppressed_histories;
 mod suppression;
 
 /// Second 0 of a timeline, so that dates are recognisable.
@@ -106,7 +107,8 @@ impl Timeline {
                     let after = draft.duration_ms.map_or(String::new(), |ms| format!(" after {}s", ms / 1000));
                     let rule = if draft.rule == "check" { String::new() } else { format!(" [{}]", draft.rule) };
                     let step = draft.step.map_or(String::new(), |step| format!(" step {step}"));
-                    let not_told = draft.suppressed_by.iter().map(|cause| format!(" ({cause})")).collect::<String>();
+                    let not_told: Vec<_> = draft.suppressed_by.iter().map(|cause| format!(" ({cause})")).collect();
+                    let not_told = not_told.concat();
                     let Draft { severity, kind, address, .. } = &draft;
                     self.told.push(format!("{at} {severity} {kind} {address}{rule}{after}{step}{not_told}"));
                     self.drafts.push(draft);

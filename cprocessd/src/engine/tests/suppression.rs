@@ -147,11 +147,12 @@ fn what_happens_once_is_silenced_too() {
 fn a_restart_after_the_end_of_a_silence_reveals_it_once_nothing_waits() {
     let timeline = running(settings(&[])).order("s1", silence("web1", 100)).at(10).down(WWW);
     let timeline = Timeline { told: Vec::new(), ..timeline }.paused_until(500).restart();
-    // The end of the outage was in the journal of the feed all the while.
+    // The end of the outage was in the journal of the feed all the while, and takes its time to arrive.
     timeline
+        .at(501)
         .up(WWW)
         .at(510)
-        .expect(["500s INFO up web1!port:www after 490s", "100s INFO silence monitor!cprocessd: [order]"]);
+        .expect(["501s INFO up web1!port:www after 491s", "100s INFO silence monitor!cprocessd: [order]"]);
 }
 
 #[test]
@@ -383,12 +384,32 @@ fn the_ladder_is_climbed_once_whatever_restarts_and_clocks_do() {
     let timeline = timeline.expect([
         "3620s INFO up web1!port:www after 3610s step 2",
         "3700s ERR down web1!port:www",
-        "8001s ERR persistent web1!port:www step 2",
+        "8002500ms ERR persistent web1!port:www step 2",
     ]);
     assert_eq!(timeline.drafts.last().expect("an event").id, {
         let incident = row(&timeline).incident;
         EventId::new(incident, Kind::Persistent, 2)
     });
+}
+
+#[test]
+fn what_flaps_is_not_said_to_be_still_down() {
+    let mut timeline = running(lasting(settings(&[])));
+    for secs in [10, 20, 30, 40, 50, 60] {
+        timeline = timeline.at(secs);
+        timeline = if secs % 20 == 10 { timeline.down(WWW) } else { timeline.up(WWW) };
+    }
+    // Its incident is kept open until it is calm.
+    timeline.at(1000).expect([
+        "10s ERR down web1!port:www",
+        "20s INFO up web1!port:www after 10s",
+        "30s ERR down web1!port:www",
+        "40s INFO up web1!port:www after 10s",
+        "50s ERR down web1!port:www",
+        "60s WARN flapping web1!port:www [flapping]",
+        "360s INFO flapping web1!port:www [flapping] after 50s",
+        "60s INFO up web1!port:www after 10s",
+    ]);
 }
 
 #[test]
