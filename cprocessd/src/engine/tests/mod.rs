@@ -17,6 +17,7 @@ mod hosts;
 mod people;
 mod promises;
 mod restarts;
+mod suppression;
 
 /// Second 0 of a timeline, so that dates are recognisable.
 const ORIGIN: i64 = 1_000_000_000_000;
@@ -96,7 +97,10 @@ impl Timeline {
                     let at = if at % 1000 == 0 { format!("{}s", at / 1000) } else { format!("{at}ms") };
                     let after = draft.duration_ms.map_or(String::new(), |ms| format!(" after {}s", ms / 1000));
                     let rule = if draft.rule == "check" { String::new() } else { format!(" [{}]", draft.rule) };
-                    self.told.push(format!("{at} {} {} {}{rule}{after}", draft.severity, draft.kind, draft.address));
+                    let step = draft.step.map_or(String::new(), |step| format!(" step {step}"));
+                    let not_told = draft.suppressed_by.iter().map(|cause| format!(" ({cause})")).collect::<String>();
+                    let Draft { severity, kind, address, .. } = &draft;
+                    self.told.push(format!("{at} {severity} {kind} {address}{rule}{after}{step}{not_told}"));
                     self.drafts.push(draft);
                 }
                 Output::Save(saved) => {
