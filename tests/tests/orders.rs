@@ -88,6 +88,14 @@ fn an_order_given_twice_is_carried_out_once_and_answered_alike() {
     let events = events_of(&suite, "one");
     assert_eq!(events.len(), 1, "{events:?}");
     assert_eq!(events[0]["data"], forget);
+    // Also when it could not be given any more.
+    let until = unix_ms() + 1500;
+    let silence = json!({"order": "silence", "id": "two", "author": "anna", "pattern": "web1", "until": until});
+    let first = done(&suite, &silence);
+    wait_for("the silence is over", || rows(&suite, "silence-list").is_empty().then_some(()));
+    assert!(unix_ms() >= until);
+    assert_eq!(done(&suite, &silence), first);
+    assert_eq!(rows(&suite, "silence-list"), Vec::<Value>::new());
 }
 
 #[test]
