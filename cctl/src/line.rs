@@ -2,6 +2,7 @@
 
 use crate::text::{Ink, Tint, escape, number};
 use common::message::{Event, Kind};
+use cprocessd::engine::RESERVED;
 use std::time::Duration;
 
 /// A trouble that was seen this much later than it began says when it began.
@@ -48,24 +49,10 @@ fn tint_of(event: &Event) -> Tint {
     }
 }
 
-/// Where a person may want to look up the rule; elsewhere it is a word of cprocessd's own, as `initial`.
-fn names_its_rule(kind: Kind) -> bool {
-    match kind {
-        Kind::Alarm | Kind::Solved | Kind::Absent | Kind::Log | Kind::Other => true,
-        Kind::Down
-        | Kind::Up
-        | Kind::Blip
-        | Kind::Retired
-        | Kind::Started
-        | Kind::Stopped
-        | Kind::Flapping
-        | Kind::Persistent
-        | Kind::Revealed
-        | Kind::Watchdog
-        | Kind::Ack
-        | Kind::Silence
-        | Kind::Order => false,
-    }
+/// A rule that a person may want to look up, and no word of cprocessd's own, as `initial`.
+fn rule_of(event: &Event) -> Option<&str> {
+    let is_own = RESERVED.contains(&event.rule.as_str());
+    (!is_own).then_some(event.rule.as_str())
 }
 
 fn details(event: &Event) -> Vec<String> {
@@ -80,8 +67,9 @@ fn details(event: &Event) -> Vec<String> {
     } else if let Some(value) = event.value {
         details.push(number(value));
     }
-    if names_its_rule(event.kind) && event.rule != "check" {
-        details.push(format!("(rule {})", event.rule));
+    details.extend(rule_of(event).map(|rule| format!("(rule {rule})")));
+    if !event.suppressed_by.is_empty() {
+        details.push(format!("(not told: {})", event.suppressed_by.join(", ")));
     }
     details
 }

@@ -42,6 +42,8 @@ const LOGGED_CHARS: usize = 200;
 const MAX_UNCOMMITTED: usize = 100_000;
 /// How long a ccollectd may take to forget something.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Orders to forget at once. Further ones are refused.
+const MAX_FORGETTING: usize = 100;
 /// Beats, and the watchdog.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 
@@ -62,6 +64,8 @@ pub(crate) struct Daemon {
     own: Questions,
     /// What the engine wants and the journal does not have yet, in order.
     uncommitted: Vec<Output>,
+    /// Orders to forget that wait for their ccollectds.
+    forgetting: usize,
     /// Orders of peers about what is not open here yet.
     postponed: Postponed,
     /// Among what is uncommitted is that the database was set aside.
@@ -165,6 +169,7 @@ impl Daemon {
             control,
             own,
             uncommitted,
+            forgetting: 0,
             postponed: Postponed::default(),
             tells_of_damage: !untold.is_empty(),
             refused_at: None,
@@ -182,7 +187,10 @@ impl Daemon {
                 Woken::Query(route, frame) => self.answer(route, frame.as_ref()).await,
                 Woken::Own(route, frame) => self.answer_own(route, frame.as_ref()).await,
                 Woken::Control(route, frame) => self.begin_order(route, frame.as_ref()).await,
-                Woken::Order(order) => self.finish_order(*order).await,
+                Woken::Order(order) => {
+                    self.forgetting -= 1;
+                    self.finish_order(*order).await;
+                }
                 Woken::Signal(Asked::Reload) => self.reload(),
                 Woken::Signal(Asked::Stop) => return Ok(()),
                 Woken::Deadline => {}
@@ -422,9 +430,14 @@ impl Daemon {
     }
 
     /// Checks an order, and lets the ccollectds carry out their part first: were it the other way round, their next report
-    /// would bring back what was just forgotten.
+    /// would bring back what was just forgotten. One that was carried out already is answered as it was then, also if it
+    /// could not be given any more.
     async fn begin_order(&mut self, route: Route, frame: Option<&Bytes>) {
         let Some((asker, request)) = self.control.read(route, frame).await else { return };
+        let had = request.order.as_ref().and(request.id.as_ref()).and_then(|id| self.engine.had_order(id));
+        if let Some(answer) = had {
+            return self.answer_order(asker, Ok(answer)).await;
+        }
         let order = match Order::read(&request, UnixMillis::now()) {
             Ok(order) => order,
             Err(error) => return self.control.answer(asker, Err(error)).await,
@@ -432,6 +445,11 @@ impl Daemon {
         if !matches!(order.command, Command::Forget { .. }) {
             return self.finish_order(Ready { asker, order, unreached: Vec::new() }).await;
         }
+        if self.forgetting >= MAX_FORGETTING {
+            let message = format!("{MAX_FORGETTING} orders to forget wait for their ccollectds; try again later");
+            return self.control.answer(asker, Err(ErrorBody::new(ErrorCode::Failed, message))).await;
+        }
+        self.forgetting += 1;
         let (feeds, done) = (self.config.feeds.clone(), self.inbox.orders_in.clone());
         tokio::spawn(async move {
             let mut unreached = Vec::new();
@@ -447,12 +465,16 @@ impl Daemon {
         });
     }
 
-    /// Carries an order out and answers when it is in the journal: what was answered holds, also after a restart.
     async fn finish_order(&mut self, Ready { asker, order, unreached }: Ready) {
         let answer = match order.command {
-            Command::Reload if !self.engine.had_order(&order.id) => self.reload_by(order),
+            Command::Reload => self.reload_by(order),
             _ => self.order(order),
         };
+        self.answer_order(asker, answer.map(|done| Ordered { unreached, ..done })).await;
+    }
+
+    /// Answers when the order is in the journal: what was answered holds, also after a restart.
+    async fn answer_order(&mut self, asker: Asker, answer: Result<Ordered, ErrorBody>) {
         self.commit();
         let answer = match answer {
             // Still in memory only. The engine knows the order by its id, so that it is carried out once if it is repeated;
@@ -461,7 +483,7 @@ impl Daemon {
                 ErrorCode::Failed,
                 "the order holds, but the journal cannot be written, so a restart would forget it: give it again with its id",
             )),
-            Ok(done) => Ok(Answer::whole(&Ordered { unreached, ..done })),
+            Ok(done) => Ok(Answer::whole(&done)),
             Err(error) => Err(error),
         };
         self.control.answer(asker, answer).await;

@@ -190,13 +190,23 @@ SERVICE = {
 }
 DOWN = {
     "incident": is_uuid, "address": str, "rule": str, "severity": SEVERITIES, "since": any_time, "text": str,
-    "acked": bool, "silenced": bool, "unreachable": bool,
+    "acked": bool, "silenced": bool, "unreachable": bool, "step?": int, "suppressed_by?": [str],
 }
 VALUE = {"address": str, "value": number, "time": millis, "stale": bool}
 ALARM = {
     "name": str, "rule": str, "severity": SEVERITIES, "matches": int,
     "active": [{"address": str, "open": bool, "since": any_time, "value": or_none(number)}],
+    "origin": {"file", "default", "order"}, "author?": str, "added?": millis,
 }
+ORDERED = {"text?": str, "addresses": [str], "unreached": [str]}
+SILENCE = {
+    "id": str, "pattern": str, "until": any_time, "since": millis, "author": str, "reason": str, "maintenance": bool,
+    "open": int,
+}
+MAINTENANCE = {
+    "name": str, "pattern": str, "when": str, "active_until": or_none(any_time), "next": [lambda pair: len(pair) == 2],
+}
+SUBSCRIBER = {"name": str, "via": str, "severity": SEVERITIES, "pattern": str, "author": str, "since": millis}
 HEALTH = {
     "daemon": str, "version": str, "epoch": str, "head_seq": int, "rss_bytes": int, "peak_rss_bytes": int,
     "uptime_secs": int, "counters": dict,
@@ -204,10 +214,13 @@ HEALTH = {
 # PROTOCOL.md, the stream.
 EVENT = {
     "epoch": str, "seq": int, "nth": int, "id": is_uuid, "incident": is_uuid,
-    "kind": {"down", "up", "blip", "alarm", "solved", "absent", "retired", "log", "started", "stopped", "order"},
+    "kind": {
+        "down", "up", "blip", "alarm", "solved", "absent", "retired", "log", "started", "stopped", "order", "silence",
+        "ack", "revealed", "persistent", "flapping",
+    },
     "address": str, "host": str, "service": str, "unit": str, "severity": SEVERITIES, "top_severity": SEVERITIES,
     "state": {"up", "down", "unknown", "open", "resolved"}, "since": any_time, "time": any_time, "text": str,
-    "value?": number, "rule": str, "duration_ms?": int, "data?": lambda _: True,
+    "value?": number, "rule": str, "step?": int, "duration_ms?": int, "suppressed_by?": [str], "data?": lambda _: True,
 }
 # PROTOCOL.md, the feed.
 ORIGIN = {"host": str, "epoch": str, "seq": int}

@@ -87,7 +87,7 @@ control = Asker("control")
 order = {"order": "forget", "pattern": "*!nginx", "id": str(uuid.uuid4()), "author": "foreign.py"}
 first, again = control.reply(**order), control.reply(**order)
 assert first == again and first["ok"], (first, again)
-check(first["data"], {"addresses": [str], "unreached": [str]}, "forget")
+check(first["data"], ORDERED, "forget")
 assert "testhost!nginx:vhost" in first["data"]["addresses"] and first["data"]["unreached"] == []
 assert not [unit for service, unit in states() if service == "nginx"]
 (event,) = [e for e in query.ask("events", after=0)["events"] if e["kind"] == "order"]

@@ -8,6 +8,16 @@ for report in [
 ]:
     push(report)
 
+# Somebody has ordered something, so that no list is empty.
+control = Asker("control")
+later = int(time.time() * 1000) + 3_600_000
+for order in [
+    {"order": "silence", "pattern": "*!nginx", "until": later, "reason": "new certificates"},
+    {"order": "subscriber-add", "name": "alice", "via": "mail", "severity": "ERR", "pattern": "*"},
+    {"order": "rule-add", "name": "mail stuck", "rule": "*!mail.queue:*.length > 200 ERR"},
+]:
+    check(control.reply(id=str(uuid.uuid4()), author="alice", **order)["data"], ORDERED, order["order"])
+
 setup = Asker("query")
 wait_for("four incidents are open", lambda: len(setup.ask("down-list")) == 4)
 wait_for("the log event is said", lambda: any(e["kind"] == "log" for e in setup.ask("events", after=0)["events"]))
@@ -62,6 +72,28 @@ for form in FORMATS:
     assert alarms["queue long"]["rule"] == "*!mail.queue:*.length > 100 WARN"
     (active,) = alarms["no backup"]["active"]
     assert active["open"] and active["value"] is None, active
+
+    (silence,) = cprocessd.ask("silence-list")
+    check(silence, SILENCE, "silence-list")
+    assert (silence["pattern"], silence["until"], silence["open"]) == ("*!nginx", later, 1), silence
+    check(cprocessd.ask("maintenance-list"), [MAINTENANCE], "maintenance-list")
+    (subscriber,) = cprocessd.ask("subscriber-list")
+    check(subscriber, SUBSCRIBER, "subscriber-list")
+    assert alarms["mail stuck"]["origin"] == "order" and alarms["mail stuck"]["author"] == "alice", alarms
+    explained = cprocessd.ask("explain", pattern="testhost!nginx:all")
+    rule = {"name": str, "rule": str, "phase": str, "since": or_none(any_time)}
+    check(
+        explained,
+        {
+            "address": str, "state": {"up", "down", "unknown", "open", "resolved"}, "since": or_none(any_time),
+            "why": [str], "last": or_none(str), "incidents": [DOWN], "rules": [rule], "suppressed_by": [str],
+            "depends_on": [lambda pair: len(pair) == 2],
+        },
+        "explain",
+    )
+    assert explained["state"] == "down" and explained["suppressed_by"] == ["silence:" + silence["id"]], explained
+    assert cprocessd.reply(query="explain", pattern="testhost!nothing:x")["error"]["code"] == "not-found"
+    assert cprocessd.ask("explain", pattern="testhost")["state"] == "up"
 
     events = cprocessd.ask("events", after=0)
     check(events, {"epoch": str, "head_seq": int, "events": [EVENT | {"topic": str}]}, "events")

@@ -277,7 +277,11 @@ fn message_through(name: &str, example: &Value) -> Result<Value, serde_json::Err
         "feed-snapshot" => through::<message::FeedSnapshot>(example),
         "events" => through::<message::EventsPage<Value>>(example),
         "ledger" => through::<Vec<message::LedgerRow>>(example),
-        "forget" => through::<message::Ordered>(example),
+        "silence-list" => through::<Vec<message::SilenceRow>>(example),
+        "maintenance-list" => through::<Vec<message::MaintenanceRow>>(example),
+        "subscriber-list" => through::<Vec<message::SubscriberRow>>(example),
+        "explain" => through::<message::Explanation>(example),
+        "forget" | "ordered" => through::<message::Ordered>(example),
         // Only ever read by us.
         "plugin" => serde_json::from_value::<message::PluginMessage>(example.clone()).map(|_| example.clone()),
         other => panic!("PROTOCOL.md has an example {other:?} that no test knows"),

@@ -88,6 +88,14 @@ fn an_order_given_twice_is_carried_out_once_and_answered_alike() {
     let events = events_of(&suite, "one");
     assert_eq!(events.len(), 1, "{events:?}");
     assert_eq!(events[0]["data"], forget);
+    // Also when it could not be given any more.
+    let until = unix_ms() + 1500;
+    let silence = json!({"order": "silence", "id": "two", "author": "anna", "pattern": "web1", "until": until});
+    let first = done(&suite, &silence);
+    wait_for("the silence is over", || rows(&suite, "silence-list").is_empty().then_some(()));
+    assert!(unix_ms() >= until);
+    assert_eq!(done(&suite, &silence), first);
+    assert_eq!(rows(&suite, "silence-list"), Vec::<Value>::new());
 }
 
 #[test]
@@ -208,9 +216,11 @@ fn a_silence_keeps_what_happens_from_being_told_and_then_it_is_revealed() {
     wait_for("both have been down", || {
         (told_of(&suite, "fan").len() == 2 && told_of(&suite, "raid").len() == 1).then_some(())
     });
-    for event in told_of(&suite, "raid").iter().chain(&told_of(&suite, "fan")) {
-        assert_eq!(event["suppressed_by"], json!(["silence:s1"]), "{event}");
+    for unit in ["raid", "fan"] {
+        assert_eq!(told_of(&suite, unit)[0]["suppressed_by"], json!(["silence:s1"]), "{unit}");
     }
+    // An end is for whoever was told of the beginning, so it has no reason not to be told.
+    assert_eq!(told_of(&suite, "fan")[1].get("suppressed_by"), None);
     let down = rows(&suite, "down-list");
     assert_eq!((&down[0]["silenced"], &down[0]["suppressed_by"]), (&json!(true), &json!(["silence:s1"])));
     let silence = &rows(&suite, "silence-list")[0];

@@ -369,15 +369,15 @@ pub struct Subscriber {
 }
 
 impl Engine {
-    /// Whether an order of this id was carried out, as far back as they are remembered.
-    pub fn had_order(&self, id: &str) -> bool {
-        self.orders.iter().any(|(had, _)| had == id)
+    /// The answer to an order that was carried out already, as far back as they are remembered.
+    pub fn had_order(&self, id: &str) -> Option<Ordered> {
+        let (_, had) = self.orders.iter().find(|(known, _)| known == id)?;
+        Some(Ordered { text: had.text.clone(), addresses: had.addresses.clone(), unreached: Vec::new() })
     }
 
     /// Carries an order out, unless it was already; either way there is an answer.
     pub(super) fn order(&mut self, order: &Order) {
-        if let Some((_, had)) = self.orders.iter().find(|(id, _)| *id == order.id) {
-            let answer = Ordered { text: had.text.clone(), addresses: had.addresses.clone(), unreached: Vec::new() };
+        if let Some(answer) = self.had_order(&order.id) {
             self.outputs.push(Output::Ordered(Ok(answer)));
             return;
         }
