@@ -117,6 +117,11 @@ impl Feed {
         self.publisher.check_sound()
     }
 
+    /// The file of the journal.
+    pub(crate) fn database(&self) -> &Path {
+        self.publisher.journal().path()
+    }
+
     /// The answer to `events`.
     pub(crate) fn events(&self, request: &Request) -> Result<Answer, ErrorBody> {
         self.publisher.events(request)

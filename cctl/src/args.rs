@@ -122,6 +122,12 @@ pub(crate) enum Command {
     TestNotify(Test),
     /// Follow the events as they happen
     Watch(Watch),
+    /// Copy all state of all daemons into a folder while they run
+    Backup {
+        /// Made if it is not there, else empty. Copied back below /var/lib/cairn while the daemons are stopped, it is a
+        /// restore
+        dir: PathBuf,
+    },
     /// Run all daemons on this machine, all files in one folder
     Demo {
         /// The folder; its configuration is written when absent and never overwritten

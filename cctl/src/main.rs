@@ -3,6 +3,7 @@
 
 mod args;
 mod ask;
+mod backup;
 mod demo;
 mod failure;
 mod line;
@@ -51,6 +52,7 @@ fn run(Args { global, command }: Args) -> Result<Outcome, Failure> {
         Command::Forget { pattern } => questions::forget(global, out, pattern.as_str()),
         Command::Ledger(wanted) => notify::ledger(global, out, &wanted),
         Command::TestNotify(test) => notify::test(global, out, &test),
+        Command::Backup { dir } => backup::run(global, &dir),
         Command::Watch(watch) => watch::run(global, out, &watch),
         Command::Demo { dir } => demo::run(global, out, &dir),
         Command::Completions { shell } => pages::completions(shell),

@@ -73,6 +73,10 @@ pub fn exit_code(result: Result<(), Fatal>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
+            if let Fatal::Database(error) = &error {
+                // A row that cannot be read would end the next start as well.
+                error.mark_damage();
+            }
             match error {
                 Fatal::Config(_) => ExitCode::from(EXIT_CONFIG),
                 Fatal::Socket(_) | Fatal::Database(_) | Fatal::Other(_) => ExitCode::FAILURE,
@@ -191,6 +195,7 @@ pub fn health(daemon: &str, epoch: Option<&Epoch>, head_seq: u64, started: Insta
         rss_bytes: memory("VmRSS:"),
         peak_rss_bytes: memory("VmHWM:"),
         uptime_secs: started.elapsed().as_secs(),
+        databases: Vec::new(),
         counters: counters.snapshot(),
     }
 }

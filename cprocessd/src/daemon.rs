@@ -4,7 +4,7 @@ use crate::answers::{self, bad, short};
 
 use bytes::Bytes;
 use common::counters::Counters;
-use common::database;
+use common::database::{self, DatabaseError};
 use common::journal::Journal;
 use common::message::{Beat, ErrorBody, ErrorCode, Ordered, Request, decode_batch, encode, event_topic};
 use common::notifier::one_line;
@@ -111,9 +111,13 @@ impl Daemon {
             .map_err(|error| Fatal::Other(format!("cannot make folder {}: {error}", run.display())))?;
         let query = Questions::bind(&run.join("query"), &counters).await?;
         let journal = open_journal(&config)?;
-        let sqlite =
-            |source: rusqlite::Error| Fatal::Other(format!("state in {}: {source}", config.state_dir.display()));
-        let (saved, unreadable) = store::load(journal.db()).map_err(sqlite)?;
+        let path = journal.path().to_owned();
+        let sqlite = |source| Fatal::from(DatabaseError::Sqlite { path: path.clone(), source });
+        let untold = database::untold(journal.db()).map_err(sqlite)?;
+        let (mut saved, unreadable) = store::load(journal.db()).map_err(sqlite)?;
+        if !untold.is_empty() {
+            store::complete(&mut saved);
+        }
         if unreadable > 0 {
             counters.add("state", "unreadable", unreadable as u64);
             tracing::error!("{unreadable} rows of the saved state cannot be read and are left out");
@@ -126,7 +130,6 @@ impl Daemon {
             }
         }
         let nth = store::nth(journal.db()).map_err(sqlite)?;
-        let untold = database::untold(journal.db()).map_err(sqlite)?;
         let own = &config.settings.own;
         let uncommitted = untold.iter().map(|aside| Output::Event(Draft::of_damage(own, aside, UnixMillis::now())));
         let uncommitted = uncommitted.collect();
@@ -385,13 +388,8 @@ impl Daemon {
 
     fn health(&self) -> Answer {
         let journal = self.publisher.journal();
-        Answer::whole(&startup::health(
-            "cprocessd",
-            Some(journal.epoch()),
-            journal.head(),
-            self.started,
-            &self.counters,
-        ))
+        let health = startup::health("cprocessd", Some(journal.epoch()), journal.head(), self.started, &self.counters);
+        Answer::whole(&health.kept_in(journal.path()))
     }
 
     /// Checks an order, and lets the ccollectds carry out their part first: were it the other way round, their next report

@@ -1,14 +1,15 @@
 //! What the engine asked to keep, in tables beside the journal: one row a thing, its value in MessagePack, so that a field
 //! can be added without a migration.
 
-use crate::engine::{Draft, Key, Output, Saved};
+use crate::engine::{Draft, Key, Output, Saved, SavedCheck};
+use common::address::{Address, CheckAddress};
 use common::journal::Commit;
 use common::message::{Epoch, Event, decode, encode, event_topic};
 use common::severity::Severity;
 use common::subscriber::Cursor;
 use rusqlite::{Connection, Transaction, params};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The tables, one migration a version.
 pub const MIGRATIONS: [&str; 1] = ["CREATE TABLE saved (kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
@@ -37,6 +38,37 @@ pub fn load(db: &Connection) -> rusqlite::Result<(Vec<Saved>, usize)> {
         }
     }
     Ok((saved, unreadable))
+}
+
+/// Gives each open incident the check that it is about, where a damaged database lost it: what was bad is bad until it is
+/// observed again. Its recovery would else be taken for a first observation, and close nothing. The reverse mends itself:
+/// a check that is bad and has no incident opens it with the next observation.
+pub fn complete(saved: &mut Vec<Saved>) {
+    let known: BTreeSet<String> = saved.iter().map(Saved::identity).collect();
+    let mut missing = Vec::new();
+    for row in &*saved {
+        let Saved::Incident(Key { address: Address::Check(address), rule }, Some(incident)) = row else { continue };
+        let up = match rule.as_str() {
+            "check" => false,
+            "silent" => true,
+            _ => continue,
+        };
+        let check = SavedCheck {
+            up,
+            since: incident.since,
+            interval_ms: 0,
+            text: incident.text.clone(),
+            bad_since: incident.since,
+            bad_count: 1,
+            last_blip: None,
+        };
+        let row = Saved::Check(address.clone(), Some(check));
+        // Of a host's own incident the host is the state.
+        if *address != CheckAddress::alive(address.host.clone()) && !known.contains(&row.identity()) {
+            missing.push(row);
+        }
+    }
+    saved.extend(missing);
 }
 
 fn read(kind: &str, key: &str, value: &[u8]) -> Option<Saved> {
@@ -202,7 +234,6 @@ fn stamped(draft: &Draft, epoch: &Epoch, seq: u64, nth: u64) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::SavedCheck;
     use common::time::UnixMillis;
 
     #[test]
@@ -237,6 +268,32 @@ mod tests {
         write(&tx, &Saved::Pending(key, None)).expect("removed");
         tx.commit().expect("committed");
         assert_eq!(load(&db).expect("loads").0.len(), 2);
+    }
+
+    #[test]
+    fn what_is_open_keeps_a_check_to_close_it() {
+        let text = |text: &str| text.parse::<Address>().expect("address");
+        let incident = |address: &Address, rule: &str| {
+            let id = common::message::IncidentId::new(address, rule, UnixMillis(7));
+            let fields = rmpv::Value::Map(vec![
+                ("id".into(), id.to_string().into()),
+                ("top_severity".into(), "ERR".into()),
+                ("since".into(), 7.into()),
+                ("text".into(), "refused".into()),
+                ("value".into(), rmpv::Value::Nil),
+            ]);
+            let incident = rmpv::ext::from_value(fields).expect("an incident");
+            Saved::Incident(Key { address: address.clone(), rule: rule.to_owned() }, Some(incident))
+        };
+        let lost = text("w!port:www");
+        let alarm = text("w!machine.disk:/.free");
+        let mut saved =
+            vec![incident(&lost, "check"), incident(&alarm, "disk full"), incident(&text("w!alive:"), "check")];
+        complete(&mut saved);
+        let Some(Saved::Check(address, Some(check))) = saved.get(3) else { panic!("{saved:?}") };
+        assert_eq!((Address::from(address.clone()), check.up, check.since), (lost, false, UnixMillis(7)));
+        complete(&mut saved);
+        assert_eq!(saved.len(), 4, "what is there is enough");
     }
 
     #[test]
