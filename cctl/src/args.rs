@@ -1,10 +1,12 @@
 //! The command line.
 
 use crate::notify::{Ledger, Test};
+use crate::orders::{Ack, Forget, Giver, Quiet, Rules, Subscribers, Unack, Unsilence};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use common::address::{HostName, Pattern};
 use common::config::HumanDuration;
 use common::severity::Severity;
+use cprocessd::engine::rule::Rule;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,7 +29,8 @@ const EXIT_STATUS: &str = "\
 Exit status:
    0  fine
    1  the daemon refused, nothing matched, or anything else
-   2  something is down or an alarm is open (server-list, server-status, service-list, down-list, alarm-list)
+   2  something is down or an alarm is open (server-list, server-status, service-list, down-list, alarm-list,
+      explain)
   64  the command line is wrong
   69  the daemon cannot be reached
   78  demo: a daemon's configuration is wrong
@@ -111,11 +114,35 @@ pub(crate) enum Command {
         #[arg(value_parser = daemon_name)]
         daemon: String,
     },
-    /// Order: forget the addresses that match, until they are reported again
-    Forget {
-        /// As 'web1!port:old*'; written as for last-value
-        pattern: Pattern,
+    /// Explain one address: its state and why, which rules look at it, what suppresses it, what it depends on
+    Explain {
+        /// As any table shows it: 'web1!port:www (443)', 'web1!machine.disk:/.free', or a host
+        address: String,
     },
+    /// List what is not told for now, until when, and by whose order
+    SilenceList,
+    /// List the maintenance windows of the configuration, and when each is next
+    MaintenanceList,
+    /// Order: do not tell of what matches for a while. It is judged and shown all the same
+    Silence(Quiet),
+    /// Order: end a silence, or a maintenance that was ordered
+    Unsilence(Unsilence),
+    /// Order: maintenance of what matches, from now on
+    Maintenance(Quiet),
+    /// Order: you look after an incident, so it is not told again
+    Ack(Ack),
+    /// Order: take back an acknowledgement
+    Unack(Unack),
+    /// Order: add or remove an alarm rule while cprocessd runs, or list them all
+    #[command(subcommand)]
+    Rule(Rules),
+    /// Order: add or remove somebody who is told, or list them
+    #[command(subcommand)]
+    Subscriber(Subscribers),
+    /// Order: forget the addresses that match, until they are reported again
+    Forget(Forget),
+    /// Order: read the configuration again; a bad one changes nothing, and what is wrong is said here
+    Reload(Giver),
     /// Show who was told what, when, and with what result, by mail, IRC, SMS and push
     Ledger(Ledger),
     /// Send a marked test to every recipient, or one, by the way that alerts go
@@ -128,6 +155,10 @@ pub(crate) enum Command {
         /// restore
         dir: PathBuf,
     },
+    /// Record the feed into a file, for replay
+    Record(Recording),
+    /// Try rules on a recorded feed: what they would have raised, when, and for how long
+    Replay(Trial),
     /// Run all daemons on this machine, all files in one folder
     Demo {
         /// The folder; its configuration is written when absent and never overwritten
@@ -158,6 +189,54 @@ pub(crate) struct Watch {
     /// last one, so that stopped and started again it has every event once. Waits for ever for cprocessd
     #[arg(long, value_name = "FILE")]
     pub(crate) to: Option<PathBuf>,
+}
+
+/// What to record, and how much of it.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct Recording {
+    /// The file to make. One that is there already is left alone
+    pub(crate) file: PathBuf,
+    /// Stop after this long, as 10m or 2d; without it, at Ctrl-C
+    #[arg(long = "for", value_name = "DURATION")]
+    pub(crate) lasting: Option<HumanDuration>,
+    /// Stop when the file is this large, as 500m or 10g
+    #[arg(long = "max-size", value_name = "BYTES", value_parser = size, default_value = "4g")]
+    pub(crate) max_bytes: u64,
+    /// The feed's socket, if it is not the one in the folder of --run
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) feed: Option<PathBuf>,
+}
+
+/// What to try, and on what.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct Trial {
+    /// A recording, made by cctl record
+    pub(crate) file: PathBuf,
+    /// Judge by this configuration of cprocessd; without it, by the rules that are shipped
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Try this rule instead of all others, as '*!machine.cpu:all.load > 90 for 5m WARN'; may be given several times
+    #[arg(long = "rule", value_name = "RULE", value_parser = rule)]
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// Read here, so that a mistake is one of the command line.
+fn rule(text: &str) -> Result<Rule, String> {
+    Rule::parse("", text).map_err(|error| error.to_string())
+}
+
+/// At least a mebibyte, so that the state of a small feed fits.
+fn size(text: &str) -> Result<u64, String> {
+    const MEBIBYTE: f64 = 1_048_576.0;
+    match common::number::parse_bytes_number(text) {
+        Ok(bytes) if (MEBIBYTE..=MEBIBYTE * MEBIBYTE).contains(&bytes) =>
+        {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in these bounds")]
+            Ok(bytes as u64)
+        }
+        Ok(_) => Err("must be 1m to 1048576m".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Becomes the name of a socket: no way out of the folder.

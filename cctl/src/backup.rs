@@ -79,8 +79,10 @@ fn daemons(run: &Path) -> Result<Vec<String>, Failure> {
 /// What is told to recipients and who is logged in is nobody else's business, so the folder is ours alone.
 fn make_empty(dir: &Path) -> Result<(), Failure> {
     match fs::read_dir(dir) {
-        Ok(entries) if entries.count() == 0 => Ok(()),
-        Ok(_) => Err(Failure::Other(format!("{} is not empty, and nothing in it is replaced", dir.display()))),
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(Failure::Other(format!("{} is not empty, and nothing in it is replaced", dir.display()))),
+        },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
             made.map_err(|error| Failure::file("make", dir, &error))

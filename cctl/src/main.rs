@@ -8,16 +8,23 @@ mod demo;
 mod failure;
 mod line;
 mod notify;
+mod orders;
 mod out;
 mod pages;
 mod questions;
+mod record;
+mod recording;
+mod replay;
 mod resume;
 mod show;
 mod text;
 mod watch;
 
 use args::{Args, Command};
-use common::message::{AlarmRow, DownRow, Request, ServerRow, ServerStatus, ServiceRow, StreamSnapshot};
+use common::message::{
+    AlarmRow, DownRow, Explanation, MaintenanceRow, Request, ServerRow, ServerStatus, ServiceRow, SilenceRow,
+    StreamSnapshot,
+};
 use failure::{Failure, Outcome};
 use out::Out;
 use std::process::ExitCode;
@@ -49,11 +56,29 @@ fn run(Args { global, command }: Args) -> Result<Outcome, Failure> {
         Command::Events { after, limit } => questions::events(global, out, after, limit),
         Command::Snapshot => questions::ask::<StreamSnapshot>(global, out, &Request::query("snapshot")),
         Command::Health { daemon } => questions::health(global, out, &daemon),
-        Command::Forget { pattern } => questions::forget(global, out, pattern.as_str()),
+        Command::SilenceList => questions::ask::<Vec<SilenceRow>>(global, out, &Request::query("silence-list")),
+        Command::MaintenanceList => {
+            questions::ask::<Vec<MaintenanceRow>>(global, out, &Request::query("maintenance-list"))
+        }
+        Command::Explain { address } => {
+            let request = Request { pattern: Some(address), ..Request::query("explain") };
+            questions::ask::<Explanation>(global, out, &request)
+        }
+        Command::Silence(quiet) => orders::quiet(global, out, "silence", quiet),
+        Command::Unsilence(wanted) => orders::unsilence(global, out, wanted),
+        Command::Maintenance(quiet) => orders::quiet(global, out, "maintenance", quiet),
+        Command::Ack(ack) => orders::ack(global, out, ack),
+        Command::Unack(unack) => orders::unack(global, out, unack),
+        Command::Rule(rules) => orders::rules(global, out, rules),
+        Command::Subscriber(subscribers) => orders::subscribers(global, out, subscribers),
+        Command::Forget(forget) => orders::forget(global, out, forget),
+        Command::Reload(giver) => orders::reload(global, out, giver),
         Command::Ledger(wanted) => notify::ledger(global, out, &wanted),
         Command::TestNotify(test) => notify::test(global, out, &test),
         Command::Backup { dir } => backup::run(global, &dir),
         Command::Watch(watch) => watch::run(global, out, &watch),
+        Command::Record(wanted) => record::run(global, &wanted),
+        Command::Replay(wanted) => replay::run(global, out, &wanted),
         Command::Demo { dir } => demo::run(global, out, &dir),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { dir } => pages::man(dir.as_deref()),

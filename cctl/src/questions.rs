@@ -1,11 +1,11 @@
-//! The questions and the order: one request, one answer, printed.
+//! The questions: one request, one answer, printed.
 
 use crate::args::Global;
 use crate::ask::{Daemon, block_on, read};
-use crate::failure::{Failure, Outcome, notice};
+use crate::failure::{Failure, Outcome};
 use crate::out::{Out, put};
 use crate::show::Show;
-use common::message::{ErrorCode, Event, EventsPage, Health, Ordered, Request, ValueRow};
+use common::message::{ErrorCode, Event, EventsPage, Health, Request, ValueRow};
 use common::query::{AskError, to_json};
 use rmpv::Value;
 use serde::de::DeserializeOwned;
@@ -72,34 +72,9 @@ pub(crate) fn health(global: &Global, out: Out, name: &str) -> Result<Outcome, F
     Ok(print::<Health>(global, out, &answer)?.outcome())
 }
 
-/// Orders cprocessd to forget what matches.
-pub(crate) fn forget(global: &Global, out: Out, pattern: &str) -> Result<Outcome, Failure> {
-    let mut daemon = Daemon::new("cprocessd", &global.run.join("control"), global.timeout);
-    let order = Request {
-        pattern: Some(pattern.to_owned()),
-        id: Some(uuid::Uuid::new_v4().to_string()),
-        author: Some(author()),
-        ..Request::order("forget")
-    };
-    let answer = block_on(daemon.ask(&order))?;
-    let forgotten = print::<Ordered>(global, out, &answer)?;
-    if !forgotten.unreached.is_empty() {
-        notice(&format!("could not tell {}: what is still reported there comes back", forgotten.unreached.join(", ")));
-    }
-    Ok(forgotten.outcome())
-}
-
-/// Who gives the order: the person behind sudo, not root.
-fn author() -> String {
-    ["SUDO_USER", "USER"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
-        .unwrap_or_else(|| format!("uid {}", nix::unistd::getuid()))
-}
-
 /// Prints the answer as JSON or as a table. The JSON comes first and is the answer itself, also the part of it that
 /// this cctl does not know.
-fn print<T: Show + DeserializeOwned>(global: &Global, out: Out, answer: &Value) -> Result<T, Failure> {
+pub(crate) fn print<T: Show + DeserializeOwned>(global: &Global, out: Out, answer: &Value) -> Result<T, Failure> {
     if global.json {
         put(&crate::text::json_line(&to_json(answer.clone())))?;
         return read(answer);

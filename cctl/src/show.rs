@@ -2,12 +2,14 @@
 
 use crate::failure::Outcome;
 use crate::notify::Row;
-use crate::text::{Cell, Ink, Table, Tint, counted, escape, number};
+use crate::orders::RuleList;
+use crate::text::{Cell, Ink, Table, Tint, bytes_for_people, counted, escape, number};
 use common::message::{
-    AlarmRow, Delivery, DownRow, Event, EventsPage, Health, Ordered, ServerRow, ServerStatus, ServiceRow, State,
-    StreamSnapshot, ValueRow,
+    AlarmRow, Delivery, DownRow, Event, EventsPage, Explanation, Health, MaintenanceRow, Ordered, RuleView, ServerRow,
+    ServerStatus, ServiceRow, SilenceRow, State, StreamSnapshot, SubscriberRow, ValueRow,
 };
 use common::severity::Severity;
+use common::time::UnixMillis;
 
 /// An answer that can be printed.
 pub(crate) trait Show {
@@ -100,7 +102,10 @@ impl Show for Vec<DownRow> {
         let mut table = Table::new(["SEVERITY", "ADDRESS", "RULE", "SINCE", "FOR", "MARKS", "TEXT"]);
         for row in self {
             let marks = [(row.acked, "acked"), (row.silenced, "silenced"), (row.unreachable, "unreachable")];
-            let marks: Vec<&str> = marks.into_iter().filter_map(|(set, word)| set.then_some(word)).collect();
+            let mut marks: Vec<&str> = marks.into_iter().filter_map(|(set, word)| set.then_some(word)).collect();
+            if marks.is_empty() && !row.suppressed_by.is_empty() {
+                marks.push("not told");
+            }
             table.row([
                 severity(row.severity),
                 Cell::new(row.address.to_string()),
@@ -229,8 +234,8 @@ impl Show for Health {
             "{} {} runs for {uptime}, {} resident (at most {})\n",
             ink.paint(Tint::Strong, &escape(&self.daemon)),
             escape(&self.version),
-            mebibytes(self.rss_bytes),
-            mebibytes(self.peak_rss_bytes)
+            bytes_for_people(self.rss_bytes),
+            bytes_for_people(self.peak_rss_bytes)
         );
         if let Some(epoch) = &self.epoch {
             let journal = format!("journal {}, up to {}\n", escape(epoch.as_str()), self.head_seq);
@@ -277,18 +282,196 @@ impl Show for Vec<Row> {
 }
 
 impl Show for Ordered {
-    fn show(&self, _: Ink) -> String {
-        if self.addresses.is_empty() {
-            return "nothing matches, nothing was forgotten\n".to_owned();
-        }
-        let lines: Vec<String> =
-            self.addresses.iter().map(|address| format!("forgotten: {}\n", escape(address))).collect();
-        lines.concat()
+    fn show(&self, ink: Ink) -> String {
+        let done = if self.text.is_empty() { "done" } else { &self.text };
+        let line = |address: &String| format!("  {}\n", ink.paint(Tint::Strong, &escape(address)));
+        let addresses: String = self.addresses.iter().map(line).collect();
+        format!("{}\n{addresses}", escape(done))
     }
 }
 
+impl Show for Vec<SilenceRow> {
+    fn show(&self, ink: Ink) -> String {
+        if self.is_empty() {
+            return "nothing is silenced\n".to_owned();
+        }
+        let mut table = Table::new(["PATTERN", "UNTIL", "STILL", "OPEN", "BY", "SINCE", "REASON", "KIND", "ID"]);
+        for row in self {
+            table.row([
+                Cell::new(&row.pattern),
+                Cell::new(row.until.local()),
+                Cell::new(common::time::for_people(row.until.since(ink.now))),
+                Cell::right(row.open.to_string()),
+                Cell::new(&row.author),
+                Cell::new(row.since.local()),
+                Cell::new(&row.reason),
+                Cell::new(if row.maintenance { "maintenance" } else { "silence" }),
+                Cell::new(&row.id).tinted(Tint::Faint),
+            ]);
+        }
+        table.render(ink)
+    }
+}
+
+impl Show for Vec<MaintenanceRow> {
+    fn show(&self, ink: Ink) -> String {
+        if self.is_empty() {
+            return "no maintenance window is set; they are configured in cprocessd.toml, and cctl maintenance begins one now\n"
+                .to_owned();
+        }
+        let mut windows = Table::new(["WINDOW", "STATE", "WHEN", "PATTERN"]);
+        let mut next = Table::new(["WINDOW", "FROM", "TO", "IN", "LASTS"]);
+        for row in self {
+            windows.row([
+                Cell::new(&row.name),
+                match row.active_until {
+                    Some(until) => Cell::new(format!("until {}", until.local())).tinted(Tint::Doubtful),
+                    None => Cell::new(if row.next.is_empty() { "over" } else { "waiting" }).tinted(Tint::Faint),
+                },
+                Cell::new(&row.when),
+                Cell::new(&row.pattern),
+            ]);
+            for (from, to) in &row.next {
+                next.row([
+                    Cell::new(&row.name),
+                    Cell::new(from.local()),
+                    Cell::new(to.local()),
+                    Cell::new(common::time::for_people(from.since(ink.now))),
+                    Cell::new(common::time::for_people(to.since(*from))),
+                ]);
+            }
+        }
+        let mut text = windows.render(ink);
+        if self.iter().any(|row| !row.next.is_empty()) {
+            let title = ink.paint(Tint::Faint, "next:");
+            text.extend(["\n", &title, "\n", &next.render(ink)]);
+        }
+        text
+    }
+}
+
+impl Show for Vec<SubscriberRow> {
+    fn show(&self, ink: Ink) -> String {
+        if self.is_empty() {
+            return "nobody subscribed; the notifiers tell those of their configuration\n".to_owned();
+        }
+        let mut table = Table::new(["WHO", "VIA", "FROM", "PATTERN", "BY", "SINCE"]);
+        for row in self {
+            table.row([
+                Cell::new(&row.name),
+                Cell::new(&row.via),
+                severity(row.severity),
+                Cell::new(&row.pattern),
+                Cell::new(&row.author),
+                Cell::new(row.since.local()),
+            ]);
+        }
+        table.render(ink)
+    }
+}
+
+impl Show for RuleList {
+    fn show(&self, ink: Ink) -> String {
+        if self.0.is_empty() {
+            return "no alarm rule is set; cctl rule add makes one, or cprocessd.toml\n".to_owned();
+        }
+        let mut table = Table::new(["RULE", "FROM", "BY", "ADDED", "LOOKS AT", "AS WRITTEN"]);
+        for row in &self.0 {
+            table.row([
+                Cell::new(&row.name),
+                match row.origin.as_str() {
+                    "order" => Cell::new("an order"),
+                    "file" => Cell::new("the file"),
+                    "default" => Cell::new("shipped").tinted(Tint::Faint),
+                    other => Cell::new(other),
+                },
+                Cell::new(row.author.as_deref().unwrap_or_default()),
+                Cell::new(row.added.map(UnixMillis::local).unwrap_or_default()),
+                match row.matches {
+                    0 => Cell::right("nothing").tinted(Tint::Doubtful),
+                    n => Cell::right(n.to_string()),
+                },
+                Cell::new(&row.rule),
+            ]);
+        }
+        table.render(ink)
+    }
+}
+
+impl Show for Explanation {
+    fn show(&self, ink: Ink) -> String {
+        let since = |since: UnixMillis| format!(" since {} (for {})", since.local(), ink.age(since));
+        let last = |last: &String| format!("last seen: {}\n", escape(last));
+        let mut text = format!(
+            "{} is {}{}\n{}",
+            ink.paint(Tint::Strong, &escape(&self.address.to_string())),
+            ink.paint(self.state.into(), &self.state.to_string()),
+            self.since.map(since).unwrap_or_default(),
+            self.last.as_ref().filter(|last| !last.is_empty()).map(last).unwrap_or_default(),
+        );
+        if !self.why.is_empty() {
+            text += &paragraph(ink, "why", self.why.iter().map(|why| escape(why)));
+        }
+        if !self.incidents.is_empty() {
+            text += &section(ink, "open incidents", &self.incidents);
+        }
+        text += &section(ink, "rules that look at it", &self.rules);
+        text += &match self.suppressed_by.as_slice() {
+            [] => "\nnothing keeps it from being told\n".to_owned(),
+            causes => paragraph(ink, "not told because of", causes.iter().map(|cause| escape(cause))),
+        };
+        if self.depends_on.is_empty() {
+            return text + "\nit depends on nothing\n";
+        }
+        let mut table = Table::new(["DEPENDS ON", "STATE"]);
+        for (address, state) in &self.depends_on {
+            table.row([Cell::new(address.to_string()), self::state(*state)]);
+        }
+        text.push('\n');
+        text + &table.render(ink)
+    }
+
+    fn outcome(&self) -> Outcome {
+        let is_fine = matches!(self.state, State::Up | State::Resolved);
+        Outcome::from_trouble(!is_fine || !self.incidents.is_empty())
+    }
+}
+
+impl Show for Vec<RuleView> {
+    fn show(&self, ink: Ink) -> String {
+        if self.is_empty() {
+            return "none\n".to_owned();
+        }
+        let mut table = Table::new(["RULE", "STATE", "SINCE", "FOR", "AS WRITTEN"]);
+        for row in self {
+            let tint = match row.phase.as_str() {
+                "fine" => Tint::Good,
+                "open" => Tint::Bad,
+                _ => Tint::Doubtful,
+            };
+            table.row([
+                Cell::new(&row.name),
+                Cell::new(&row.phase).tinted(tint),
+                Cell::new(row.since.map(UnixMillis::local).unwrap_or_default()),
+                Cell::new(row.since.map(|since| ink.age(since)).unwrap_or_default()),
+                Cell::new(&row.rule),
+            ]);
+        }
+        table.render(ink)
+    }
+}
+
+/// Lines under their title, indented.
+pub(crate) fn paragraph(ink: Ink, title: &str, lines: impl Iterator<Item = String>) -> String {
+    let mut text = format!("\n{}\n", ink.paint(Tint::Faint, &format!("{title}:")));
+    for line in lines {
+        text.extend(["  ", &line, "\n"]);
+    }
+    text
+}
+
 /// A table under its title; the line about emptiness stands alone.
-fn section<T: Show>(ink: Ink, title: &str, rows: &T) -> String {
+pub(crate) fn section<T: Show>(ink: Ink, title: &str, rows: &T) -> String {
     format!("\n{}\n{}", ink.paint(Tint::Faint, &format!("{title}:")), rows.show(ink))
 }
 
@@ -296,21 +479,15 @@ fn state(state: State) -> Cell {
     Cell::new(state.to_string()).tinted(state)
 }
 
-fn severity(severity: Severity) -> Cell {
+/// In its colour.
+pub(crate) fn severity(severity: Severity) -> Cell {
     Cell::new(severity.to_string()).tinted(severity)
-}
-
-/// Bytes for people, one digit after the point.
-fn mebibytes(bytes: u64) -> String {
-    let tenths = bytes.saturating_mul(10) / (1 << 20);
-    format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use common::message::{AlarmState, Epoch, EventId, IncidentId, Kind, LedgerRow};
-    use common::time::UnixMillis;
 
     const NOW: UnixMillis = UnixMillis(1_795_236_306_000);
     const INK: Ink = Ink { colour: false, now: NOW };
@@ -422,10 +599,136 @@ mod tests {
             Vec::<ValueRow>::new().show(INK),
             Vec::<AlarmRow>::new().show(INK),
             Ordered::default().show(INK),
+            Vec::<SilenceRow>::new().show(INK),
+            Vec::<MaintenanceRow>::new().show(INK),
+            Vec::<SubscriberRow>::new().show(INK),
+            RuleList(vec![]).show(INK),
+            Vec::<RuleView>::new().show(INK),
         ];
-        assert!(lines.iter().all(|line| line.len() > 5 && line.ends_with('\n')), "{lines:?}");
+        assert!(lines.iter().all(|line| line.len() > 4 && line.ends_with('\n')), "{lines:?}");
         assert_eq!(lines[0], "no host is known yet: is ccollectd running?\n");
         assert_eq!(lines[2], "nothing is down\n");
+    }
+
+    #[test]
+    fn an_explanation_reads_from_the_state_to_its_causes() {
+        let explanation = Explanation {
+            address: "web1!machine.disk:/.used_percentage".parse().expect("an address"),
+            state: State::Open,
+            since: Some(ago(243)),
+            why: vec!["94.25 is above 90, the limit of the rule disk, for longer than 1m".into()],
+            last: Some("94.25".into()),
+            incidents: vec![DownRow {
+                rule: "disk".into(),
+                text: "94.25 > 90".into(),
+                acked: false,
+                unreachable: false,
+                silenced: true,
+                ..down("web1!machine.disk:/.used_percentage")
+            }],
+            rules: vec![
+                RuleView {
+                    name: "disk".into(),
+                    rule: "*!machine.disk:*.used_percentage > 90% for 1m WARN".into(),
+                    phase: "open".into(),
+                    since: Some(ago(243)),
+                },
+                RuleView {
+                    name: "disk full".into(),
+                    rule: "*!machine.disk:*.used_percentage > 97% ERR".into(),
+                    phase: "fine".into(),
+                    since: None,
+                },
+            ],
+            suppressed_by: vec!["silence:4711".into()],
+            depends_on: vec![("web1!alive:".parse().expect("an address"), State::Up)],
+        };
+        let since = ago(243).local();
+        assert_eq!(
+            explanation.show(INK),
+            format!(
+                "web1!machine.disk:/.used_percentage is open since {since} (for 4m 3s)\n\
+                 last seen: 94.25\n\
+                 \n\
+                 why:\n  94.25 is above 90, the limit of the rule disk, for longer than 1m\n\
+                 \n\
+                 open incidents:\n\
+                 SEVERITY  ADDRESS                              RULE  SINCE                FOR    MARKS     TEXT\n\
+                 CRIT      web1!machine.disk:/.used_percentage  disk  {since}  4m 3s  silenced  94.25 > 90\n\
+                 \n\
+                 rules that look at it:\n\
+                 RULE       STATE  SINCE                FOR    AS WRITTEN\n\
+                 disk       open   {since}  4m 3s  *!machine.disk:*.used_percentage > 90% for 1m WARN\n\
+                 disk full  fine                               *!machine.disk:*.used_percentage > 97% ERR\n\
+                 \n\
+                 not told because of:\n  silence:4711\n\
+                 \n\
+                 DEPENDS ON   STATE\nweb1!alive:  up\n"
+            )
+        );
+        assert_eq!(explanation.outcome(), Outcome::Trouble);
+        let fine = Explanation {
+            state: State::Up,
+            since: None,
+            why: vec![],
+            last: None,
+            incidents: vec![],
+            rules: vec![],
+            suppressed_by: vec![],
+            depends_on: vec![],
+            ..explanation
+        };
+        assert_eq!(
+            fine.show(INK),
+            "web1!machine.disk:/.used_percentage is up\n\nrules that look at it:\nnone\n\n\
+             nothing keeps it from being told\n\nit depends on nothing\n"
+        );
+        assert_eq!(fine.outcome(), Outcome::Fine);
+    }
+
+    #[test]
+    fn what_people_ordered_shows_who_and_until_when() {
+        let silence = SilenceRow {
+            id: "4711".into(),
+            pattern: "web*".into(),
+            until: UnixMillis(NOW.0 + 5_400_000),
+            since: ago(60),
+            author: "anna".into(),
+            reason: "new disks\x1b[2J".into(),
+            maintenance: false,
+            open: 2,
+        };
+        let (until, since) = (silence.until.local(), silence.since.local());
+        assert_eq!(
+            vec![silence].show(INK),
+            format!(
+                "PATTERN  UNTIL                STILL   OPEN  BY    SINCE                REASON              KIND     ID\n\
+                 web*     {until}  1h 30m     2  anna  {since}  new disks\\u{{1b}}[2J  silence  4711\n"
+            )
+        );
+        let window = MaintenanceRow {
+            name: "backup".into(),
+            pattern: "db*".into(),
+            when: "daily 02:00-03:00 Europe/Berlin".into(),
+            active_until: None,
+            next: vec![(UnixMillis(NOW.0 + 3_600_000), UnixMillis(NOW.0 + 7_200_000))],
+        };
+        let text = vec![window].show(INK);
+        assert!(text.contains("backup  waiting  daily 02:00-03:00 Europe/Berlin  db*\n"), "{text}");
+        assert!(text.contains("1h 0m  1h 0m\n"), "{text}");
+        let ordered =
+            AlarmRow { origin: "order".into(), author: Some("anna".into()), added: Some(ago(60)), ..alarm(vec![]) };
+        let text = RuleList(vec![alarm(vec![]), ordered]).show(INK);
+        assert!(text.contains("disk  the file ") && text.contains("disk  an order  anna"), "{text}");
+        let row = SubscriberRow {
+            name: "anna".into(),
+            via: "mail".into(),
+            severity: Severity::Err,
+            pattern: "*".into(),
+            author: "anna".into(),
+            since: ago(60),
+        };
+        assert!(vec![row].show(INK).contains("anna  mail  ERR   *        anna"));
     }
 
     #[test]

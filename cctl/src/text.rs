@@ -133,6 +133,13 @@ pub(crate) fn counted(n: usize, what: &str) -> String {
     }
 }
 
+/// Bytes for people, one digit after the point.
+pub(crate) fn bytes_for_people(bytes: u64) -> String {
+    let (unit, name) = if bytes < 1 << 20 { (1 << 10, "KiB") } else { (1 << 20, "MiB") };
+    let tenths = bytes.saturating_mul(10) / unit;
+    format!("{}.{} {name}", tenths / 10, tenths % 10)
+}
+
 /// One field of a table.
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {

@@ -182,19 +182,171 @@ async fn an_order_has_an_id_and_an_author_and_says_who_was_not_reached() {
     let (sender, mut orders) = mpsc::unbounded_channel();
     let _server = serve(dir.path(), "control", move |request| {
         let _ = sender.send(request.clone());
-        Ok(Answer::whole(&json!({"addresses": ["web1!port:old"], "unreached": ["feed of web1"]})))
+        Ok(Answer::whole(
+            &json!({"text": "anna let forget it", "addresses": ["web1!port:old"], "unreached": ["feed of web1"]}),
+        ))
     })
     .await;
     let mut command = cctl(dir.path(), &["forget", "web1!port:old*"]);
     command.env("SUDO_USER", "anna").env("USER", "root");
     let output = command.output().await.expect("cctl");
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "forgotten: web1!port:old\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "anna let forget it\n  web1!port:old\n");
     assert!(String::from_utf8_lossy(&output.stderr).contains("could not tell feed of web1"));
     let order = orders.recv().await.expect("an order");
     assert_eq!((order.order.as_deref(), order.pattern.as_deref()), (Some("forget"), Some("web1!port:old*")));
     assert_eq!(order.author.as_deref(), Some("anna"));
     assert_eq!(order.id.map(|id| id.len()), Some(36));
+}
+
+const ID: &str = "01234567-89ab-cdef-0123-456789abcdef";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_order_says_on_the_wire_what_was_said_on_the_command_line() {
+    let dir = temporary();
+    let (sender, mut orders) = mpsc::unbounded_channel();
+    let _server = serve(dir.path(), "control", move |request| {
+        let _ = sender.send(request.clone());
+        Ok(Answer::whole(&json!({"text": "done so", "addresses": [], "unreached": []})))
+    })
+    .await;
+    let until = 1_796_108_400_000_i64;
+    let cases: [(&[&str], Value); 13] = [
+        (
+            &["silence", "web*", "--until", "2026-12-01T08:00+01:00", "--reason", "new disks"],
+            json!({"order": "silence", "pattern": "web*", "until": until, "reason": "new disks"}),
+        ),
+        (
+            &["maintenance", "db1", "--until", "2026-12-01T07:00Z", "--reason", "move"],
+            json!({"order": "maintenance", "pattern": "db1", "until": until, "reason": "move"}),
+        ),
+        (&["unsilence", "4711"], json!({"order": "unsilence", "silence": "4711"})),
+        (&["ack", ID], json!({"order": "ack", "incident": ID})),
+        (
+            &["ack", "web1!port", "--until", "2026-12-01T07:00Z", "--reason", "mine"],
+            json!({"order": "ack", "pattern": "web1!port", "until": until, "reason": "mine"}),
+        ),
+        (&["unack", "web1!port"], json!({"order": "unack", "pattern": "web1!port"})),
+        (
+            &["rule", "add", "disk", "*!machine.disk:*.free < 5g WARN"],
+            json!({"order": "rule-add", "name": "disk", "rule": "*!machine.disk:*.free < 5g WARN"}),
+        ),
+        (&["rule", "remove", "disk"], json!({"order": "rule-remove", "name": "disk"})),
+        (
+            &["subscriber", "add", "anna", "--via", "mail"],
+            json!({"order": "subscriber-add", "name": "anna", "via": "mail", "severity": "WARN", "pattern": "*"}),
+        ),
+        (
+            &["subscriber", "add", "anna", "web*", "--via", "mail", "--severity", "CRIT"],
+            json!({"order": "subscriber-add", "name": "anna", "via": "mail", "severity": "CRIT", "pattern": "web*"}),
+        ),
+        (
+            &["subscriber", "remove", "anna", "--via", "mail"],
+            json!({"order": "subscriber-remove", "name": "anna", "via": "mail"}),
+        ),
+        (&["forget", "web1"], json!({"order": "forget", "pattern": "web1"})),
+        (&["reload"], json!({"order": "reload"})),
+    ];
+    for (args, mut expected) in cases {
+        let (code, stdout, stderr) = run(dir.path(), &[args, &["--author", "bo", "--id", "one"]].concat()).await;
+        assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "done so\n", ""), "{args:?}");
+        let order = orders.recv().await.expect("an order");
+        (expected["id"], expected["author"]) = (json!("one"), json!("bo"));
+        assert_eq!(serde_json::to_value(order).expect("JSON"), expected, "{args:?}");
+    }
+    let before = common::time::UnixMillis::now().0;
+    run(dir.path(), &["silence", "web1", "--for", "1h30m", "--reason", "x"]).await;
+    let order = orders.recv().await.expect("an order");
+    let lasts = order.until.expect("an end").0 - before;
+    assert!((5_400_000..5_430_000).contains(&lasts), "{lasts}");
+    assert!(order.id != Some("one".into()) && order.author.is_some());
+    for wrong in [
+        &["silence", "web1", "--reason", "x"][..],
+        &["silence", "web1", "--for", "1h"],
+        &["silence", "web1", "--for", "1h", "--until", "2026-12-01", "--reason", "x"],
+        &["silence", "web1", "--for", "soon", "--reason", "x"],
+        &["silence", "not a pattern:x", "--for", "1h", "--reason", "x"],
+        &["silence", "web1", "--for", "1h", "--reason", "two\nlines"],
+        &["silence", "web1", "--for", "1h", "--reason", "x", "--author", ""],
+        &["ack", "not a pattern:x"],
+        &["rule", "add", "disk", "full"],
+        &["rule"],
+        &["subscriber", "add", "anna"],
+        &["subscriber", "add", "anna", "--via", "mail", "--severity", "BAD"],
+        &["unsilence"],
+    ] {
+        let (code, stdout, stderr) = run(dir.path(), wrong).await;
+        assert_eq!((code, stdout.as_str()), (64, ""), "{wrong:?}: {stderr}");
+    }
+    assert!(orders.try_recv().is_err(), "what is wrong here is not sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_answer_is_lost_is_given_again_with_its_id() {
+    let dir = temporary();
+    let responder = Responder::bind(&dir.path().join("control"), &Counters::default()).await.expect("a socket");
+    let (sender, mut orders) = mpsc::unbounded_channel();
+    // The first time that it comes an order is not answered.
+    let _server = tokio::spawn(async move {
+        let mut had = Vec::new();
+        while let Ok((route, frame)) = responder.recv().await {
+            let (format, request) = parse(frame.as_deref());
+            let request = request.expect("a request");
+            let _ = sender.send(request.clone());
+            if had.contains(&request.id) && request.pattern.as_deref() != Some("never") {
+                let done = Ok(Answer::whole(&json!({"text": "done", "addresses": []})));
+                responder.reply(route, write(format, &Pager::default().first(Instant::now(), done))).await;
+            }
+            had.push(request.id);
+        }
+    });
+    let (code, stdout, stderr) = run(dir.path(), &["forget", "web1", "--timeout", "300ms"]).await;
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "done\n", ""));
+    let (first, again) = (orders.recv().await.expect("one"), orders.recv().await.expect("and again"));
+    assert_eq!(first, again);
+    let (code, _, stderr) = run(dir.path(), &["forget", "never", "--timeout", "300ms"]).await;
+    let id = orders.recv().await.and_then(|order| order.id).expect("an id");
+    assert!(code == 69 && stderr.contains(&format!("give it again with --id {id}")), "{code} {stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_ordered_is_listed_and_an_address_explained() {
+    let dir = temporary();
+    let _server = serve(dir.path(), "query", move |request| match request.query.as_deref() {
+        Some("silence-list") => Ok(list(&json!([{"id": "4711", "pattern": "web*", "until": 4_102_444_800_000_i64,
+            "since": 0, "author": "anna", "reason": "new disks", "maintenance": false, "open": 1}]))),
+        Some("maintenance-list") => Ok(list(&json!([{"name": "backup", "pattern": "db*", "when": "daily 02:00-03:00",
+            "active_until": null, "next": [[4_102_444_800_000_i64, 4_102_448_400_000_i64]]}]))),
+        Some("subscriber-list") => Ok(list(&json!([{"name": "anna", "via": "mail", "severity": "ERR", "pattern": "*",
+            "author": "anna", "since": 0}]))),
+        Some("alarm-list") => Ok(list(&json!([{"name": "disk", "rule": "r", "severity": "ERR", "matches": 1,
+            "active": [], "origin": "order", "author": "anna", "added": 0}]))),
+        Some("explain") if request.pattern.as_deref() == Some("web1!port:www (443)") => Ok(Answer::whole(&json!({
+            "address": "web1!port:www (443)", "state": "down", "since": 0, "why": ["it does not answer"],
+            "last": "refused", "incidents": [], "rules": [], "suppressed_by": ["silence:4711"],
+            "depends_on": [["web1!alive:", "up"]]}))),
+        _ => Err(ErrorBody::new(ErrorCode::NotFound, "nothing is known of it")),
+    })
+    .await;
+    let questions: [(&[&str], i32, &[&str]); 6] = [
+        (&["silence-list"], 0, &["web*", "anna", "new disks", "4711"]),
+        (&["maintenance-list"], 0, &["backup", "daily 02:00-03:00", "next:", "1h 0m"]),
+        (&["subscriber", "list"], 0, &["anna", "mail", "ERR"]),
+        (&["rule", "list"], 0, &["disk", "an order", "anna"]),
+        (
+            &["explain", "web1!port:www (443)"],
+            2,
+            &["is down since", "it does not answer", "silence:4711", "web1!alive:  up"],
+        ),
+        (&["explain", "web2"], 1, &[]),
+    ];
+    for (args, expected, words) in questions {
+        let (code, stdout, _) = run(dir.path(), args).await;
+        assert!(code == expected && words.iter().all(|word| stdout.contains(word)), "{args:?} {code}: {stdout}");
+        let (code, json, _) = run(dir.path(), &[&["--json"], args].concat()).await;
+        assert_eq!(code, expected);
+        assert!(code == 1 || serde_json::from_str::<Value>(&json).is_ok(), "{json}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,7 +375,15 @@ async fn every_shell_has_completions_and_every_subcommand_a_page() {
     let folder = dir.path().join("man1");
     let (code, stdout, stderr) = run(dir.path(), &["man", folder.to_str().expect("UTF-8")]).await;
     assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "", ""));
-    for page in ["cctl.1", "cctl-server-list.1", "cctl-watch.1", "cctl-demo.1", "cctl-man.1"] {
+    for page in [
+        "cctl-rule-add.1",
+        "cctl-replay.1",
+        "cctl.1",
+        "cctl-server-list.1",
+        "cctl-watch.1",
+        "cctl-demo.1",
+        "cctl-man.1",
+    ] {
         assert!(std::fs::metadata(folder.join(page)).expect(page).len() > 200, "{page}");
     }
 }

@@ -1,12 +1,13 @@
 //! The thin shell around the engine: what arrives is applied, what follows is committed, then published.
 
-use crate::answers::{self, bad, short};
+use crate::answers;
+use crate::peers::{self, FromPeer, Postponed};
 
 use bytes::Bytes;
 use common::counters::Counters;
 use common::database::{self, DatabaseError};
 use common::journal::Journal;
-use common::message::{Beat, ErrorBody, ErrorCode, Ordered, Request, decode_batch, encode, event_topic};
+use common::message::{Beat, ErrorBody, ErrorCode, Ordered, decode_batch, encode, event_topic};
 use common::notifier::one_line;
 use common::publisher::JournaledPublisher;
 use common::query::{self, Answer};
@@ -16,7 +17,9 @@ use common::startup::{self, Asked, Fatal, Signals};
 use common::subscriber::{Cursor, Delivery, Publication, Start, follow};
 use common::time::UnixMillis;
 use common::traffic::Traffic;
+use cprocessd::backlog::Backlog;
 use cprocessd::config::Config;
+use cprocessd::engine::order::{Command, Order};
 use cprocessd::engine::{Draft, Engine, Input, Now, Output};
 use cprocessd::store::{self, Progress};
 use std::collections::BTreeMap;
@@ -36,8 +39,6 @@ const BATCH_BYTES: u32 = 1 << 20;
 const BATCH_TIME: Duration = Duration::from_millis(50);
 /// Of a text, this much is logged.
 const LOGGED_CHARS: usize = 200;
-/// Outputs kept while the disk does not take them. Beyond it no more input is taken, and the feed's journal keeps it.
-const MAX_UNCOMMITTED: usize = 100_000;
 /// How long a ccollectd may take to forget something.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Beats, and the watchdog.
@@ -59,9 +60,11 @@ pub(crate) struct Daemon {
     control: Questions,
     own: Questions,
     /// What the engine wants and the journal does not have yet, in order.
-    uncommitted: Vec<Output>,
+    uncommitted: Backlog,
     /// Among it is that the database was set aside.
     tells_of_damage: bool,
+    /// Orders of peers about what is not open here yet.
+    postponed: Postponed,
     /// When the disk refused; the next attempt is a second later.
     refused_at: Option<Instant>,
     beat_at: Instant,
@@ -71,9 +74,11 @@ pub(crate) struct Daemon {
 struct Inbox {
     signals: Signals,
     deliveries: mpsc::Receiver<Waiting>,
+    /// Orders given at peers.
+    peers: mpsc::Receiver<FromPeer>,
     /// Orders whose ccollectds have answered.
-    orders: mpsc::Receiver<Order>,
-    orders_in: mpsc::Sender<Order>,
+    orders: mpsc::Receiver<Ready>,
+    orders_in: mpsc::Sender<Ready>,
 }
 
 /// A delivery of a feed, and the room that it takes until it is applied.
@@ -84,19 +89,20 @@ struct Waiting {
 }
 
 /// An order that is ready to be applied here.
-struct Order {
+struct Ready {
     asker: Asker,
-    request: Request,
+    order: Order,
     unreached: Vec<String>,
 }
 
 /// What woke the daemon.
 enum Woken {
     Delivery(Waiting),
+    Peer(FromPeer),
     Query(Route, Option<Bytes>),
     Control(Route, Option<Bytes>),
     Own(Route, Option<Bytes>),
-    Order(Box<Order>),
+    Order(Box<Ready>),
     Signal(Asked),
     Deadline,
 }
@@ -129,10 +135,17 @@ impl Daemon {
                 cursors.insert(feed.clone(), cursor);
             }
         }
+        for peer in config.peers.iter().map(|peer| peers::name(peer)) {
+            if let Some(cursor) = store::cursor(journal.db(), &peer).map_err(sqlite)? {
+                cursors.insert(peer, cursor);
+            }
+        }
         let nth = store::nth(journal.db()).map_err(sqlite)?;
         let own = &config.settings.own;
-        let uncommitted = untold.iter().map(|aside| Output::Event(Draft::of_damage(own, aside, UnixMillis::now())));
-        let uncommitted = uncommitted.collect();
+        let mut uncommitted = Backlog::default();
+        for aside in &untold {
+            uncommitted.push(Output::Event(Draft::of_damage(own, aside, UnixMillis::now())));
+        }
         let engine = Engine::new(config.settings.clone(), &feeds, saved);
         tracing::info!("judging {}, journal {} at {}", feeds.join(", "), journal.epoch(), journal.head());
 
@@ -142,6 +155,7 @@ impl Daemon {
         give_to_group(control.socket(), &config.control_group);
         let (orders_in, orders) = mpsc::channel(100);
         let deliveries = follow_feeds(&config.feeds, &cursors, &counters);
+        let peers = peers::follow_all(&config.peers, &cursors, &counters);
         Ok(Self {
             config_path,
             started: Instant::now(),
@@ -150,12 +164,13 @@ impl Daemon {
             progress: Progress { cursors, nth },
             counters,
             traffic: Traffic::new(print),
-            inbox: Inbox { signals: Signals::new()?, deliveries, orders, orders_in },
+            inbox: Inbox { signals: Signals::new()?, deliveries, peers, orders, orders_in },
             query,
             control,
             own,
             uncommitted,
             tells_of_damage: !untold.is_empty(),
+            postponed: Postponed::default(),
             refused_at: None,
             beat_at: Instant::now(),
             config,
@@ -167,6 +182,7 @@ impl Daemon {
         loop {
             match self.wait().await {
                 Woken::Delivery(waiting) => self.take_batch(waiting),
+                Woken::Peer(orders) => self.take_from_peer(orders),
                 Woken::Query(route, frame) => self.answer(route, frame.as_ref()).await,
                 Woken::Own(route, frame) => self.answer_own(route, frame.as_ref()).await,
                 Woken::Control(route, frame) => self.begin_order(route, frame.as_ref()).await,
@@ -198,13 +214,14 @@ impl Daemon {
     async fn wait(&mut self) -> Woken {
         let engine_deadline = self.started + self.engine.next_deadline();
         let deadline = engine_deadline.min(self.beat_at + BEAT_EVERY);
-        let taking = self.uncommitted.len() < MAX_UNCOMMITTED;
+        let taking = !self.uncommitted.is_full();
         let failed = |error: SocketError| -> Woken {
             // The library gave up on one of our sockets: a new process has a better chance.
             panic!("{error}")
         };
         tokio::select! {
             Some(waiting) = self.inbox.deliveries.recv(), if taking => Woken::Delivery(waiting),
+            Some(orders) = self.inbox.peers.recv(), if taking => Woken::Peer(orders),
             question = self.query.recv() => question.map_or_else(failed, |(route, frame)| Woken::Query(route, frame)),
             question = self.own.recv() => question.map_or_else(failed, |(route, frame)| Woken::Own(route, frame)),
             order = self.control.recv() => order.map_or_else(failed, |(route, frame)| Woken::Control(route, frame)),
@@ -232,7 +249,9 @@ impl Daemon {
                     }
                 }
                 Output::Event(_) | Output::Save(_) => self.uncommitted.push(output),
-                Output::Forgotten(_) => {}
+                Output::Notice(text) => tracing::warn!("{text}"),
+                // Whoever gave the order takes it out.
+                Output::Ordered(_) => {}
             }
         }
     }
@@ -322,7 +341,7 @@ impl Daemon {
         let epoch = self.publisher.journal().epoch().clone();
         let (mut progress, mut events) = (self.progress.clone(), Vec::new());
         let committed = self.publisher.commit(|commit| {
-            events = store::record(commit, &epoch, &self.uncommitted, &mut progress)?;
+            events = store::record(commit, &epoch, self.uncommitted.outputs(), &mut progress)?;
             if self.tells_of_damage { database::forget_untold(commit.state()) } else { Ok(()) }
         });
         match committed {
@@ -353,6 +372,7 @@ impl Daemon {
             return;
         }
         self.beat_at = Instant::now();
+        self.order_postponed();
         startup::notify_watchdog();
         let journal = self.publisher.journal();
         let (epoch, head_seq) = (journal.epoch().clone(), journal.head());
@@ -396,60 +416,119 @@ impl Daemon {
     /// would bring back what was just forgotten.
     async fn begin_order(&mut self, route: Route, frame: Option<&Bytes>) {
         let Some((asker, request)) = self.control.read(route, frame).await else { return };
-        match checked_order(request) {
-            Ok(request) => {
-                let (feeds, done) = (self.config.feeds.clone(), self.inbox.orders_in.clone());
-                tokio::spawn(async move {
-                    let mut unreached = Vec::new();
-                    for feed in feeds {
-                        let mut questions = Requester::new(&question_socket(&feed));
-                        if let Err(error) = query::ask(&mut questions, &request, ORDER_TIMEOUT).await {
-                            tracing::warn!("{} did not forget: {error}", feed.display());
-                            unreached.push(feed.display().to_string());
-                        }
-                    }
-                    // The receiver lives as long as the daemon.
-                    let _ = done.send(Order { asker, request, unreached }).await;
-                });
-            }
-            Err(error) => self.control.answer(asker, Err(error)).await,
+        let order = match Order::read(&request, UnixMillis::now()) {
+            Ok(order) => order,
+            Err(error) => return self.control.answer(asker, Err(error)).await,
+        };
+        if !matches!(order.command, Command::Forget { .. }) {
+            return self.finish_order(Ready { asker, order, unreached: Vec::new() }).await;
         }
-    }
-
-    async fn finish_order(&mut self, order: Order) {
-        let Order { asker, request, unreached } = order;
-        let pattern = answers::pattern(request.pattern.as_deref().unwrap_or_default());
-        let answer = pattern.map(|pattern| {
-            let (id, author) = (request.id.unwrap_or_default(), request.author.unwrap_or_default());
-            let outputs = self.engine.apply(self.now(), Input::Forget { pattern, id, author });
-            let mut addresses = Vec::new();
-            for output in &outputs {
-                if let Output::Forgotten(forgotten) = output {
-                    addresses.clone_from(forgotten);
+        let (feeds, done) = (self.config.feeds.clone(), self.inbox.orders_in.clone());
+        tokio::spawn(async move {
+            let mut unreached = Vec::new();
+            for feed in feeds {
+                let mut questions = Requester::new(&question_socket(&feed));
+                if let Err(error) = query::ask(&mut questions, &request, ORDER_TIMEOUT).await {
+                    tracing::warn!("{} did not forget: {error}", feed.display());
+                    unreached.push(feed.display().to_string());
                 }
             }
-            self.keep(outputs);
-            Answer::whole(&Ordered { addresses, unreached, ..Ordered::default() })
+            // The receiver lives as long as the daemon.
+            let _ = done.send(Ready { asker, order, unreached }).await;
         });
+    }
+
+    /// Carries an order out and answers when it is in the journal: what was answered holds, also after a restart.
+    async fn finish_order(&mut self, Ready { asker, order, unreached }: Ready) {
+        let answer = match order.command {
+            Command::Reload if !self.engine.had_order(&order.id) => self.reload_by(order),
+            _ => self.order(order),
+        };
         self.commit();
+        let answer = match answer {
+            // Still in memory only. The engine knows the order by its id, so that it is carried out once if it is repeated;
+            // if we are restarted before the disk takes it, it never was.
+            Ok(_) if !self.uncommitted.is_empty() => Err(ErrorBody::new(
+                ErrorCode::Failed,
+                "the order holds, but the journal cannot be written, so a restart would forget it: give it again with its id",
+            )),
+            Ok(done) => Ok(Answer::whole(&Ordered { unreached, ..done })),
+            Err(error) => Err(error),
+        };
         self.control.answer(asker, answer).await;
+    }
+
+    /// The engine's part of an order.
+    fn order(&mut self, order: Order) -> Result<Ordered, ErrorBody> {
+        let mut outputs = self.engine.apply(self.now(), Input::Order(order));
+        let at = outputs.iter().position(|output| matches!(output, Output::Ordered(_)));
+        let Some(Output::Ordered(answer)) = at.map(|at| outputs.remove(at)) else {
+            unreachable!("the engine answers every order")
+        };
+        self.keep(outputs);
+        answer
+    }
+
+    /// The order `reload`: refused with what is wrong with the file, and then it is no event either.
+    fn reload_by(&mut self, order: Order) -> Result<Ordered, ErrorBody> {
+        match Config::load(&self.config_path) {
+            Ok(config) => {
+                let done = self.order(order)?;
+                self.swap(config);
+                Ok(done)
+            }
+            Err(error) => Err(ErrorBody::new(ErrorCode::Failed, format!("the configuration stays as it was: {error}"))),
+        }
     }
 
     /// Parse, then swap: a bad file changes nothing.
     fn reload(&mut self) {
         match Config::load(&self.config_path) {
-            Ok(config) => {
-                if (&config.run_dir, &config.state_dir, &config.feeds)
-                    != (&self.config.run_dir, &self.config.state_dir, &self.config.feeds)
-                {
-                    tracing::warn!("run_dir, state_dir and feeds change only with a restart");
-                }
-                let outputs = self.engine.reconfigure(self.now(), config.settings.clone());
-                self.config.settings = config.settings;
-                self.keep(outputs);
-                tracing::info!("configuration read again");
-            }
+            Ok(config) => self.swap(config),
             Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+        }
+    }
+
+    fn swap(&mut self, config: Config) {
+        let fixed = |config: &Config| {
+            (config.run_dir.clone(), config.state_dir.clone(), config.feeds.clone(), config.peers.clone())
+        };
+        if fixed(&config) != fixed(&self.config) {
+            tracing::warn!("run_dir, state_dir, feeds and peers change only with a restart");
+        }
+        let outputs = self.engine.reconfigure(self.now(), config.settings.clone());
+        self.config.settings = config.settings;
+        self.keep(outputs);
+        tracing::info!("configuration read again");
+    }
+
+    /// What came from a peer: orders, each carried out once whichever way it comes.
+    fn take_from_peer(&mut self, FromPeer { peer, cursor, orders }: FromPeer) {
+        for order in orders {
+            self.order_of_peer(order, Instant::now());
+        }
+        self.progress.cursors.insert(peer, cursor);
+    }
+
+    fn order_of_peer(&mut self, order: Order, came: Instant) {
+        if peers::is_only_for_its_own(&order, &self.engine) {
+            return;
+        }
+        let (name, author) = (order.command.name(), one_line(&order.author, LOGGED_CHARS));
+        match self.order(order.clone()) {
+            Ok(_) => tracing::debug!("{name} by {author} came from a peer"),
+            Err(error) if self.postponed.takes(order, &error, came) => {}
+            Err(error) => {
+                self.counters.count("peer", "refused");
+                tracing::debug!("{name} by {author} came from a peer, and is left out: {error}");
+            }
+        }
+    }
+
+    /// What could not be carried out when it came.
+    fn order_postponed(&mut self) {
+        for (order, came) in self.postponed.take() {
+            self.order_of_peer(order, came);
         }
     }
 }
@@ -519,29 +598,4 @@ fn give_to_group(control: &Responder, group: &str) {
         }
         Ok(None) | Err(_) => tracing::debug!("there is no group {group}: the socket control keeps ours"),
     }
-}
-
-/// What every order needs.
-fn checked_order(request: Request) -> Result<Request, ErrorBody> {
-    match request.order.as_deref() {
-        Some("forget") => {}
-        Some(other) => {
-            let message = format!("there is no order {:?} here, only forget", short(other));
-            return Err(ErrorBody::new(ErrorCode::UnknownRequest, message));
-        }
-        None => {
-            return Err(ErrorBody::new(
-                ErrorCode::UnknownRequest,
-                "an order has a field order; questions go to the socket query",
-            ));
-        }
-    }
-    for (field, value) in [("id", &request.id), ("author", &request.author)] {
-        match value.as_deref() {
-            Some(text) if (1..=200).contains(&text.len()) && !text.chars().any(char::is_control) => {}
-            _ => return Err(bad(format!("an order needs {field}, 1 to 200 bytes without control characters"))),
-        }
-    }
-    answers::pattern(request.pattern.as_deref().ok_or_else(|| bad("forget needs a pattern"))?)?;
-    Ok(request)
 }

@@ -61,6 +61,8 @@ pub fn complete(saved: &mut Vec<Saved>) {
             bad_since: incident.since,
             bad_count: 1,
             last_blip: None,
+            changes: Vec::new(),
+            flapping: None,
         };
         let row = Saved::Check(address.clone(), Some(check));
         // Of a host's own incident the host is the state.
@@ -81,7 +83,15 @@ fn read(kind: &str, key: &str, value: &[u8]) -> Option<Saved> {
             let (host, epoch) = key.split_once(' ')?;
             Saved::Origin(host.parse().ok()?, epoch.to_owned(), decode::<Plain<_>>(value).ok()?.value)
         }
-        "order" => Saved::Order(key.to_owned(), Some(decode::<Plain<_>>(value).ok()?.value)),
+        "order" => Saved::Order(key.to_owned(), Some(decode(value).ok()?)),
+        "silence" => Saved::Silence(key.to_owned(), Some(decode(value).ok()?)),
+        "maintenance" => Saved::Maintenance(key.to_owned(), Some(decode::<Plain<_>>(value).ok()?.value)),
+        "rule" => Saved::Rule(key.to_owned(), Some(decode(value).ok()?)),
+        "subscriber" => {
+            let (via, name) = key.split_once('\n')?;
+            let subscriber = Some(decode(value).ok()?);
+            Saved::Subscriber { via: via.to_owned(), name: name.to_owned(), subscriber }
+        }
         _ => return None,
     })
 }
@@ -104,7 +114,13 @@ pub fn write(tx: &Transaction<'_>, saved: &Saved) -> rusqlite::Result<()> {
         Saved::Incident(key, value) => ("incident", incident_text(key), value.as_ref().map(encode)),
         Saved::Pending(key, value) => ("pending", incident_text(key), value.map(|value| encode(&Plain { value }))),
         Saved::Origin(host, epoch, value) => ("origin", format!("{host} {epoch}"), Some(encode(&Plain { value }))),
-        Saved::Order(id, value) => ("order", id.clone(), value.as_ref().map(|value| encode(&Plain { value }))),
+        Saved::Order(id, value) => ("order", id.clone(), value.as_ref().map(encode)),
+        Saved::Silence(id, value) => ("silence", id.clone(), value.as_ref().map(encode)),
+        Saved::Maintenance(name, value) => ("maintenance", name.clone(), value.map(|value| encode(&Plain { value }))),
+        Saved::Rule(name, value) => ("rule", name.clone(), value.as_ref().map(encode)),
+        Saved::Subscriber { via, name, subscriber } => {
+            ("subscriber", format!("{via}\n{name}"), subscriber.as_ref().map(encode))
+        }
     };
     match value {
         Some(value) => tx
@@ -188,7 +204,7 @@ pub fn record(
             Output::Save(saved) => {
                 last.insert(saved.identity(), saved);
             }
-            Output::Refused(_) | Output::Forgotten(_) => {}
+            Output::Refused(_) | Output::Notice(_) | Output::Ordered(_) => {}
         }
     }
     for saved in last.into_values() {
@@ -203,7 +219,8 @@ pub fn record(
     Ok(events)
 }
 
-fn stamped(draft: &Draft, epoch: &Epoch, seq: u64, nth: u64) -> Event {
+/// The event as it is published, in its place of the journal.
+pub fn stamped(draft: &Draft, epoch: &Epoch, seq: u64, nth: u64) -> Event {
     let draft = draft.clone();
     Event {
         epoch: epoch.clone(),
@@ -248,6 +265,8 @@ mod tests {
             bad_since: UnixMillis(3),
             bad_count: 4,
             last_blip: None,
+            changes: vec![UnixMillis(5)],
+            flapping: None,
         };
         let key = Key { address: "w!port:a b (c)".parse().expect("address"), rule: "disk full".into() };
         let rows = vec![

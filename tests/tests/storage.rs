@@ -389,12 +389,23 @@ fn the_state_of_the_previous_version_is_taken_over() {
     suite.start("cprocessd");
     let open = wait_for_open(&suite, 1);
     assert_eq!(open[0].1, "oldhost!drill:u0");
-    assert_eq!(epoch(&suite), "4ab432b3cfe54e90", "its journal goes on");
+    assert_eq!(epoch(&suite), "804ec54156704e1f", "its journal goes on");
     assert!(suite.events().iter().any(|event| event["kind"] == "down"), "{:?}", suite.events());
-    suite.configure("cmaild", "[[server]]\nname = 'x'\nrelay = '127.0.0.1:1'\n");
+    suite.configure("cmaild", "[[recipient]]\nname = 'ops'\nto = 'ops@lab.test'\n");
+    suite.start("cmaild");
+    wait_for("cmaild follows", || suite.ask("cmaild.sock", HEALTH));
+    let database =
+        |daemon: &str| rusqlite::Connection::open(suite.path(&format!("state/{daemon}/{daemon}.db"))).expect("opens");
+    let followed = || database("cmaild").query_row("SELECT seq FROM cursor", [], |row| row.get::<_, i64>(0)).ok();
+    wait_for("cmaild has the state", followed);
+    // It was told, and is not told again.
+    let ledger = suite.ask("cmaild.sock", r#"{"query":"ledger"}"#).expect("a ledger");
+    assert_eq!(ledger, json!([]));
+    let told = database("cmaild").query_row("SELECT open, step FROM told", [], |row| Ok((row.get(0)?, row.get(1)?)));
+    assert_eq!(told.expect("kept"), (1, 0));
     let version = |daemon: &str, what: &str| -> i64 {
-        let db = rusqlite::Connection::open(suite.path(&format!("state/{daemon}/{daemon}.db"))).expect("opens");
-        db.query_row("SELECT version FROM schema WHERE what = ?1", [what], |row| row.get(0)).expect("a version")
+        let version = "SELECT version FROM schema WHERE what = ?1";
+        database(daemon).query_row(version, [what], |row| row.get(0)).expect("a version")
     };
-    assert_eq!(version("cprocessd", "journal"), 2);
+    assert_eq!((version("cprocessd", "journal"), version("cmaild", "notifier")), (2, 2));
 }

@@ -14,7 +14,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -100,6 +100,18 @@ impl Rule {
         Err(AddressError::new(self.what, text, fault))
     }
 
+    /// As [`Self::check`], for texts that come by the million: most are ASCII, where a table is enough.
+    fn accepts(&self, ascii: &[bool; 128], text: &str) -> bool {
+        let plain = |byte: u8| ascii.get(usize::from(byte)).is_some_and(|allowed| *allowed);
+        (self.min_bytes..=self.max_bytes).contains(&text.len())
+            && (text.bytes().all(plain) || self.first_wrong(text.chars()).is_none())
+    }
+
+    /// Which ASCII characters it allows.
+    fn ascii(&self) -> [bool; 128] {
+        std::array::from_fn(|byte| u8::try_from(byte).is_ok_and(|byte| (self.allows)(char::from(byte))))
+    }
+
     fn first_wrong(&self, mut chars: impl Iterator<Item = char>) -> Option<char> {
         chars.find(|&c| !(self.allows)(c))
     }
@@ -167,6 +179,12 @@ macro_rules! part {
             /// The text.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+
+            /// Whether this text can be one.
+            pub fn accepts(text: &str) -> bool {
+                static ASCII: LazyLock<[bool; 128]> = LazyLock::new(|| $rule.ascii());
+                $rule.accepts(&ASCII, text)
             }
         }
 

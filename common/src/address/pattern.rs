@@ -116,22 +116,36 @@ impl Pattern {
         unit: &Unit,
         attribute: &Name,
     ) -> bool {
-        self.matches_host(host)
-            && match &self.scope {
-                Scope::Everything => true,
-                Scope::Service(own) => own.matches(service.as_str()),
-                Scope::Checks { .. } => false,
-                Scope::Values { service: own_service, resource: own_resource, rest } => {
-                    own_service.matches(service.as_str())
-                        && own_resource.matches(resource.as_str())
-                        && rest.as_ref().is_none_or(|rest| rest.matches_value(unit.as_str(), attribute.as_str()))
-                }
-            }
+        self.matches_host(host) && self.matches_resource(service, resource) && self.matches_number(unit, attribute)
     }
 
     /// Whether its host part covers this host, whatever the other parts say.
     pub fn matches_host(&self, host: &HostName) -> bool {
         self.host.matches(host.as_str())
+    }
+
+    /// Whether it covers numbers of this service and resource on the hosts that it covers. With [`Self::matches_host`] and
+    /// [`Self::matches_number`] this is [`Self::matches_value`] in three parts, each of which is asked once for many numbers.
+    pub fn matches_resource(&self, service: &Name, resource: &Name) -> bool {
+        match &self.scope {
+            Scope::Everything => true,
+            Scope::Service(own) => own.matches(service.as_str()),
+            Scope::Checks { .. } => false,
+            Scope::Values { service: own_service, resource: own_resource, .. } => {
+                own_service.matches(service.as_str()) && own_resource.matches(resource.as_str())
+            }
+        }
+    }
+
+    /// Whether it covers this number, if it covers its host and its resource.
+    pub fn matches_number(&self, unit: &Unit, attribute: &Name) -> bool {
+        match &self.scope {
+            Scope::Everything | Scope::Service(_) => true,
+            Scope::Checks { .. } => false,
+            Scope::Values { rest, .. } => {
+                rest.as_ref().is_none_or(|rest| rest.matches_value(unit.as_str(), attribute.as_str()))
+            }
+        }
     }
 
     /// The number of characters that stand for themselves, separators included. Of two patterns that

@@ -54,13 +54,22 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
 
 /// A batch: an array of maps, or a single map.
 pub fn decode_batch<T: DeserializeOwned>(bytes: &[u8]) -> Result<Vec<T>, DecodeError> {
+    match batch_size(bytes)? {
+        Some(_) => whole(bytes),
+        None => whole(bytes).map(|one| vec![one]),
+    }
+}
+
+/// How many messages an array claims to have; none for a single map.
+pub(super) fn batch_size(bytes: &[u8]) -> Result<Option<usize>, DecodeError> {
     let claimed = match *bytes {
         [n @ 0x90..=0x9f, ..] => u32::from(n & 0x0f),
         [0xdc, a, b, ..] => u32::from(u16::from_be_bytes([a, b])),
         [0xdd, a, b, c, d, ..] => u32::from_be_bytes([a, b, c, d]),
-        _ => return decode(bytes).map(|one| vec![one]),
+        [0x80..=0x8f | 0xde | 0xdf, ..] => return Ok(None),
+        _ => return Err(DecodeError::NoMap),
     };
-    if claimed > MAX_BATCH { Err(DecodeError::TooMany(claimed)) } else { whole(bytes) }
+    if claimed > MAX_BATCH { Err(DecodeError::TooMany(claimed)) } else { Ok(Some(claimed as usize)) }
 }
 
 fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
@@ -68,8 +77,14 @@ fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let mut deserializer = rmp_serde::Deserializer::new(&mut rest);
     deserializer.set_max_depth(MAX_DEPTH);
     let message = T::deserialize(&mut deserializer)?;
+    checked_end(rest)?;
+    Ok(message)
+}
+
+/// Nothing may follow a message.
+pub(super) fn checked_end(rest: &[u8]) -> Result<(), DecodeError> {
     match rest.len() {
-        0 => Ok(message),
+        0 => Ok(()),
         n => Err(DecodeError::Trailing(n)),
     }
 }

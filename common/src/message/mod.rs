@@ -5,6 +5,7 @@ mod codec;
 mod feed;
 mod plugin;
 mod request;
+mod samples;
 mod stream;
 
 pub use codec::{DecodeError, MAX_BATCH, MAX_DEPTH, decode, decode_batch, encode};
@@ -15,6 +16,7 @@ pub use request::{
     FeedSnapshotHost, Health, LedgerRow, MaintenanceRow, Ordered, Reply, Request, RuleView, ServerRow, ServerStatus,
     ServiceRow, SilenceRow, StreamSnapshot, SubscriberRow, ValueRow,
 };
+pub use samples::{SampleRef, Samples};
 pub use stream::{Event, EventId, IncidentId, Kind, State, event_topic};
 pub(crate) use stream::{MAX_RULE_BYTES, kept};
 

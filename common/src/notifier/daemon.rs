@@ -58,7 +58,7 @@ pub fn run<M: Medium>(name: &'static str, args: &DaemonArgs, load: Load<M>) -> R
         let counters = Counters::default();
         let setup = load(&path, &counters)?;
         if check_only {
-            return Ok(());
+            return startup::say_fine(&path);
         }
         let mut daemon = Daemon::start(name, setup, path, load, counters, print).await?;
         startup::notify_ready();

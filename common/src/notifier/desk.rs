@@ -1,12 +1,15 @@
 //! Teller, outbox and store together: all of a notifier but the clock, the streams and the medium. Tests drive it through
-//! hours of outages, failures and crashes.
+//! hours of outages, failures and crashes, and the simulator through weeks.
 
+use crate::address::Address;
 use crate::counters::Counters;
 use crate::database::DatabaseError;
 use crate::message::{ErrorBody, LedgerRow, Request};
 use crate::notifier::outbox::{Change, Folded, Outbox};
-use crate::notifier::store::{Store, Write, Written};
-use crate::notifier::teller::{Input, Key, Now, Output, Teller};
+pub use crate::notifier::store::Store;
+use crate::notifier::store::{Write, Written};
+pub use crate::notifier::teller::{Input, Now, Teller};
+use crate::notifier::teller::{Key, Output};
 use crate::notifier::{Composed, Letter, Mark, MessageId, Outcome, Selection, Story};
 use crate::subscriber::Cursor;
 use crate::time::UnixMillis;
@@ -15,22 +18,27 @@ use std::time::Duration;
 
 /// A message that is on disk as under way, and can go.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) recipient: String,
-    pub(crate) id: MessageId,
-    pub(crate) bytes: Vec<u8>,
+pub struct Outgoing {
+    /// Whom it tells.
+    pub recipient: String,
+    /// Its name, whenever it is sent.
+    pub id: MessageId,
+    /// As the medium composed it.
+    pub bytes: Vec<u8>,
 }
 
 /// A recipient, as far as it concerns what they are told.
 #[derive(Clone, Debug)]
-pub(crate) struct Who {
-    pub(crate) lane: String,
-    pub(crate) selection: Selection,
+pub struct Who {
+    /// The lane through which they are told.
+    pub lane: String,
+    /// What they want to hear of.
+    pub selection: Selection,
 }
 
 /// The state.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub struct Desk {
     store: Store,
     teller: Teller,
     pub(crate) outbox: Outbox,
@@ -41,7 +49,7 @@ pub(crate) struct Desk {
 
 impl Desk {
     /// Goes on from what the store has. Returns how far each stream was read.
-    pub(crate) fn open(
+    pub fn open(
         store: Store,
         mut teller: Teller,
         recipients: &BTreeMap<String, Who>,
@@ -81,7 +89,7 @@ impl Desk {
     }
 
     /// Who is to be told from now on.
-    pub(crate) fn set_recipients(&mut self, recipients: &BTreeMap<String, Who>, give_up_after: Duration) {
+    pub fn set_recipients(&mut self, recipients: &BTreeMap<String, Who>, give_up_after: Duration) {
         let selections = recipients.iter().map(|(name, who)| (name.clone(), who.selection.clone()));
         let outputs = self.teller.set_recipients(selections.collect());
         self.take(outputs);
@@ -92,7 +100,7 @@ impl Desk {
 
     /// Something happened. True if the publishers are to be asked what is open.
     #[must_use]
-    pub(crate) fn apply(&mut self, now: Now, input: Input) -> bool {
+    pub fn apply(&mut self, now: Now, input: Input) -> bool {
         let outputs = self.teller.apply(now, input);
         self.take(outputs)
     }
@@ -121,13 +129,13 @@ impl Desk {
     }
 
     /// A stream was read up to here.
-    pub(crate) fn read_to(&mut self, publisher: String, cursor: Cursor) {
+    pub fn read_to(&mut self, publisher: String, cursor: Cursor) {
         self.writes.push(Write::Cursor { publisher, cursor });
     }
 
     /// Everything that was decided in one transaction; then the outbox learns of what is new. True if there was anything to
     /// write. On an error nothing is written, and it can be tried again.
-    pub(crate) fn commit(&mut self, now: Now) -> Result<bool, DatabaseError> {
+    pub fn commit(&mut self, now: Now) -> Result<bool, DatabaseError> {
         if self.writes.is_empty() {
             return Ok(false);
         }
@@ -139,7 +147,7 @@ impl Desk {
 
     /// The next message of a free lane, if one can go now. On disk as under way before it is returned: after a crash we know
     /// that it may have been accepted.
-    pub(crate) fn next(
+    pub fn next(
         &mut self,
         lane: &str,
         now: Now,
@@ -186,30 +194,45 @@ impl Desk {
     }
 
     /// What became of a message to `recipient`.
-    pub(crate) fn done(&mut self, lane: &str, recipient: &str, id: MessageId, outcome: Outcome, now: Now) {
+    pub fn done(&mut self, lane: &str, recipient: &str, id: MessageId, outcome: Outcome, now: Now) {
         let changes = self.outbox.done(lane, recipient, id, outcome, now.monotonic);
         self.changed(changes);
     }
 
     /// What has waited for too long is given up.
-    pub(crate) fn give_up(&mut self, now: Now) {
+    pub fn give_up(&mut self, now: Now) {
         let changes = self.outbox.give_up(now.monotonic);
         self.changed(changes);
     }
 
     /// Drops what is old from the ledger.
-    pub(crate) fn clean(&self, now: UnixMillis) -> Result<(), DatabaseError> {
+    pub fn clean(&self, now: UnixMillis) -> Result<(), DatabaseError> {
         self.store.clean(now)
     }
 
     /// The answer to `ledger`.
-    pub(crate) fn ledger(&self, request: &Request) -> Result<Vec<LedgerRow>, ErrorBody> {
+    pub fn ledger(&self, request: &Request) -> Result<Vec<LedgerRow>, ErrorBody> {
         self.store.ledger(request)
     }
 
     /// The newest item of the ledger, 0 before the first.
-    pub(crate) fn newest(&self) -> Result<u64, DatabaseError> {
+    pub fn newest(&self) -> Result<u64, DatabaseError> {
         self.store.newest()
+    }
+
+    /// What each recipient has been told, or will be, and not that it is over: the recipient, the address, the rule.
+    pub fn told_open(&self) -> impl Iterator<Item = (&str, &Address, &str)> {
+        self.teller.told_open().map(|(recipient, key)| (recipient, &key.address, key.rule.as_str()))
+    }
+
+    /// How many items are not told yet.
+    pub fn waiting(&self) -> usize {
+        self.outbox.waiting()
+    }
+
+    /// The process ends here: what is on disk stays, and nothing else.
+    pub fn into_store(self) -> Store {
+        self.store
     }
 
     fn push(&mut self, written: Vec<Written>) {

@@ -8,13 +8,14 @@
 //!
 //! - `teller` decides what to tell to whom, and `outbox` in which message and when. Both are pure: they are given
 //!   the time, and tests run hours of outages in milliseconds.
-//! - `store` keeps cursors, told-state and the outbox, which is the ledger, in SQLite; `desk` is the three together.
+//! - `store` keeps cursors, told-state and the outbox, which is the ledger, in SQLite; [`desk`] is the three together. The
+//!   simulator drives it without any of the following.
 //! - `base` are the keys of the configuration that each of them has.
 //! - `daemon` is the shell: streams in, messages out, questions answered.
 
 mod base;
 mod daemon;
-mod desk;
+pub mod desk;
 mod folder;
 mod medium;
 mod outbox;

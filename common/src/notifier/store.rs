@@ -97,7 +97,7 @@ pub(crate) struct Saved {
 
 /// The open database.
 #[derive(Debug)]
-pub(crate) struct Store {
+pub struct Store {
     db: Connection,
     path: PathBuf,
     id: Uuid,
@@ -105,7 +105,7 @@ pub(crate) struct Store {
 
 impl Store {
     /// Opens or creates the database of `daemon` in `dir`.
-    pub(crate) fn open(dir: &Path, daemon: &str) -> Result<Self, DatabaseError> {
+    pub fn open(dir: &Path, daemon: &str) -> Result<Self, DatabaseError> {
         let path = dir.join(format!("{daemon}.db"));
         let db = database::open(&path, &[("notifier", &MIGRATIONS)])?;
         let sqlite = |source| DatabaseError::Sqlite { path: path.clone(), source };
@@ -119,6 +119,15 @@ impl Store {
                 id
             }
         };
+        Ok(Self { db, path, id })
+    }
+
+    /// An empty one that lasts as long as it is held, named by `id`.
+    pub fn in_memory(id: Uuid) -> Result<Self, DatabaseError> {
+        let path = PathBuf::from(":memory:");
+        let db = database::open(&path, &[("notifier", &MIGRATIONS)])?;
+        db.execute("INSERT INTO outbox VALUES (?1)", [id.to_string()])
+            .map_err(|source| DatabaseError::Sqlite { path: path.clone(), source })?;
         Ok(Self { db, path, id })
     }
 

@@ -36,11 +36,11 @@ const WATCH_RULE: &str = "watchdog";
 
 /// Now, by both clocks.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Now {
+pub struct Now {
     /// Time since the daemon started. Measures silence.
-    pub(crate) monotonic: Duration,
+    pub monotonic: Duration,
     /// For dates.
-    pub(crate) wall: UnixMillis,
+    pub wall: UnixMillis,
 }
 
 /// What an incident is about.
@@ -120,12 +120,13 @@ impl Told {
 
 /// What can happen.
 #[derive(Clone, Debug)]
-pub(crate) enum Input {
+#[allow(missing_docs, reason = "the fields say what they are")]
+pub enum Input {
     /// An event of a publisher's journal.
     Event { publisher: String, event: Arc<Event> },
     /// All that is open at a publisher, and what it did not say is not.
     Snapshot { publisher: String, open: Vec<DownRow> },
-    /// All that is open at every publisher, asked for by [`Output::Compare`].
+    /// All that is open at every publisher, asked for by [`Desk::apply`](super::desk::Desk::apply).
     Compared { open: Vec<DownRow> },
     /// A publisher lives.
     Beat { publisher: String },
@@ -165,7 +166,7 @@ struct Watched {
 
 /// The state.
 #[derive(Debug)]
-pub(crate) struct Teller {
+pub struct Teller {
     daemon: &'static str,
     host: HostName,
     recipients: BTreeMap<String, Selection>,
@@ -182,7 +183,8 @@ pub(crate) struct Teller {
 }
 
 impl Teller {
-    pub(crate) fn new(daemon: &'static str, host: HostName, publishers: &[String], now: Now) -> Self {
+    /// Tells nobody yet, and has heard of nothing. `host` is where it runs.
+    pub fn new(daemon: &'static str, host: HostName, publishers: &[String], now: Now) -> Self {
         let watched = |_| Watched { heard: now.monotonic, heard_wall: now.wall, silent: false };
         Self {
             daemon,
@@ -231,6 +233,13 @@ impl Teller {
             watched.silent = true;
         }
         self.told.entry(recipient).or_default().insert(key, told);
+    }
+
+    /// What each recipient knows to be open.
+    pub(crate) fn told_open(&self) -> impl Iterator<Item = (&str, &Key)> {
+        self.told.iter().flat_map(|(recipient, told)| {
+            told.iter().filter(|(_, known)| known.open).map(move |(key, _)| (recipient.as_str(), key))
+        })
     }
 
     /// What a recipient knows of a key.

@@ -1,6 +1,7 @@
 //! Whether a check is up, and since when.
 
 use super::alarm::AbsenceWatch;
+use super::flapping::Flaps;
 use super::incident::{CHECK, INITIAL, Key, SILENT, Seen};
 use super::settings::Tuning;
 use super::{Engine, MISSED_INTERVALS, Saved, SavedCheck, alarm};
@@ -26,13 +27,14 @@ pub(super) struct CheckEntry {
     silent: bool,
     /// Since when it is up or down.
     since: UnixMillis,
-    interval_ms: u64,
+    pub(super) interval_ms: u64,
     pub(super) text: String,
     /// Of the last row of bad observations: the first, and how many.
     bad_since: UnixMillis,
     bad_count: u32,
     last_bad: UnixMillis,
     last_blip: Option<UnixMillis>,
+    pub(super) flaps: Flaps,
     /// When it changed while its observer's disk failed. The same changes come again when they are journaled.
     unjournaled: VecDeque<UnixMillis>,
     /// On the clock of attention.
@@ -62,6 +64,7 @@ impl CheckEntry {
             bad_count: saved.bad_count,
             last_bad: saved.bad_since,
             last_blip: saved.last_blip,
+            flaps: Flaps::restored(saved.changes, saved.flapping),
             unjournaled: VecDeque::new(),
             heard_at,
             expected_since: heard_at,
@@ -71,6 +74,7 @@ impl CheckEntry {
     }
 
     fn saved(&self) -> SavedCheck {
+        let (changes, flapping) = self.flaps.saved();
         SavedCheck {
             up: self.up,
             since: self.since,
@@ -79,6 +83,8 @@ impl CheckEntry {
             bad_since: self.bad_since,
             bad_count: self.bad_count,
             last_blip: self.last_blip,
+            changes,
+            flapping,
         }
     }
 
@@ -145,6 +151,9 @@ impl Engine {
         if matches!(meaning, Meaning::Initial) {
             self.create(&address, check);
         }
+        // Until it changed it was as before.
+        let same_until = if matches!(meaning, Meaning::Same) { check.time } else { check.changed };
+        self.calm_down(&address, same_until, check.origin.is_none());
         let attention = self.attention;
         let Some(entry) = self.checks.get_mut(&address) else { return };
         if check.origin.is_none() && !matches!(meaning, Meaning::Same) {
@@ -182,6 +191,9 @@ impl Engine {
             let attempts = if check.retries == 1 { "attempt" } else { "attempts" };
             self.blip(&address, check.time, format!("up after {} failed {attempts}", check.retries));
         }
+        if self.awaits_observations() {
+            self.observed(&address.into(), check.time);
+        }
     }
 
     fn create(&mut self, address: &CheckAddress, check: &Check) {
@@ -196,6 +208,7 @@ impl Engine {
             bad_count: 0,
             last_bad: check.changed,
             last_blip: None,
+            flaps: Flaps::default(),
             unjournaled: VecDeque::new(),
             heard_at: self.attention,
             expected_since: self.attention,
@@ -209,22 +222,22 @@ impl Engine {
     /// A bad observation; `first` if the one before was good.
     fn bad(&mut self, address: &CheckAddress, check: &Check, first: bool) {
         let Some(entry) = self.checks.get_mut(address) else { return };
+        // The first sight of something down is no change.
+        let changed = std::mem::replace(&mut entry.up, false);
         if first {
-            entry.up = false;
             (entry.since, entry.bad_since) = (check.changed, check.changed);
             entry.bad_count = 1;
         } else if check.time > entry.last_bad {
             entry.bad_count = entry.bad_count.saturating_add(1);
         }
         entry.last_bad = check.time;
-        let (confirmed, since) = (entry.bad_count >= entry.tuning.confirm, entry.bad_since);
+        if changed {
+            self.count_change(address, check);
+        }
         if first {
             self.save_check(address);
         }
-        if confirmed {
-            let seen = Seen { time: check.time, text: check.text.clone(), value: None, state: State::Down };
-            self.open(key(address, CHECK), Kind::Down, Severity::Err, since, seen);
-        }
+        self.conclude(address, check.time, changed);
     }
 
     fn good(&mut self, address: &CheckAddress, check: &Check) {
@@ -232,16 +245,31 @@ impl Engine {
         entry.up = true;
         entry.since = check.changed;
         entry.bad_count = 0;
-        let bad_since = entry.bad_since;
+        self.count_change(address, check);
         self.save_check(address);
+        self.conclude(address, check.time, true);
+    }
+
+    /// Makes what is open agree with what was observed until `time`, unless changes are held.
+    pub(super) fn conclude(&mut self, address: &CheckAddress, time: UnixMillis, changed: bool) {
+        let Some(entry) = self.checks.get(address) else { return };
+        if entry.flaps.is_flapping() {
+            return;
+        }
         let check_key = key(address, CHECK);
-        if self.incidents.get(&check_key).is_some() {
+        let seen = Seen { time, text: entry.text.clone(), value: None, state: State::Down };
+        if !entry.up {
+            if entry.bad_count >= entry.tuning.confirm {
+                let since = entry.bad_since;
+                self.open(check_key, Kind::Down, Severity::Err, since, seen);
+            }
+        } else if self.incidents.get(&check_key).is_some() {
             // The outage ended when the state changed, which may be before this observation of it.
-            let seen = Seen { time: check.changed, text: check.text.clone(), value: None, state: State::Up };
+            let seen = Seen { time: entry.since, state: State::Up, ..seen };
             self.close(&check_key, Kind::Up, seen);
-        } else {
-            let lasted = for_people(check.changed.since(bad_since));
-            self.blip(address, check.time, format!("was down for {lasted}, too shortly to count"));
+        } else if changed {
+            let lasted = for_people(entry.since.since(entry.bad_since));
+            self.blip(address, time, format!("was down for {lasted}, too shortly to count"));
         }
     }
 
@@ -249,7 +277,7 @@ impl Engine {
     fn blip(&mut self, address: &CheckAddress, time: UnixMillis, text: String) {
         let Some(entry) = self.checks.get_mut(address) else { return };
         let quiet = entry.tuning.blip_quiet;
-        let told = entry.last_blip.is_some_and(|last| time.since(last) < quiet);
+        let told = entry.flaps.is_flapping() || entry.last_blip.is_some_and(|last| time.since(last) < quiet);
         entry.last_blip = Some(time);
         let state = entry.state();
         self.save_check(address);
@@ -322,14 +350,15 @@ impl Engine {
 
     /// Nobody watches it any more: whatever is open about it is closed.
     pub(super) fn retire_check(&mut self, address: &CheckAddress, why: &str) {
-        if self.checks.remove(address).is_some() {
+        if let Some(entry) = self.checks.remove(address) {
             self.release(&address.host, 1);
             self.save(Saved::Check(address.clone(), None));
+            self.end_flapping(address, entry, why);
         }
         self.retire_incidents_at(&address.clone().into(), why);
     }
 
-    fn save_check(&mut self, address: &CheckAddress) {
+    pub(super) fn save_check(&mut self, address: &CheckAddress) {
         let saved = self.checks.get(address).map(CheckEntry::saved);
         self.save(Saved::Check(address.clone(), saved));
     }

@@ -10,28 +10,37 @@
 
 mod alarm;
 mod check;
+pub mod dependency;
+mod flapping;
 mod host;
 mod incident;
+pub mod ladder;
+pub mod order;
 pub mod rule;
 pub mod settings;
+mod suppression;
 #[cfg(test)]
 mod tests;
 mod views;
+pub mod window;
 
 use alarm::{Group, GroupKey};
 use check::CheckEntry;
-use common::address::{Address, CheckAddress, HostName, Pattern};
-use common::message::{Alive, Beat, Check, FeedSnapshot, Kind, LogEvent, Origin, Sample, State};
+use common::address::{Address, CheckAddress, HostName};
+use common::message::{Alive, Beat, Check, ErrorBody, FeedSnapshot, Kind, LogEvent, Ordered, Origin, Sample, State};
 use common::severity::Severity;
 use common::time::UnixMillis;
 use host::Host;
 pub use incident::{Draft, Incident, Key, RESERVED};
 use incident::{Incidents, SILENT, Seen};
+use order::{Order, SavedOrder, SavedRule, Subscriber};
 use rule::Rule;
 use serde::{Deserialize, Serialize};
 use settings::Settings;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
+use suppression::Suppression;
+pub use suppression::{Ack, Cause, Owed, Silence};
 
 /// We were not looking if nobody called us for this long.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -41,8 +50,6 @@ const SCAN_EVERY: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_secs(2);
 /// Intervals without a report that make a value stale and a check unknown.
 const MISSED_INTERVALS: u32 = 3;
-/// Orders remembered by id, so that one sent twice is carried out once.
-const REMEMBERED_ORDERS: usize = 1000;
 
 /// The time, twice: `monotonic` for our own waiting, `wall` for dates.
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +78,8 @@ pub enum Input {
     Beat { feed: String, beat: Beat },
     /// An entry of this feed's journal follows, perhaps an old one that we have missed.
     Entry { feed: String },
-    /// A person wants everything that matches to be forgotten.
-    Forget { pattern: Pattern, id: String, author: String },
+    /// A person's order, or the order of a person at a peer.
+    Order(Order),
     /// No input waits, so what is overdue is overdue.
     Idle,
 }
@@ -86,8 +93,10 @@ pub enum Output {
     Save(Saved),
     /// Something was refused; counted under this name.
     Refused(&'static str),
-    /// A person's order was carried out; these addresses were affected.
-    Forgotten(Vec<String>),
+    /// Worth a warning in the log, for whoever runs this.
+    Notice(String),
+    /// The answer to an order: what was done, or why nothing was.
+    Ordered(Result<Ordered, ErrorBody>),
 }
 
 /// State that survives a restart. `None` removes it.
@@ -99,7 +108,11 @@ pub enum Saved {
     Incident(Key, Option<Incident>),
     Pending(Key, Option<UnixMillis>),
     Origin(HostName, String, u64),
-    Order(String, Option<Vec<String>>),
+    Order(String, Option<SavedOrder>),
+    Silence(String, Option<Silence>),
+    Maintenance(String, Option<UnixMillis>),
+    Rule(String, Option<SavedRule>),
+    Subscriber { via: String, name: String, subscriber: Option<Subscriber> },
 }
 
 impl Saved {
@@ -112,6 +125,10 @@ impl Saved {
             Saved::Pending(Key { address, rule }, _) => format!("pending {rule}\n{address}"),
             Saved::Origin(host, epoch, _) => format!("origin {host} {epoch}"),
             Saved::Order(id, _) => format!("order {id}"),
+            Saved::Silence(id, _) => format!("silence {id}"),
+            Saved::Maintenance(name, _) => format!("maintenance {name}"),
+            Saved::Rule(name, _) => format!("rule {name}"),
+            Saved::Subscriber { via, name, .. } => format!("subscriber {via}\n{name}"),
         }
     }
 }
@@ -143,6 +160,23 @@ pub struct SavedCheck {
     pub bad_since: UnixMillis,
     pub bad_count: u32,
     pub last_blip: Option<UnixMillis>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<UnixMillis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flapping: Option<SavedFlapping>,
+}
+
+/// A check that changes too often, as it is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedFlapping {
+    /// The first of the changes that were too many.
+    pub since: UnixMillis,
+    /// The last change, or when its observer's clock was put back.
+    pub last: UnixMillis,
+    /// All since the first.
+    pub changes: u32,
+    /// How bad the beginning was.
+    pub top_severity: Severity,
 }
 
 /// A feed, by when it last beat.
@@ -168,7 +202,11 @@ pub struct Engine {
     pending: BTreeMap<Key, UnixMillis>,
     feeds: HashMap<String, Feed>,
     origins: HashMap<(HostName, String), u64>,
-    orders: VecDeque<(String, Vec<String>)>,
+    orders: VecDeque<(String, SavedOrder)>,
+    suppression: Suppression,
+    /// Rules by order, whether or not one of the file has their name.
+    ordered_rules: BTreeMap<String, Rule>,
+    subscribers: BTreeMap<(String, String), Subscriber>,
     /// How long we have been looking.
     attention: Duration,
     last_call: Option<Duration>,
@@ -179,10 +217,10 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that goes on from what an earlier one asked to keep.
-    pub fn new(settings: Settings, feeds: &[String], mut saved: Vec<Saved>) -> Self {
+    pub fn new(settings: Settings, feeds: &[String], saved: Vec<Saved>) -> Self {
         let unheard = Feed { own: None, heard_at: SETTLE, entry_at: None };
         let mut engine = Self {
-            expected: alarm::expected(&settings.rules, SETTLE),
+            expected: Vec::new(),
             settings,
             hosts: BTreeMap::new(),
             checks: BTreeMap::new(),
@@ -192,20 +230,33 @@ impl Engine {
             feeds: feeds.iter().map(|feed| (feed.clone(), unheard.clone())).collect(),
             origins: HashMap::new(),
             orders: VecDeque::new(),
+            suppression: Suppression::default(),
+            ordered_rules: BTreeMap::new(),
+            subscribers: BTreeMap::new(),
             attention: Duration::ZERO,
             last_call: None,
             last_scan: Duration::ZERO,
             wall: UnixMillis(0),
             outputs: Vec::new(),
         };
-        // What is open comes before the checks and numbers that look for it.
+        // Rules, then what is open under them, come before the checks and numbers that look for both.
+        let (rules, mut saved): (Vec<_>, Vec<_>) =
+            saved.into_iter().partition(|saved| matches!(saved, Saved::Rule(..)));
+        for rule in rules {
+            engine.restore(rule);
+        }
+        engine.notice_shadowed_rules();
+        engine.merge_ordered_rules();
+        engine.expected = alarm::expected(&engine.settings.rules, SETTLE);
         saved.sort_by_key(|saved| !matches!(saved, Saved::Incident(..)));
         for saved in saved {
             engine.restore(saved);
         }
+        engine.orders.make_contiguous().sort_by_key(|(_, answer)| answer.n);
         engine.count_checks();
         engine.blind_checks_of_silent_hosts();
         engine.await_numbers();
+        engine.restore_suppression();
         engine
     }
 
@@ -230,12 +281,24 @@ impl Engine {
             Saved::Origin(host, epoch, seq) => {
                 self.origins.insert((host, epoch), seq);
             }
-            Saved::Order(id, Some(addresses)) => self.orders.push_back((id, addresses)),
+            Saved::Order(id, Some(answer)) => self.orders.push_back((id, answer)),
+            Saved::Silence(id, Some(silence)) => self.suppression.restore_silence(id, silence),
+            Saved::Maintenance(name, Some(until)) => {
+                self.suppression.windows.insert(name, until);
+            }
+            Saved::Rule(name, Some(rule)) => self.restore_rule(name, &rule),
+            Saved::Subscriber { via, name, subscriber: Some(subscriber) } => {
+                self.subscribers.insert((via, name), subscriber);
+            }
             Saved::Host(_, None)
             | Saved::Check(_, None)
             | Saved::Incident(_, None)
             | Saved::Pending(_, None)
-            | Saved::Order(_, None) => {}
+            | Saved::Order(_, None)
+            | Saved::Silence(_, None)
+            | Saved::Maintenance(_, None)
+            | Saved::Rule(_, None)
+            | Saved::Subscriber { subscriber: None, .. } => {}
         }
     }
 
@@ -243,16 +306,26 @@ impl Engine {
     pub fn reconfigure(&mut self, now: Now, settings: Settings) -> Vec<Output> {
         self.look(now);
         self.settings = settings;
+        self.notice_shadowed_rules();
+        self.merge_ordered_rules();
+        self.rules_changed();
+        for (address, check) in &mut self.checks {
+            check.tuning = self.settings.tuning(address);
+        }
+        self.compare_suppression();
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// What every check and number has to do with the rules is found out anew.
+    fn rules_changed(&mut self) {
         self.retire_removed_rules();
         self.expected = alarm::expected(&self.settings.rules, self.attention);
         for (address, check) in &mut self.checks {
-            check.tuning = self.settings.tuning(address);
             check.watches = alarm::absence_watches(&self.settings.rules, address, &self.incidents);
         }
         for (key, group) in &mut self.groups {
             group.resolve(key, &self.settings.rules, &self.incidents, &self.pending);
         }
-        std::mem::take(&mut self.outputs)
     }
 
     /// What follows from `input` at `now`.
@@ -278,7 +351,7 @@ impl Engine {
             }
             Input::Beat { feed, beat } => self.beat(&feed, beat),
             Input::Entry { feed } => self.entry(&feed),
-            Input::Forget { pattern, id, author } => self.forget(&pattern, id, &author),
+            Input::Order(order) => self.order(&order),
             Input::Idle => self.idle(),
         }
         std::mem::take(&mut self.outputs)
@@ -303,6 +376,7 @@ impl Engine {
             // Not when the engine is made, which does not know the date.
             self.retire_removed_rules();
         }
+        self.begin_windows();
     }
 
     /// Whether a journaled message has not come by another way already. What was never journaled is always new.
@@ -328,66 +402,8 @@ impl Engine {
             draft.id = common::message::EventId::of_origin(&format!("{host} {epoch} {seq}"), "log");
         }
         draft.data = log.data;
+        draft.suppressed_by = self.passing_suppressed_by(Kind::Log, &key.address);
         self.outputs.push(Output::Event(draft));
-    }
-
-    fn forget(&mut self, pattern: &Pattern, id: String, author: &str) {
-        if let Some((_, addresses)) = self.orders.iter().find(|(had, _)| *had == id) {
-            self.outputs.push(Output::Forgotten(addresses.clone()));
-            return;
-        }
-        let mut forgotten: Vec<String> = Vec::new();
-        let why = format!("forgotten by {author}");
-        let checks: Vec<_> = self.checks.keys().filter(|address| pattern.matches_check(address)).cloned().collect();
-        for address in checks {
-            self.retire_check(&address, &why);
-            forgotten.push(address.to_string());
-        }
-        let groups: Vec<_> = self.groups.keys().filter(|key| key.matches(pattern)).cloned().collect();
-        for key in groups {
-            forgotten.extend(self.forget_numbers(&key, pattern, &why));
-        }
-        // A host that lives would be back in a second, but what it watches is told only once.
-        let hosts: Vec<_> = self
-            .hosts
-            .iter()
-            .filter(|(_, host)| host.state != State::Up)
-            .map(|(name, _)| name.clone())
-            .filter(|name| pattern.matches_check(&CheckAddress::alive(name.clone())))
-            .collect();
-        for host in hosts {
-            self.retire_incidents_at(&CheckAddress::alive(host.clone()).into(), &why);
-            self.hosts.remove(&host);
-            self.save(Saved::Host(host.clone(), None));
-            forgotten.push(CheckAddress::alive(host).to_string());
-        }
-        // What is open about an address that nobody reports any more.
-        let open: Vec<_> =
-            self.incidents.iter().map(|(key, _)| key.address.clone()).filter(|a| pattern.matches(a)).collect();
-        for address in open {
-            self.retire_incidents_at(&address, &why);
-            forgotten.push(address.to_string());
-        }
-        forgotten.sort();
-        forgotten.dedup();
-        let key = Key { address: self.settings.own.clone().into(), rule: "order".to_owned() };
-        let text = format!("{author} let forget {pattern}: {} addresses", forgotten.len());
-        let seen = Seen { time: self.wall, text, value: None, state: State::Resolved };
-        let mut draft = incident::passing(&key, Kind::Order, Severity::Info, seen);
-        draft.id = common::message::EventId::of_origin(&id, "order");
-        self.outputs.push(Output::Event(draft));
-        self.remember(id, forgotten.clone());
-        self.outputs.push(Output::Forgotten(forgotten));
-    }
-
-    fn remember(&mut self, id: String, addresses: Vec<String>) {
-        self.save(Saved::Order(id.clone(), Some(addresses.clone())));
-        self.orders.push_back((id, addresses));
-        if self.orders.len() > REMEMBERED_ORDERS
-            && let Some((oldest, _)) = self.orders.pop_front()
-        {
-            self.save(Saved::Order(oldest, None));
-        }
     }
 
     /// Looks for what is overdue, not more often than it can matter.
@@ -399,29 +415,49 @@ impl Engine {
         self.scan_hosts();
         self.scan_checks();
         self.scan_numbers();
+        self.scan_suppression();
     }
 
     fn open(&mut self, key: Key, kind: Kind, default: Severity, since: UnixMillis, seen: Seen) {
         let severity = self.settings.classify(kind, &key.address, default);
-        if let Some(draft) = self.incidents.open(key.clone(), kind, severity, since, seen) {
-            let incident = self.incidents.get(&key).cloned();
-            self.save(Saved::Incident(key, incident));
-            self.outputs.push(Output::Event(draft));
+        // What was found late has reached a step of the ladder with its first event.
+        let (steps, at_least) = self.settings.ladder.reached(self.wall.since(since));
+        let severity = at_least.map_or(severity, |at_least| at_least.max(severity));
+        let time = seen.time;
+        let Some(mut draft) = self.incidents.open(key.clone(), kind, severity, since, seen) else { return };
+        if let Some(incident) = self.incidents.get_mut(&key) {
+            incident.steps = steps;
+        }
+        draft.step = (steps > 0).then_some(steps);
+        draft.suppressed_by = self.suppress_opening(&key);
+        self.outputs.push(Output::Event(draft));
+        let incident = self.incidents.get(&key).cloned();
+        let node = incident::node(&key);
+        self.save(Saved::Incident(key, incident));
+        if let Some(node) = node {
+            self.reach_changed(&node, time);
         }
     }
 
     fn close(&mut self, key: &Key, kind: Kind, seen: Seen) {
+        let Some(incident) = self.incidents.get(key).cloned() else { return };
         let severity = self.settings.classify(kind, &key.address, Severity::Info);
-        if let Some(draft) = self.incidents.close(key, kind, severity, seen) {
-            self.save(Saved::Incident(key.clone(), None));
-            self.outputs.push(Output::Event(draft));
+        let time = seen.time;
+        let Some(draft) = self.incidents.close(key, kind, severity, seen) else { return };
+        self.end_suppression(key, &incident);
+        self.save(Saved::Incident(key.clone(), None));
+        self.outputs.push(Output::Event(draft));
+        if let Some(node) = incident::node(key) {
+            self.reach_changed(&node, time);
         }
     }
 
     /// Says something that neither opens nor closes anything.
     fn say(&mut self, key: &Key, kind: Kind, default: Severity, seen: Seen) {
         let severity = self.settings.classify(kind, &key.address, default);
-        self.outputs.push(Output::Event(incident::passing(key, kind, severity, seen)));
+        let mut draft = incident::passing(key, kind, severity, seen);
+        draft.suppressed_by = self.passing_suppressed_by(kind, &key.address);
+        self.outputs.push(Output::Event(draft));
     }
 
     /// Closes whatever is open at an address that is no longer watched.

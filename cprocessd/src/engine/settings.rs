@@ -1,9 +1,13 @@
 //! What the configuration says about judging, resolved per address: the most specific pattern wins.
 
+use super::dependency::Dependencies;
+use super::ladder::Ladder;
 use super::rule::Rule;
+use super::window::Window;
 use common::address::{Address, CheckAddress, Pattern};
 use common::message::Kind;
 use common::severity::Severity;
+use serde::Deserialize;
 use std::time::Duration;
 
 /// All that judging depends on beside its input.
@@ -19,6 +23,12 @@ pub struct Settings {
     pub tunings: Vec<(Pattern, PartialTuning)>,
     /// What is worse, or less bad, than usual.
     pub classes: Vec<Class>,
+    /// What is said again about an outage that lasts.
+    pub ladder: Ladder,
+    /// What cannot be reached because of what.
+    pub dependencies: Dependencies,
+    /// When what is not told; no two of one name.
+    pub windows: Vec<Window>,
     /// Checks and numbers of one host beyond this are refused.
     pub max_addresses_per_host: usize,
 }
@@ -36,6 +46,28 @@ pub struct Tuning {
     pub blip_quiet: Duration,
     /// What nobody configured is forgotten after this long in silence.
     pub forget_discovered_after: Duration,
+    /// More changes than this within `flap_window` are flapping.
+    pub flap_changes: usize,
+    /// In the observer's time.
+    pub flap_window: Duration,
+    /// Flapping is over when nothing has changed for this long, in the observer's time.
+    pub flap_calm: Duration,
+    /// How many of several observers make a check down.
+    pub agree: Agree,
+    /// A host whose clock differs from ours by more than this is told of.
+    pub clock_skew: Duration,
+}
+
+/// How many of the observers of one check must see it down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Agree {
+    /// One is enough.
+    Any,
+    /// More than half.
+    Majority,
+    /// All.
+    All,
 }
 
 impl Default for Tuning {
@@ -46,6 +78,11 @@ impl Default for Tuning {
             stop_grace: Duration::from_mins(5),
             blip_quiet: Duration::from_mins(10),
             forget_discovered_after: Duration::from_hours(24),
+            flap_changes: 5,
+            flap_window: Duration::from_mins(10),
+            flap_calm: Duration::from_mins(5),
+            agree: Agree::Any,
+            clock_skew: Duration::from_secs(30),
         }
     }
 }
@@ -59,6 +96,30 @@ pub struct PartialTuning {
     pub stop_grace: Option<Duration>,
     pub blip_quiet: Option<Duration>,
     pub forget_discovered_after: Option<Duration>,
+    pub flap_changes: Option<usize>,
+    pub flap_window: Option<Duration>,
+    pub flap_calm: Option<Duration>,
+    pub agree: Option<Agree>,
+    pub clock_skew: Option<Duration>,
+}
+
+impl Tuning {
+    /// With what `partial` sets set.
+    #[must_use]
+    pub fn with(self, partial: PartialTuning) -> Self {
+        Self {
+            confirm: partial.confirm.unwrap_or(self.confirm),
+            host_down_after: partial.host_down_after.unwrap_or(self.host_down_after),
+            stop_grace: partial.stop_grace.unwrap_or(self.stop_grace),
+            blip_quiet: partial.blip_quiet.unwrap_or(self.blip_quiet),
+            forget_discovered_after: partial.forget_discovered_after.unwrap_or(self.forget_discovered_after),
+            flap_changes: partial.flap_changes.unwrap_or(self.flap_changes),
+            flap_window: partial.flap_window.unwrap_or(self.flap_window),
+            flap_calm: partial.flap_calm.unwrap_or(self.flap_calm),
+            agree: partial.agree.unwrap_or(self.agree),
+            clock_skew: partial.clock_skew.unwrap_or(self.clock_skew),
+        }
+    }
 }
 
 /// A person's own idea of how bad something is.
@@ -81,6 +142,9 @@ impl Settings {
             defaults: Tuning::default(),
             tunings: Vec::new(),
             classes: Vec::new(),
+            ladder: Ladder::default(),
+            dependencies: Dependencies::default(),
+            windows: Vec::new(),
             max_addresses_per_host: 20_000,
         }
     }
@@ -89,21 +153,13 @@ impl Settings {
     pub fn tuning(&self, address: &CheckAddress) -> Tuning {
         let mut matching: Vec<_> = self.tunings.iter().filter(|(pattern, _)| pattern.matches_check(address)).collect();
         matching.sort_by_key(|(pattern, _)| pattern.specificity());
-        let mut tuning = self.defaults;
-        for (_, partial) in matching {
-            tuning.confirm = partial.confirm.unwrap_or(tuning.confirm);
-            tuning.host_down_after = partial.host_down_after.unwrap_or(tuning.host_down_after);
-            tuning.stop_grace = partial.stop_grace.unwrap_or(tuning.stop_grace);
-            tuning.blip_quiet = partial.blip_quiet.unwrap_or(tuning.blip_quiet);
-            tuning.forget_discovered_after = partial.forget_discovered_after.unwrap_or(tuning.forget_discovered_after);
-        }
-        tuning
+        matching.into_iter().fold(self.defaults, |tuning, (_, partial)| tuning.with(*partial))
     }
 
     /// How bad an event of this kind is at this address: `default`, unless a class says otherwise. One that names the
     /// kind goes before one that does not, then the more specific pattern.
     pub fn classify(&self, kind: Kind, address: &Address, default: Severity) -> Severity {
-        let opens = matches!(kind, Kind::Down | Kind::Alarm | Kind::Absent | Kind::Blip);
+        let opens = matches!(kind, Kind::Down | Kind::Alarm | Kind::Absent | Kind::Blip | Kind::Flapping);
         self.classes
             .iter()
             .filter(|class| class.kind.map_or(opens, |wanted| wanted == kind) && class.pattern.matches(address))

@@ -199,3 +199,180 @@ fn an_outage_that_was_told_while_a_disk_failed_is_not_told_again_when_it_is_jour
         .down("web1!port:www")
         .expect(["50s ERR down web1!port:www"]);
 }
+
+/// Changes every so many seconds, from up to down and back, `n` times.
+fn flap(mut timeline: Timeline, n: u32, every: u64) -> Timeline {
+    for i in 0..n {
+        let secs = timeline.now_ms / 1000 + every;
+        timeline = timeline.at(secs).check("web1!port:www", i % 2 == 1, 0);
+    }
+    timeline
+}
+
+fn events_of(timeline: &Timeline, kind: Kind) -> Vec<&Draft> {
+    timeline.drafts.iter().filter(|draft| draft.kind == kind).collect()
+}
+
+#[test]
+fn what_changes_too_often_is_told_once_and_its_outcome_when_it_is_calm() {
+    let timeline = flap(up_and_running(), 37, 30);
+    assert_eq!(timeline.check_state("web1!port:www"), State::Down);
+    let timeline = timeline.at(1410).expect([
+        "30s ERR down web1!port:www",
+        "60s INFO up web1!port:www after 30s",
+        "90s ERR down web1!port:www",
+        "120s INFO up web1!port:www after 30s",
+        "150s ERR down web1!port:www",
+        "180s WARN flapping web1!port:www [flapping]",
+        "1410s INFO flapping web1!port:www [flapping] after 1080s",
+    ]);
+    let [begin, end] = events_of(&timeline, Kind::Flapping)[..] else { panic!("{:?}", timeline.told) };
+    assert_eq!(begin.text, "6 changes in 2m 30s; single ones are not told until it is calm for 5m 0s");
+    assert_eq!(end.text, "calm again after 37 changes in 18m 0s: down");
+    assert_eq!((end.state, end.top_severity), (State::Down, Severity::Warn));
+    assert_eq!((begin.incident, begin.since), (end.incident, end.since));
+    assert_ne!(begin.id, end.id);
+    // It is down in the incident that was open before.
+    timeline.at(1500).up("web1!port:www").expect(["1500s INFO up web1!port:www after 1350s"]);
+}
+
+#[test]
+fn what_was_open_before_the_flapping_is_closed_at_the_last_change() {
+    flap(up_and_running(), 8, 30).at(600).expect([
+        "30s ERR down web1!port:www",
+        "60s INFO up web1!port:www after 30s",
+        "90s ERR down web1!port:www",
+        "120s INFO up web1!port:www after 30s",
+        "150s ERR down web1!port:www",
+        "180s WARN flapping web1!port:www [flapping]",
+        "540s INFO flapping web1!port:www [flapping] after 210s",
+        "240s INFO up web1!port:www after 90s",
+    ]);
+}
+
+#[test]
+fn what_went_down_while_it_flapped_is_down_since_its_last_change() {
+    let timeline = Timeline::new().live("web1").down("web1!port:www").at(1).up("web1!port:www");
+    let timeline = flap(timeline, 5, 30);
+    assert_eq!(events_of(&timeline, Kind::Flapping).len(), 1);
+    let timeline = Timeline { told: Vec::new(), ..timeline }.at(1000);
+    assert_eq!(timeline.drafts.last().expect("event").since, wall(151_000));
+    timeline.expect(["451s INFO flapping web1!port:www [flapping] after 150s", "451s ERR down web1!port:www"]);
+}
+
+#[test]
+fn five_changes_in_ten_minutes_are_not_flapping_and_neither_are_six_in_eleven() {
+    let timeline = flap(up_and_running(), 5, 30);
+    assert!(events_of(&timeline, Kind::Flapping).is_empty());
+    let timeline = flap(up_and_running(), 20, 121);
+    assert!(events_of(&timeline, Kind::Flapping).is_empty());
+    let timeline = flap(up_and_running(), 6, 120);
+    assert_eq!(events_of(&timeline, Kind::Flapping).len(), 1);
+}
+
+#[test]
+fn calm_is_until_the_next_change_even_if_nothing_was_repeated_meanwhile() {
+    let timeline = flap(up_and_running(), 8, 30).unreported("web1!port:www").at(600);
+    Timeline { told: Vec::new(), ..timeline }.down("web1!port:www").expect([
+        "600s INFO flapping web1!port:www [flapping] after 210s",
+        "240s INFO up web1!port:www after 90s",
+        "600s ERR down web1!port:www",
+    ]);
+}
+
+#[test]
+fn a_restart_while_it_flaps_changes_nothing() {
+    let told = |restart: bool| {
+        let again = |timeline: Timeline| if restart { timeline.restart() } else { timeline };
+        let timeline = again(flap(up_and_running(), 4, 30));
+        let timeline = again(flap(again(flap(timeline, 4, 30)), 5, 30));
+        timeline.at(1000).drafts
+    };
+    assert_eq!(told(true), told(false));
+    assert_eq!(told(false).iter().filter(|draft| draft.kind == Kind::Flapping).count(), 2);
+}
+
+#[test]
+fn blips_of_what_flaps_are_not_told_and_it_is_clean_only_later() {
+    let timeline = flap(up_and_running(), 8, 30);
+    Timeline { told: Vec::new(), ..timeline }
+        .retried("web1!port:www")
+        .at(800)
+        .retried("web1!port:www")
+        .expect(["540s INFO flapping web1!port:www [flapping] after 210s", "240s INFO up web1!port:www after 90s"])
+        .at(1401)
+        .retried("web1!port:www")
+        .expect(["1401s WARN blip web1!port:www [blip]"]);
+}
+
+#[test]
+fn who_heard_that_it_flaps_hears_that_it_is_gone() {
+    let timeline = flap(up_and_running().watches("web1", &["web1!port:www"]), 7, 30);
+    Timeline { told: Vec::new(), ..timeline }.unreported("web1!port:www").watches("web1", &[]).at(1000).expect([
+        "210s INFO flapping web1!port:www [flapping] after 180s",
+        "210s INFO retired web1!port:www after 60s",
+    ]);
+    let timeline = flap(up_and_running(), 8, 30).unreported("web1!port:www");
+    Timeline { told: Vec::new(), ..timeline }.forget("web1!port", "1").expect([
+        "240s INFO order monitor!cprocessd: [order]",
+        "240s INFO flapping web1!port:www [flapping] after 210s",
+        "240s INFO retired web1!port:www after 90s",
+        "ordered web1!port:www",
+    ]);
+}
+
+#[test]
+fn what_flapped_when_its_host_died_flaps_until_it_is_observed_again() {
+    let timeline = flap(up_and_running(), 8, 30);
+    Timeline { told: Vec::new(), ..timeline }.silent("web1").at(1000).live("web1").at(1001).expect([
+        "250500ms CRIT down web1!alive:",
+        "1000s INFO up web1!alive: after 760s",
+        "1001s INFO flapping web1!port:www [flapping] after 210s",
+        "240s INFO up web1!port:www after 90s",
+    ]);
+}
+
+#[test]
+fn what_fell_silent_while_it_flapped_is_missed_as_ever() {
+    let timeline = flap(up_and_running().watches("web1", &["web1!port:www"]), 8, 30);
+    Timeline { told: Vec::new(), ..timeline }
+        .unreported("web1!port:www")
+        .at(1000)
+        .expect(["243500ms WARN absent web1!port:www [silent]"])
+        .up("web1!port:www")
+        .expect([
+            "1000s INFO flapping web1!port:www [flapping] after 210s",
+            "240s INFO up web1!port:www after 90s",
+            "1000s INFO solved web1!port:www [silent] after 759s",
+        ]);
+}
+
+#[test]
+fn a_clock_that_is_put_back_while_a_check_flaps_begins_the_wait_anew() {
+    let mut timeline = flap(up_and_running().at(4000), 8, 30).silent("web1");
+    timeline.told.clear();
+    let address: CheckAddress = "web1!port:www".parse().expect("address");
+    for secs in 640..=940 {
+        timeline.now_ms = secs * 1000;
+        let message = timeline.check_message(&address, true, wall(640_000).0, 0);
+        timeline.apply(Input::Check(message));
+    }
+    assert_eq!(timeline.told.len(), 2, "{:?}", timeline.told);
+    assert!(timeline.told[0].starts_with("940s INFO flapping"), "{:?}", timeline.told);
+}
+
+#[test]
+fn unconfirmed_downs_flap_too_and_a_down_afterwards_has_to_be_confirmed() {
+    let three = PartialTuning { confirm: Some(3), ..PartialTuning::default() };
+    let settings = Settings { tunings: vec![("web1!port".parse().expect("pattern"), three)], ..settings(&[]) };
+    let timeline = flap(Timeline::with(settings).live("web1").up("web1!port:www"), 7, 1);
+    let timeline = timeline.unreported("web1!port:www").at(1000);
+    let mut timeline = Timeline { told: Vec::new(), ..timeline };
+    for (secs, told) in [(1000, 1), (1001, 2), (1002, 2)] {
+        timeline.now_ms = secs * 1000;
+        let message = timeline.check_message(&"web1!port:www".parse().expect("address"), false, wall(7000).0, 0);
+        timeline.apply(Input::Check(message));
+        assert_eq!(timeline.told.len(), told, "{:?}", timeline.told);
+    }
+    timeline.expect(["1000s INFO flapping web1!port:www [flapping] after 6s", "1001s ERR down web1!port:www"]);
+}

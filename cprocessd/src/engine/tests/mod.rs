@@ -3,9 +3,10 @@
 //! Between two happenings the time passes in half seconds: the live hosts give their sign of life and repeat their checks,
 //! the engine is told when nothing waits. Weeks pass in milliseconds.
 
+use super::ladder::Ladder;
 use super::settings::{Class, PartialTuning};
 use super::*;
-use common::message::{Epoch, FeedSnapshotHost, Values};
+use common::message::{Epoch, FeedSnapshotHost, Request, Values};
 use proptest::prelude::*;
 use rule::Rule;
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ mod hosts;
 mod people;
 mod promises;
 mod restarts;
+mod suppression;
 
 /// Second 0 of a timeline, so that dates are recognisable.
 const ORIGIN: i64 = 1_000_000_000_000;
@@ -45,6 +47,8 @@ fn settings(rules: &[(&str, &str)]) -> Settings {
             .map(|(name, text)| Rule { name: (*name).into(), ..Rule::parse("", text).expect("rule") })
             .collect(),
         max_addresses_per_host: 100,
+        // What lasts is the subject of tests of its own.
+        ladder: Ladder::new(Vec::new()).expect("no steps"),
         ..Settings::new("monitor!cprocessd:".parse().expect("address"))
     }
 }
@@ -93,7 +97,10 @@ impl Timeline {
                     let at = if at % 1000 == 0 { format!("{}s", at / 1000) } else { format!("{at}ms") };
                     let after = draft.duration_ms.map_or(String::new(), |ms| format!(" after {}s", ms / 1000));
                     let rule = if draft.rule == "check" { String::new() } else { format!(" [{}]", draft.rule) };
-                    self.told.push(format!("{at} {} {} {}{rule}{after}", draft.severity, draft.kind, draft.address));
+                    let step = draft.step.map_or(String::new(), |step| format!(" step {step}"));
+                    let not_told = draft.suppressed_by.iter().map(|cause| format!(" ({cause})")).collect::<String>();
+                    let Draft { severity, kind, address, .. } = &draft;
+                    self.told.push(format!("{at} {severity} {kind} {address}{rule}{after}{step}{not_told}"));
                     self.drafts.push(draft);
                 }
                 Output::Save(saved) => {
@@ -101,7 +108,9 @@ impl Timeline {
                     self.saved.push(saved);
                 }
                 Output::Refused(reason) => self.refused.push(reason),
-                Output::Forgotten(addresses) => self.told.push(format!("forgotten {}", addresses.join(" "))),
+                Output::Notice(text) => self.told.push(format!("notice: {text}")),
+                Output::Ordered(Ok(done)) => self.told.push(format!("ordered {}", done.addresses.join(" "))),
+                Output::Ordered(Err(error)) => self.told.push(format!("not ordered: {error}")),
             }
         }
     }
@@ -254,8 +263,17 @@ impl Timeline {
         self
     }
 
-    fn forget(mut self, pattern: &str, id: &str) -> Self {
-        self.apply(Input::Forget { pattern: pattern.parse().expect("pattern"), id: id.into(), author: "ann".into() });
+    fn forget(self, pattern: &str, id: &str) -> Self {
+        self.order(id, Request { pattern: Some(pattern.into()), ..Request::order("forget") })
+    }
+
+    /// What ann orders.
+    fn order(mut self, id: &str, request: Request) -> Self {
+        let request = Request { id: Some(id.into()), author: Some("ann".into()), ..request };
+        match Order::read(&request, wall(self.now_ms)) {
+            Ok(order) => self.apply(Input::Order(order)),
+            Err(error) => self.told.push(format!("not read: {error}")),
+        }
         self
     }
 

@@ -8,11 +8,11 @@ fn what_a_person_forgets_is_closed_and_the_same_order_twice_is_one_order() {
         up_and_running().down("web1!backup:db").unreported("web1!backup:db").at(10).forget("web1!backup", "o1");
     let timeline = timeline.expect([
         "0s ERR down web1!backup:db",
-        "10s INFO retired web1!backup:db after 10s",
         "10s INFO order monitor!cprocessd: [order]",
-        "forgotten web1!backup:db",
+        "10s INFO retired web1!backup:db after 10s",
+        "ordered web1!backup:db",
     ]);
-    timeline.restart().forget("web1!backup", "o1").expect(["forgotten web1!backup:db"]);
+    timeline.restart().forget("web1!backup", "o1").expect(["ordered web1!backup:db"]);
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn a_host_that_lives_keeps_what_it_watches_when_it_is_forgotten() {
         .at(60)
         .expect([
             "10s INFO order monitor!cprocessd: [order]",
-            "forgotten web1!port:www",
+            "ordered web1!port:www",
             "11s DEBUG up web1!port:www [initial]",
             "23500ms WARN absent web1!port:www [silent]",
         ]);

@@ -16,6 +16,8 @@ enum Step {
     Restart,
     Pause,
     Wait(u8),
+    /// Long enough for what flapped to be calm.
+    Calm,
     /// Its host no longer reports it.
     Unreported(u8),
     /// The first so many are configured.
@@ -24,6 +26,8 @@ enum Step {
     Beats(bool),
     /// Other rules.
     Reload(bool),
+    /// Down and up again, so many times.
+    Flap(u8, u8),
 }
 
 const RULES: [&str; 2] = ["*!machine.disk > 50 for 5s clear 40 WARN", "*!machine.disk:/other > 50 WARN"];
@@ -40,11 +44,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just(Step::Restart),
         Just(Step::Pause),
         (1..30u8).prop_map(Step::Wait),
+        Just(Step::Calm),
         (0..3u8).prop_map(Step::Unreported),
         (0..4u8).prop_map(Step::Watches),
         Just(Step::Forget),
         any::<bool>().prop_map(Step::Beats),
         any::<bool>().prop_map(Step::Reload),
+        (0..3u8, 1..5u8).prop_map(|(n, times)| Step::Flap(n, times)),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -69,6 +75,7 @@ fn history(steps: &[Step], restarts: bool) -> Timeline {
             Step::Restart => timeline,
             Step::Pause => timeline.paused_until(secs + 60),
             Step::Wait(n) => timeline.at(secs + u64::from(*n)),
+            Step::Calm => timeline.at(secs + 310),
             Step::Unreported(n) => timeline.unreported(&format!("web1!port:p{n}")),
             Step::Watches(n) => {
                 let addresses = ["web1!port:p0", "web1!port:p1", "web1!port:p2"];
@@ -82,6 +89,8 @@ fn history(steps: &[Step], restarts: bool) -> Timeline {
             }
             Step::Beats(beating) => Timeline { beating: *beating, ..timeline },
             Step::Reload(other) => timeline.reload(rules(*other)),
+            Step::Flap(n, times) => (0..u64::from(*times) * 2)
+                .fold(timeline, |timeline, i| timeline.at(secs + i).check(&format!("web1!port:p{n}"), i % 2 == 1, 0)),
         };
     }
     timeline
@@ -104,6 +113,13 @@ proptest! {
                 Kind::Solved | Kind::Retired => prop_assert_eq!(open.remove(&key), Some(draft.incident)),
                 Kind::Up if draft.duration_ms.is_some() => prop_assert_eq!(open.remove(&key), Some(draft.incident)),
                 _ => {}
+            }
+        }
+        let mut flapping = BTreeMap::new();
+        for draft in timeline.drafts.iter().filter(|draft| draft.kind == Kind::Flapping) {
+            match draft.duration_ms {
+                None => prop_assert!(flapping.insert(&draft.address, draft.incident).is_none(), "flaps twice: {draft:?}"),
+                Some(_) => prop_assert_eq!(flapping.remove(&draft.address), Some(draft.incident)),
             }
         }
         let listed: Vec<_> = timeline.engine.down_list().into_iter().map(|row| ((row.address.to_string(), row.rule), row.incident)).collect();
@@ -165,10 +181,12 @@ proptest! {
     /// What a restart forgets is nothing that anyone is told of.
     #[test]
     fn a_restart_changes_no_incident_of_a_check(steps in steps()) {
-        // Liveness, staleness and alarms depend on when we looked; what was observed up and down does not.
+        // Liveness, and so what can be reached, staleness and alarms depend on when we looked; what was observed up and down
+        // does not.
         let checks = |timeline: &Timeline| -> Vec<Draft> {
-            let observed = |d: &&Draft| matches!(d.kind, Kind::Down | Kind::Up) && d.address.service().as_str() == "port";
-            timeline.drafts.iter().filter(observed).cloned().collect()
+            let observed = |d: &&Draft| matches!(d.kind, Kind::Down | Kind::Up | Kind::Flapping) && d.address.service().as_str() == "port";
+            let reachable = |draft: &Draft| Draft { suppressed_by: Vec::new(), ..draft.clone() };
+            timeline.drafts.iter().filter(observed).map(reachable).collect()
         };
         prop_assert_eq!(checks(&history(&steps, true)), checks(&history(&steps, false)));
     }
