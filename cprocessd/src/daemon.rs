@@ -5,7 +5,7 @@ use crate::peers::{self, FromPeer, Postponed};
 
 use bytes::Bytes;
 use common::counters::Counters;
-use common::database::{self, DatabaseError};
+use common::database::{self, Aside, DatabaseError, TELL_OF_DAMAGE_AFTER};
 use common::journal::Journal;
 use common::message::{Beat, ErrorBody, ErrorCode, Ordered, decode_batch, encode, event_topic};
 use common::notifier::one_line;
@@ -61,7 +61,9 @@ pub(crate) struct Daemon {
     own: Questions,
     /// What the engine wants and the journal does not have yet, in order.
     uncommitted: Backlog,
-    /// Among it is that the database was set aside.
+    /// Databases that were set aside, of which people are to be told.
+    untold: Vec<Aside>,
+    /// It is among what is not committed.
     tells_of_damage: bool,
     /// Orders of peers about what is not open here yet.
     postponed: Postponed,
@@ -141,11 +143,6 @@ impl Daemon {
             }
         }
         let nth = store::nth(journal.db()).map_err(sqlite)?;
-        let own = &config.settings.own;
-        let mut uncommitted = Backlog::default();
-        for aside in &untold {
-            uncommitted.push(Output::Event(Draft::of_damage(own, aside, UnixMillis::now())));
-        }
         let engine = Engine::new(config.settings.clone(), &feeds, saved);
         tracing::info!("judging {}, journal {} at {}", feeds.join(", "), journal.epoch(), journal.head());
 
@@ -168,8 +165,9 @@ impl Daemon {
             query,
             control,
             own,
-            uncommitted,
-            tells_of_damage: !untold.is_empty(),
+            uncommitted: Backlog::default(),
+            untold,
+            tells_of_damage: false,
             postponed: Postponed::default(),
             refused_at: None,
             beat_at: Instant::now(),
@@ -367,11 +365,22 @@ impl Daemon {
         }
     }
 
+    fn tell_of_damage(&mut self) {
+        for aside in std::mem::take(&mut self.untold) {
+            let draft = Draft::of_damage(&self.config.settings.own, &aside, UnixMillis::now());
+            self.uncommitted.push(Output::Event(draft));
+            self.tells_of_damage = true;
+        }
+    }
+
     fn beat(&mut self) {
         if self.beat_at.elapsed() < BEAT_EVERY {
             return;
         }
         self.beat_at = Instant::now();
+        if self.started.elapsed() >= TELL_OF_DAMAGE_AFTER {
+            self.tell_of_damage();
+        }
         self.order_postponed();
         startup::notify_watchdog();
         let journal = self.publisher.journal();

@@ -12,6 +12,7 @@ pub mod kannel;
 pub mod pki;
 pub mod raw;
 pub mod servers;
+pub mod simulation;
 
 use common::query::{ask, to_json};
 use common::socket::Requester;

@@ -6,7 +6,8 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tests::{Plugin, Process, Suite, say_skipped, servers, wait_for};
+use std::time::Instant;
+use tests::{PATIENCE, Plugin, Process, Suite, say_skipped, servers, wait_for};
 
 const HEALTH: &str = r#"{"query":"health"}"#;
 const QUIET: &str = "default_rules = false\n";
@@ -39,14 +40,27 @@ fn take_down(plugin: &mut Plugin, units: std::ops::Range<u32>) {
     }
 }
 
+#[track_caller]
 fn wait_for_open(suite: &Suite, count: usize) -> Vec<(String, String, i64)> {
-    wait_for("all are open", || Some(open(suite)).filter(|open| open.len() == count))
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let open = open(suite);
+        if open.len() == count {
+            return open;
+        }
+        assert!(Instant::now() < deadline, "not {count}, but {open:?}");
+    }
 }
 
 /// What cprocessd told of its damaged database.
 fn told_of_damage(suite: &Suite) -> Vec<Value> {
     let events = suite.events().into_iter();
     events.filter(|event| event["service"] == "cprocessd" && event["rule"] == "log").collect()
+}
+
+/// It waits for those who take the state of the new journal first, and so would miss it.
+fn wait_until_told(suite: &Suite) -> Vec<Value> {
+    wait_for("people are told", || Some(told_of_damage(suite)).filter(|told| !told.is_empty()))
 }
 
 #[test]
@@ -68,7 +82,7 @@ fn of_a_database_garbled_in_the_middle_what_is_open_stays_open_and_people_are_to
     // Those whose row is lost are found down again, with their dates: ccollectd knows them.
     let after = wait_for_open(&suite, 300);
     assert_eq!(after, before);
-    let [told] = told_of_damage(&suite).try_into().expect("told once");
+    let [told] = wait_until_told(&suite).try_into().expect("told once");
     assert_eq!((&told["severity"], &told["kind"]), (&json!("ERR"), &json!("log")), "{told}");
     assert!(told["text"].as_str().is_some_and(|text| text.contains("cprocessd.db.corrupt-")), "{told}");
     // And not again.
@@ -96,7 +110,7 @@ fn a_torn_log_is_noticed_and_what_was_in_it_is_judged_again() {
     suite.start("cprocessd");
     assert_ne!(epoch(&suite), old, "a place in the old journal means nothing any more");
     assert_eq!(wait_for_open(&suite, 50), before, "the same incidents, by equal input");
-    assert_eq!(told_of_damage(&suite).len(), 1);
+    assert_eq!(wait_until_told(&suite).len(), 1);
 }
 
 #[test]
@@ -123,7 +137,7 @@ fn damage_that_is_met_while_running_ends_the_daemon_and_the_next_start_mends_it(
     suite.start("cprocessd");
     let after = wait_for_open(&suite, 51);
     assert!(before.iter().all(|incident| after.contains(incident)), "{before:?} {after:?}");
-    assert_eq!(told_of_damage(&suite).len(), 1);
+    assert_eq!(wait_until_told(&suite).len(), 1);
 }
 
 #[test]
@@ -368,7 +382,8 @@ fn a_backup_says_who_is_missing_and_what_it_copied() {
     assert_eq!((&rows[0]["daemon"], rows.as_array().map(Vec::len)), (&json!("cprocessd"), Some(1)));
     let copy = rows[0]["copy"].as_str().expect("a path");
     assert_eq!(rows[0]["bytes"].as_u64(), Some(fs::metadata(copy).expect("there").len()));
-    let nobody = suite.cctl(&["--run", "/nonexistent", "backup", &suite.path("b").display().to_string()]);
+    let mut nobody = Command::new(tests::binaries().join("cctl"));
+    let nobody = nobody.args(["--run", "/nonexistent", "backup"]).arg(suite.path("b")).output().expect("it runs");
     assert_eq!(nobody.status.code(), Some(69), "{nobody:?}");
 }
 

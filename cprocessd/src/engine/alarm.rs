@@ -96,7 +96,7 @@ pub(super) enum Phase {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AbsenceWatch {
     pub(super) rule: usize,
-    lasting: Duration,
+    pub(super) lasting: Duration,
     pub(super) open: bool,
 }
 
@@ -357,21 +357,6 @@ impl Engine {
         }
     }
 
-    pub(super) fn scan_check_absence(&mut self) {
-        let attention = self.attention;
-        let mut absent = Vec::new();
-        for (address, entry) in &mut self.checks {
-            let silence = attention.saturating_sub(entry.heard_at);
-            for watch in entry.watches.iter_mut().filter(|watch| !watch.open && silence > watch.lasting) {
-                watch.open = true;
-                absent.push((watch.rule, Address::from(address.clone()), watch.lasting));
-            }
-        }
-        for (rule, address, lasting) in absent {
-            self.absent(rule, address, lasting);
-        }
-    }
-
     /// Numbers that are not heard of: some are missed, those nobody asked for are forgotten.
     pub(super) fn scan_numbers(&mut self) {
         let attention = self.attention;
@@ -431,7 +416,7 @@ impl Engine {
         }
     }
 
-    fn absent(&mut self, rule: usize, address: Address, lasting: Duration) {
+    pub(super) fn absent(&mut self, rule: usize, address: Address, lasting: Duration) {
         let Rule { name, severity, .. } = &self.settings.rules[rule];
         let (key, severity) = (Key { address, rule: name.clone() }, *severity);
         let seen = Seen {

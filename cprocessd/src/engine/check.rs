@@ -1,6 +1,7 @@
 //! Whether a check is up, and since when.
 
 use super::alarm::AbsenceWatch;
+use super::due::Tick;
 use super::flapping::Flaps;
 use super::incident::{CHECK, INITIAL, Key, SILENT, Seen};
 use super::settings::Tuning;
@@ -10,6 +11,7 @@ use common::message::{Check, Kind, State};
 use common::severity::Severity;
 use common::time::{UnixMillis, for_people};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Changes without a place in the journal that are remembered for each check; beyond it the oldest is dropped, and told again
@@ -41,7 +43,9 @@ pub(super) struct CheckEntry {
     pub(super) heard_at: Duration,
     /// The same, or since when its host can be heard again.
     expected_since: Duration,
-    pub(super) tuning: Tuning,
+    /// By then it is looked at whether it is missed.
+    look_at: Tick,
+    pub(super) tuning: Arc<Tuning>,
     pub(super) watches: Vec<AbsenceWatch>,
 }
 
@@ -49,7 +53,7 @@ impl CheckEntry {
     pub(super) fn restored(
         saved: SavedCheck,
         silent_since: Option<UnixMillis>,
-        tuning: Tuning,
+        tuning: Arc<Tuning>,
         watches: Vec<AbsenceWatch>,
         heard_at: Duration,
     ) -> Self {
@@ -68,6 +72,7 @@ impl CheckEntry {
             unjournaled: VecDeque::new(),
             heard_at,
             expected_since: heard_at,
+            look_at: Tick::NEVER,
             tuning,
             watches,
         }
@@ -101,6 +106,18 @@ impl CheckEntry {
         self.unknown.unwrap_or(self.since)
     }
 
+    /// When it will be missed if nothing comes, unless it is already: soonest of silence, `absent` rules and oblivion.
+    fn missed_at(&self) -> Duration {
+        let silent = (!self.silent && self.interval_ms > 0).then(|| self.expected_since + self.allowed());
+        let absent = self.watches.iter().filter(|watch| !watch.open).map(|watch| self.heard_at + watch.lasting);
+        let forgotten = self.heard_at + self.tuning.forget_discovered_after;
+        absent.chain(silent).fold(forgotten, Duration::min)
+    }
+
+    fn allowed(&self) -> Duration {
+        Duration::from_millis(self.interval_ms).saturating_mul(MISSED_INTERVALS)
+    }
+
     /// Whether the `absent` rule at this place in the settings looks at it.
     pub(super) fn is_watched_by(&self, rule: usize) -> bool {
         self.watches.iter().any(|watch| watch.rule == rule)
@@ -124,6 +141,13 @@ enum Meaning {
     Same,
     WentDown,
     CameUp,
+}
+
+/// What the silence about a check means.
+enum Missed {
+    Forgotten(Duration),
+    Silent { listed: bool, allowed: Duration },
+    Absent { rule: usize, lasting: Duration },
 }
 
 impl Engine {
@@ -187,6 +211,7 @@ impl Engine {
             Meaning::Initial | Meaning::WentDown => self.bad(&address, check, true),
             Meaning::CameUp => self.good(&address, check),
         }
+        self.look_at_check(&address);
         if check.up && check.retries > 0 {
             let attempts = if check.retries == 1 { "attempt" } else { "attempts" };
             self.blip(&address, check.time, format!("up after {} failed {attempts}", check.retries));
@@ -212,7 +237,8 @@ impl Engine {
             unjournaled: VecDeque::new(),
             heard_at: self.attention,
             expected_since: self.attention,
-            tuning: self.settings.tuning(address),
+            look_at: Tick::NEVER,
+            tuning: self.tuning(address),
             watches: alarm::absence_watches(&self.settings.rules, address, &self.incidents),
         };
         self.checks.insert(address.clone(), entry);
@@ -294,10 +320,14 @@ impl Engine {
         }
     }
 
-    /// The host can no longer be heard: its checks are unknown, without an event for each.
-    pub(super) fn blind_checks(&mut self, host: &HostName, since: UnixMillis) {
+    /// The host can no longer be heard: its checks are unknown, without an event for each, and for as long as the host is not
+    /// up. That is what a restart finds as well, which has nothing but the host to go by.
+    pub(super) fn blind_checks(&mut self, host: &HostName) {
+        let Some(since) = self.hosts.get(host).map(|host| host.since) else { return };
         for (_, entry) in self.checks.range_mut(first_of(host)..).take_while(|(address, _)| address.host == *host) {
-            entry.unknown.get_or_insert(since);
+            if !entry.silent {
+                entry.unknown = Some(since);
+            }
         }
     }
 
@@ -307,32 +337,117 @@ impl Engine {
         for (_, entry) in self.checks.range_mut(first_of(host)..).take_while(|(address, _)| address.host == *host) {
             entry.expected_since = attention;
         }
+        self.look_at_checks(host, attention);
     }
 
-    /// Checks that are not reported although their host is.
+    /// This check is to be looked at when it will be missed, unless its host's checks are looked at before.
+    fn look_at_check(&mut self, address: &CheckAddress) {
+        let Some(entry) = self.checks.get_mut(address) else { return };
+        let missed_at = entry.missed_at();
+        if Tick::at(missed_at) < entry.look_at {
+            entry.look_at = Tick::at(missed_at);
+            self.look_at_checks(&address.host, missed_at);
+        }
+    }
+
+    /// The checks of this host are to be looked at then, or before.
+    pub(super) fn look_at_checks(&mut self, name: &HostName, moment: Duration) {
+        if let Some(host) = self.hosts.get_mut(name)
+            && Tick::at(moment) < host.look_at_checks
+        {
+            host.look_at_checks = self.due_checks.push(moment, name.clone());
+        }
+    }
+
+    /// Checks that are not reported although their host is, or for so long that they are forgotten or a rule misses them.
     pub(super) fn scan_checks(&mut self) {
-        let mut silent = Vec::new();
-        let mut forgotten = Vec::new();
-        for (address, entry) in &self.checks {
-            let silence = self.attention.saturating_sub(entry.heard_at);
-            let missed_for = self.attention.saturating_sub(entry.expected_since);
-            let allowed = Duration::from_millis(entry.interval_ms) * MISSED_INTERVALS;
-            let listed = self.hosts.get(&address.host).is_some_and(|host| host.inventory.contains(address));
-            // What a rule would miss is not forgotten.
-            if !listed && entry.watches.is_empty() && silence > entry.tuning.forget_discovered_after {
-                forgotten.push((address.clone(), entry.tuning.forget_discovered_after));
-            } else if !entry.silent && entry.interval_ms > 0 && missed_for > allowed && self.can_be_heard(&address.host)
+        let mut missed = Vec::new();
+        for (tick, name) in self.due_checks.take(self.attention) {
+            // A host may have been forgotten and its checks not.
+            self.touch_host(&name);
+            if self
+                .hosts
+                .get(&name)
+                .is_some_and(|host| host.look_at_checks == tick || host.look_at_checks == Tick::NEVER)
             {
-                silent.push((address.clone(), listed, allowed));
+                self.scan_checks_of(&name, &mut missed);
             }
         }
-        for (address, after) in forgotten {
-            self.retire_check(&address, &format!("not reported for {}", for_people(after)));
+        missed.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (address, missed) in missed {
+            match missed {
+                Missed::Forgotten(after) => {
+                    self.retire_check(&address, &format!("not reported for {}", for_people(after)));
+                }
+                Missed::Silent { listed, allowed } => self.fall_silent(&address, listed, allowed),
+                Missed::Absent { rule, lasting } => self.absent(rule, address.into(), lasting),
+            }
         }
-        for (address, listed, allowed) in silent {
-            self.fall_silent(&address, listed, allowed);
+    }
+
+    fn scan_checks_of(&mut self, name: &HostName, missed: &mut Vec<(CheckAddress, Missed)>) {
+        let heard = self.can_be_heard(name);
+        let attention = self.attention;
+        let Self { checks, hosts, due_checks, .. } = self;
+        let Some(host) = hosts.get_mut(name) else { return };
+        let of_host = |(address, _): &(&CheckAddress, &mut CheckEntry)| address.host == *name;
+        // A host that is not up may have it still: forgotten now it would come back as another outage of the same date.
+        let away = host.has_feed() && host.state != State::Up;
+        let mut next = None::<Duration>;
+        for (address, entry) in checks.range_mut(first_of(name)..).take_while(of_host) {
+            let mut look_again = |at: Duration| next = Some(next.map_or(at, |soonest| soonest.min(at)));
+            let silence = attention.saturating_sub(entry.heard_at);
+            let listed = host.inventory.contains(address);
+            // What a rule would miss is not forgotten.
+            if !listed && entry.watches.is_empty() {
+                let after = entry.tuning.forget_discovered_after;
+                let expected_from = entry.heard_at.max(entry.expected_since);
+                if away {
+                    // It is expected anew when its host is heard again.
+                } else if attention.saturating_sub(expected_from) > after {
+                    missed.push((address.clone(), Missed::Forgotten(after)));
+                    continue;
+                } else {
+                    look_again(expected_from + after);
+                }
+            }
+            if !entry.silent && entry.interval_ms > 0 {
+                let allowed = entry.allowed();
+                if attention.saturating_sub(entry.expected_since) <= allowed {
+                    look_again(entry.expected_since + allowed);
+                } else if heard {
+                    missed.push((address.clone(), Missed::Silent { listed, allowed }));
+                }
+                // Else it is expected anew when its host is heard again.
+            }
+            for watch in entry.watches.iter_mut().filter(|watch| !watch.open) {
+                if silence > watch.lasting {
+                    watch.open = true;
+                    missed.push((address.clone(), Missed::Absent { rule: watch.rule, lasting: watch.lasting }));
+                } else {
+                    look_again(entry.heard_at + watch.lasting);
+                }
+            }
         }
-        self.scan_check_absence();
+        host.look_at_checks = next.map_or(Tick::NEVER, |next| due_checks.push_spread(next, name.clone()));
+        for (_, entry) in checks.range_mut(first_of(name)..).take_while(of_host) {
+            entry.look_at = host.look_at_checks;
+        }
+    }
+
+    /// Whether a look at all checks would find that this one is missed.
+    #[cfg(test)]
+    pub(super) fn is_overlooked(&self, address: &CheckAddress, entry: &CheckEntry) -> bool {
+        let silence = self.attention.saturating_sub(entry.heard_at);
+        let listed = self.hosts[&address.host].inventory.contains(address);
+        let missed_for = self.attention.saturating_sub(entry.expected_since);
+        let host = &self.hosts[&address.host];
+        let away = host.has_feed() && host.state != State::Up;
+        let unheard = silence.min(missed_for);
+        let forgotten = !listed && entry.watches.is_empty() && !away && unheard > entry.tuning.forget_discovered_after;
+        let silent =
+            !entry.silent && entry.interval_ms > 0 && missed_for > entry.allowed() && self.can_be_heard(&address.host);
+        forgotten || silent || entry.watches.iter().any(|watch| !watch.open && silence > watch.lasting)
     }
 
     fn fall_silent(&mut self, address: &CheckAddress, listed: bool, allowed: Duration) {
@@ -340,7 +455,8 @@ impl Engine {
         let Some(entry) = self.checks.get_mut(address) else { return };
         let since = wall.minus(allowed);
         entry.silent = true;
-        entry.unknown.get_or_insert(since);
+        // As a restart finds it.
+        entry.unknown = Some(since);
         if listed {
             let text = format!("not reported for {} although configured", for_people(allowed));
             let seen = Seen { time: wall, text, value: None, state: State::Unknown };

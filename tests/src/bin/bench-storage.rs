@@ -78,7 +78,7 @@ fn saved_host(n: usize) -> Saved {
     let time: rmpv::Value = 1_795_263_797_615_i64.into();
     let inventory = (0..CHECKS).map(|check| address(n, check).to_string().into()).collect();
     let fields = rmpv::Value::Map(vec![
-        ("state".into(), State::Up.to_string().into()),
+        ("state".into(), rmpv::ext::to_value(State::Up).expect("a state")),
         ("since".into(), time.clone()),
         ("last_seen".into(), time.clone()),
         ("last_alive".into(), time),

@@ -1,0 +1,285 @@
+//! What must be so once everything has come to rest, worked out from the world and not from the engine.
+
+use super::history::{History, clock};
+use super::judge::Judge;
+use super::world::Host;
+use common::message::{Delivery, DownRow, ServerRow};
+use common::subscriber::{Cursor, Want};
+use common::time::UnixMillis;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What an incident must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Must {
+    BeOpen,
+    BeClosed,
+    /// The world does not say.
+    BeEither,
+}
+
+type Key = (String, String);
+
+/// The open incidents of each cprocessd are the truth of the world.
+pub fn judged(history: &History) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (judge, open) in history.judges.iter().zip(history.open_by_judge()) {
+        let Some(process) = &judge.process else { continue };
+        let mut expected: BTreeMap<Key, Must> = BTreeMap::new();
+        for host in history.hosts.iter().filter(|host| history.setup.follows(judge.at, host.feed)) {
+            let feed_runs = history.owner(host.feed).running;
+            expect_of_host(host, feed_runs, process.engine.knows(&host.name), &mut expected);
+        }
+        for (key, must) in &expected {
+            let is_open = open.contains_key(key);
+            if (*must == Must::BeOpen && !is_open) || (*must == Must::BeClosed && is_open) {
+                let expected = if is_open { "closed" } else { "open" };
+                wrong.push(format!("{}: {} [{}] must be {expected}, and is not", judge.name, key.0, key.1));
+            }
+        }
+        for key in open.keys().filter(|key| !expected.contains_key(*key)) {
+            wrong.push(format!("{}: {} [{}] is open, of which the world knows nothing", judge.name, key.0, key.1));
+        }
+    }
+    wrong
+}
+
+fn expect_of_host(host: &Host, feed_runs: bool, is_known: bool, expected: &mut BTreeMap<Key, Must>) {
+    use Must::{BeClosed, BeEither, BeOpen};
+    let alive = match (host.running, feed_runs) {
+        (true, true) => BeClosed,
+        // Nobody told of it.
+        _ if !is_known => BeClosed,
+        (false, true) => BeOpen,
+        (_, false) if host.owns_feed => BeOpen,
+        // What it was when it was last seen.
+        (_, false) => BeEither,
+    };
+    expected.insert((format!("{}!alive:", host.name), "check".into()), alive);
+    let is_seen = host.running && feed_runs;
+    for (i, thing) in host.things.iter().enumerate() {
+        let key = |rule: &str| (thing.address.to_string(), rule.to_owned());
+        let check = match (thing.listed, thing.reports) {
+            _ if !is_seen => BeEither,
+            // A plugin is kept; a check that hangs is what it was, if that was confirmed.
+            (true, false) => match host.reported_up(i) {
+                Some(true) => BeClosed,
+                _ => BeEither,
+            },
+            // Only what is configured can leave.
+            (false, _) => BeClosed,
+            (true, true) if thing.up => BeClosed,
+            (true, true) => BeOpen,
+        };
+        expected.insert(key("check"), check);
+        if thing.is_configured {
+            let silent = match (thing.listed, thing.reports) {
+                (false, _) if feed_runs && host.running => BeClosed,
+                _ if !is_seen => BeEither,
+                (true, false) if host.reported_up(i).is_some() => BeOpen,
+                // Its ccollectd has lost its state: who knew of it misses it, others do not.
+                (true, false) => BeEither,
+                _ => BeClosed,
+            };
+            expected.insert(key("silent"), silent);
+        }
+        if thing.address.to_string() == "web1!backup:nightly" {
+            // Its ccollectd goes on saying what it said last; nothing, if that was nothing.
+            let absent = match (is_seen, host.reported_up(i)) {
+                (true, Some(_)) => BeClosed,
+                _ => BeOpen,
+            };
+            expected.insert(key("backup"), absent);
+        }
+    }
+    for (number, rule) in host.numbers.iter().zip(["disk full", "queue long"]) {
+        let must = match number.zone {
+            _ if !is_seen => BeEither,
+            0 => BeClosed,
+            1 => BeEither,
+            _ => BeOpen,
+        };
+        expected.insert((number.address.to_string(), rule.to_owned()), must);
+    }
+}
+
+/// Every entry has reached everybody, and everybody waits for the next.
+pub fn followed(history: &History) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut check = |who: String, want: &Want, waiting: usize, cursor: &Cursor, epoch, head| {
+        let at_head = cursor.epoch.as_ref() == Some(epoch) && cursor.seq == head;
+        if *want != Want::Message || waiting > 0 || !at_head {
+            wrong.push(format!(
+                "{who} is at {cursor:?} and wants {want:?}, but the journal is {epoch} with {head} entries"
+            ));
+        }
+    };
+    for judge in &history.judges {
+        let Some(process) = &judge.process else { continue };
+        for (feed, following) in process.feeds.iter().filter(|(feed, _)| history.owner(**feed).running) {
+            let source = &history.feeds[*feed];
+            let who = format!("{} after feed {feed}", judge.name);
+            let follower = &following.follower;
+            check(who, follower.want(), following.inbox.len(), follower.cursor(), &source.epoch, source.head());
+        }
+    }
+    if let Some(process) = &history.notifier.process {
+        for (judge, following) in &process.streams {
+            let disk = &history.judges[*judge].disk;
+            let who = format!("the notifier after {}", history.judges[*judge].name);
+            let follower = &following.follower;
+            check(who, follower.want(), following.inbox.len(), follower.cursor(), &disk.epoch, disk.head());
+        }
+    }
+    wrong.extend(logged(history));
+    wrong
+}
+
+/// Each log event is in each journal once, and was read once by each who selects it.
+fn logged(history: &History) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for judge in &history.judges {
+        for (text, count) in judge.logs.iter().filter(|(_, count)| **count > 1) {
+            wrong.push(format!("{} said {text:?} {count} times", judge.name));
+        }
+    }
+    for (who, reader) in &history.notifier.readers {
+        for (text, count) in reader.logs.iter().filter(|(_, count)| **count > 1) {
+            wrong.push(format!("{who} read {text:?} {count} times"));
+        }
+    }
+    if history.cut {
+        return wrong;
+    }
+    for text in &history.logs {
+        if !history.judges.iter().any(|judge| judge.logs.contains_key(text)) {
+            wrong.push(format!("the event {text:?} of a feed's journal is in no stream"));
+        }
+    }
+    wrong
+}
+
+/// DESIGN 7.5, for each recipient.
+pub fn told(history: &History) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut open: BTreeMap<Key, DownRow> = BTreeMap::new();
+    for rows in history.open_by_judge() {
+        for (key, row) in rows {
+            // The worst of those who say so.
+            match open.get_mut(&key) {
+                Some(other) => {
+                    other.severity = other.severity.max(row.severity);
+                    // Who missed the order tells of it.
+                    other.silenced |= row.silenced;
+                    other.unreachable |= row.unreachable;
+                    other.acked |= row.acked;
+                }
+                None => drop(open.insert(key, row)),
+            }
+        }
+    }
+    let Some(process) = &history.notifier.process else { return wrong };
+    for (who, reader) in &history.notifier.readers {
+        let selection = &history.notifier.who[who].selection;
+        let ledger = || history.notifier.ledger(who);
+        let on_record = |address: &str| {
+            let given_up = |state: Delivery| matches!(state, Delivery::Failed | Delivery::Dropped);
+            ledger().iter().any(|row| row.address.to_string() == address && given_up(row.state))
+        };
+        for (key, row) in &open {
+            let kept_back = row.silenced || row.unreachable || row.acked;
+            let wanted = selection.wants(row.severity, &row.address) && !kept_back;
+            if wanted && !reader.open.contains_key(key) && !on_record(&key.0) {
+                wrong.push(format!("{who} was not told of {} [{}], which is open since {}", key.0, key.1, row.since));
+            }
+        }
+        for key in reader.open.keys().filter(|key| !open.contains_key(*key) && !on_record(&key.0)) {
+            wrong.push(format!("{who} was told of {} [{}], but not that it is over", key.0, key.1));
+        }
+        let known: BTreeSet<Key> = process
+            .desk
+            .told_open()
+            .filter(|(recipient, ..)| recipient == who)
+            .map(|(_, address, rule)| (address.to_string(), rule.to_owned()))
+            .collect();
+        for key in known.iter().filter(|key| !reader.open.contains_key(*key) && !on_record(&key.0)) {
+            wrong.push(format!("told-state says that {who} knows of {} [{}], but they do not", key.0, key.1));
+        }
+        for key in reader.open.keys().filter(|key| !known.contains(*key) && !on_record(&key.0)) {
+            wrong.push(format!("{who} knows of {} [{}], but told-state does not say so", key.0, key.1));
+        }
+    }
+    if process.desk.waiting() > 0 {
+        wrong.push(format!("{} events wait for media that work", process.desk.waiting()));
+    }
+    if !history.cut && wrong.is_empty() {
+        wrong.extend(events_told(history));
+    }
+    wrong
+}
+
+/// What is neither a beginning nor an end is told as well.
+fn events_told(history: &History) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let Some(reader) = history.notifier.readers.get("ops") else { return wrong };
+    let selects_all = history.notifier.who["ops"].selection == super::notifier::selection(0);
+    if !selects_all || !history.ops_selects_all || !history.silences.is_empty() {
+        return wrong;
+    }
+    for text in history.logs.iter().filter(|text| !reader.logs.contains_key(*text)) {
+        let given_up = |state: Delivery| matches!(state, Delivery::Failed | Delivery::Dropped);
+        let rows = history.notifier.ledger("ops");
+        if !rows.iter().any(|row| row.text == **text && given_up(row.state)) {
+            wrong.push(format!("ops was not told of the event {text:?}"));
+        }
+    }
+    wrong
+}
+
+/// An engine that starts from what is saved says nothing and answers the same, then and later.
+pub fn restarted(history: &mut History) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for judge in &mut history.judges {
+        let feeds: Vec<usize> =
+            (0..history.feeds.len()).filter(|feed| history.setup.follows(judge.at, *feed)).collect();
+        let restored = judge.restored(&feeds);
+        if let Some(process) = &mut judge.process {
+            wrong.extend(differences(&judge.name, &process.engine, &restored, false));
+            process.set_shadow(restored);
+        }
+    }
+    history.pass(25_000);
+    for judge in &mut history.judges {
+        if let Some(process) = &mut judge.process
+            && let Some(shadow) = process.take_shadow()
+        {
+            wrong.extend(differences(&judge.name, &process.engine, &shadow, true));
+        }
+    }
+    wrong.into_iter().map(|what| format!("{what} (at {})", clock(history.at))).collect()
+}
+
+fn differences(
+    name: &str,
+    ran: &cprocessd::engine::Engine,
+    restored: &cprocessd::engine::Engine,
+    heard: bool,
+) -> Option<String> {
+    let (mut hosts, checks, open) = Judge::views(ran);
+    let (mut hosts_now, checks_now, open_now) = Judge::views(restored);
+    if !heard {
+        // Saved once a minute.
+        for row in hosts.iter_mut().chain(&mut hosts_now) {
+            row.last_seen = UnixMillis(0);
+        }
+    }
+    let when = if heard { "25 s after a restart" } else { "after a restart" };
+    if open != open_now {
+        return Some(format!("{name} answers {open_now:?} {when}, and {open:?} without one"));
+    }
+    if checks != checks_now {
+        let differ = checks.iter().zip(&checks_now).find(|(a, b)| a != b);
+        return Some(format!("{name} has checks {differ:?} without and with a restart, {when}"));
+    }
+    let differ: Vec<(&ServerRow, &ServerRow)> = hosts.iter().zip(&hosts_now).filter(|(a, b)| a != b).collect();
+    (hosts != hosts_now).then(|| format!("{name} has hosts {differ:?} without and with a restart, {when}"))
+}

@@ -1,0 +1,28 @@
+//! Ten thousand simulated histories, and what they check by themselves. `CAIRN_HISTORIES` and `CAIRN_HISTORIES_FROM` choose
+//! how many, from which seed on.
+
+use tests::simulation::plan::Plan;
+use tests::simulation::{explain, history, run};
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+#[test]
+fn whatever_happens_every_promise_holds_once_all_is_at_rest() {
+    let (from, count) = (number("CAIRN_HISTORIES_FROM", 0), number("CAIRN_HISTORIES", 10_000));
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let report = run(from, count, threads, 1);
+    if let Some((seed, fault)) = report.failed.first() {
+        panic!("seed {seed}: {fault}\n\n{}\nagain: simulate --seed {seed}", explain(*seed, true));
+    }
+    assert_eq!(report.histories, count);
+}
+
+#[test]
+fn a_history_follows_from_its_seed() {
+    for seed in [3, 77, 4711] {
+        let [one, two] = [(), ()].map(|()| history::play(&Plan::new(seed), true).timeline);
+        assert_eq!(one, two);
+    }
+}
