@@ -123,9 +123,7 @@ impl Daemon {
         let sqlite = |source| Fatal::from(DatabaseError::Sqlite { path: path.clone(), source });
         let untold = database::untold(journal.db()).map_err(sqlite)?;
         let (mut saved, unreadable) = store::load(journal.db()).map_err(sqlite)?;
-        if !untold.is_empty() {
-            store::complete(&mut saved);
-        }
+        store::complete(&mut saved);
         if unreadable > 0 {
             counters.add("state", "unreadable", unreadable as u64);
             tracing::error!("{unreadable} rows of the saved state cannot be read and are left out");

@@ -9,7 +9,7 @@ use common::severity::Severity;
 use common::subscriber::Cursor;
 use rusqlite::{Connection, Transaction, params};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The tables, one migration a version.
 pub const MIGRATIONS: [&str; 1] = ["CREATE TABLE saved (kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
@@ -44,8 +44,7 @@ pub fn load(db: &Connection) -> rusqlite::Result<(Vec<Saved>, usize)> {
 /// observed again. Its recovery would else be taken for a first observation, and close nothing. The reverse mends itself:
 /// a check that is bad and has no incident opens it with the next observation.
 pub fn complete(saved: &mut Vec<Saved>) {
-    let known: BTreeSet<String> = saved.iter().map(Saved::identity).collect();
-    let mut missing = Vec::new();
+    let mut missing = BTreeMap::new();
     for row in &*saved {
         let Saved::Incident(Key { address: Address::Check(address), rule }, Some(incident)) = row else { continue };
         let up = match rule.as_str() {
@@ -64,13 +63,17 @@ pub fn complete(saved: &mut Vec<Saved>) {
             changes: Vec::new(),
             flapping: None,
         };
-        let row = Saved::Check(address.clone(), Some(check));
         // Of a host's own incident the host is the state.
-        if *address != CheckAddress::alive(address.host.clone()) && !known.contains(&row.identity()) {
-            missing.push(row);
+        if *address != CheckAddress::alive(address.host.clone()) {
+            missing.insert(address.clone(), check);
         }
     }
-    saved.extend(missing);
+    for row in &*saved {
+        if let Saved::Check(address, _) = row {
+            missing.remove(address);
+        }
+    }
+    saved.extend(missing.into_iter().map(|(address, check)| Saved::Check(address, Some(check))));
 }
 
 fn read(kind: &str, key: &str, value: &[u8]) -> Option<Saved> {
