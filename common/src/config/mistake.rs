@@ -22,8 +22,6 @@ pub(super) struct Mistake {
     path: Vec<Step>,
     /// Only what follows from another: what is missing was taken out for a mistake of its own.
     follows: bool,
-    /// A whole table was taken out for it.
-    whole: bool,
 }
 
 #[derive(Debug)]
@@ -56,7 +54,7 @@ enum Step {
 
 impl Mistake {
     fn new(what: What) -> Self {
-        Self { what, place: None, path: Vec::new(), follows: false, whole: false }
+        Self { what, place: None, path: Vec::new(), follows: false }
     }
 
     pub(super) fn wrong(got: impl Into<String>, must_be: impl Into<String>) -> Self {
@@ -76,7 +74,6 @@ impl Mistake {
         if self.place.is_none() {
             self.place = Some(node.place);
             node.take_out();
-            self.whole = matches!(node.value, Value::Table(_));
             match &mut self.what {
                 // Where serde buffers a table, the unknown key comes to light only behind it.
                 What::UnknownKey { name, .. } => {
@@ -103,11 +100,6 @@ impl Mistake {
     /// Whether there may be others behind it: something smaller than the file was taken out for it.
     pub(super) fn leaves_the_rest(&self) -> bool {
         self.place.is_some()
-    }
-
-    /// Whether a whole table was taken out for it, to which something else may refer.
-    pub(super) fn took_a_table(&self) -> bool {
-        self.whole
     }
 
     /// The mistake is in the value of `entry`.

@@ -96,14 +96,11 @@ fn check_all<R: DeserializeOwned, T>(
     mut check: impl FnMut(R) -> Result<T, ConfigError>,
 ) -> Result<T, ConfigError> {
     let mut mistakes: Vec<Said> = Vec::new();
-    // What refers to a table that was taken out is no mistake.
-    let mut took_a_table = false;
     while mistakes.len() < MAX_MISTAKES {
         let raw = match R::deserialize(Located(root)) {
             Ok(raw) => raw,
             Err(mistake) => {
                 let (is_news, goes_on) = (mistake.is_news(root), mistake.leaves_the_rest());
-                took_a_table |= mistake.took_a_table();
                 let said = mistake.at_root(root, files).into_mistakes();
                 let is_new = !said.iter().all(|said| mistakes.contains(said));
                 if is_news && is_new {
@@ -126,10 +123,10 @@ fn check_all<R: DeserializeOwned, T>(
                 mistakes.extend(ConfigError::on_line(&files[node.place.file], node.place.line, text).into_mistakes());
                 node.take_out();
             }
+            // It may only miss, or refer to, what was taken out.
+            None if !mistakes.is_empty() => break,
             None => {
-                if !took_a_table {
-                    mistakes.extend(error.into_mistakes());
-                }
+                mistakes.extend(error.into_mistakes());
                 break;
             }
         }
