@@ -4,7 +4,7 @@ use crate::network::Network;
 use crate::options::{Channel, Options, Sasl};
 use crate::session::fold;
 use common::address::{HostName, Pattern};
-use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique};
+use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique, load_checked};
 use common::counters::Counters;
 use common::notifier::{Lane, RawBase, Recipient, Selection, Setup};
 use common::secret::{Secret, fingerprint};
@@ -127,7 +127,10 @@ fn default_severity() -> Severity {
 
 /// Reads and checks the file and its drop-ins. Without a network there is nobody to tell, which is valid; the frame says so.
 pub fn load(path: &Path, counters: &Counters) -> Result<Setup<Network>, ConfigError> {
-    let raw: Raw = common::config::load(path)?;
+    load_checked(path, |raw| checked(raw, path, counters))
+}
+
+fn checked(raw: Raw, path: &Path, counters: &Counters) -> Result<Setup<Network>, ConfigError> {
     let wrong = |text: String| ConfigError::in_file(path, text);
     let base = RawBase {
         run_dir: raw.run_dir,

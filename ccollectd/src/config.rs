@@ -1,7 +1,7 @@
 //! What ccollectd is told to do: `ccollectd.toml`, read as it is written and then checked once.
 
 use common::address::{CheckAddress, HostName, Name, TextGlob, Unit};
-use common::config::{ConfigError, HumanBytes, HumanDuration, check_range, load};
+use common::config::{ConfigError, HumanBytes, HumanDuration, check_range, load_checked};
 use common::journal::Retention;
 use common::startup::system_host;
 use serde::de::{Error as _, Unexpected};
@@ -138,9 +138,10 @@ impl Sources {
 impl Config {
     /// Reads `path` and its drop-ins.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
-        let raw: Raw = load(path)?;
-        let host = system_host().map_err(|error| error.to_string());
-        raw.checked(host).map_err(|fault| ConfigError::in_file(path, fault))
+        load_checked(path, |raw: Raw| {
+            let host = system_host().map_err(|error| error.to_string());
+            raw.checked(host).map_err(|fault| ConfigError::in_file(path, fault))
+        })
     }
 }
 

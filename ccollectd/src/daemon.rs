@@ -168,7 +168,7 @@ impl Daemon {
             Ask::Health => {
                 let (epoch, head) = (self.feed.epoch(), self.feed.head());
                 let health = startup::health("ccollectd", Some(epoch), head, self.started, &self.counters);
-                Ok(Answer::whole(&health))
+                Ok(Answer::whole(&health.kept_in(self.feed.database())))
             }
             Ask::Forget(pattern) => {
                 tracing::info!("forgetting {}", pattern.as_str());

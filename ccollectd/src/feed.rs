@@ -10,7 +10,7 @@ use crate::sources::plugins::{self, value_bytes};
 use crate::store;
 use common::address::{CheckAddress, HostName, Name, Unit};
 use common::counters::Counters;
-use common::database::{self, Aside, DatabaseError};
+use common::database::{self, Aside, DatabaseError, TELL_OF_DAMAGE_AFTER};
 use common::journal::Journal;
 use common::message::{Alive, Beat, Check, Epoch, ErrorBody, LogEvent, Origin, Request, Sample, encode};
 use common::publisher::JournaledPublisher;
@@ -40,7 +40,10 @@ pub(crate) struct Feed {
     publisher: JournaledPublisher,
     host: HostName,
     waiting: Waiting,
-    /// What waits says that the database was set aside.
+    /// Databases that were set aside, of which people are to be told, some time after we were opened.
+    untold: Vec<Aside>,
+    opened: Instant,
+    /// What waits says so.
     tells_of_damage: bool,
     /// Since when the disk fails, and when it is tried next.
     failing: Option<Failing>,
@@ -87,18 +90,17 @@ impl Feed {
             database::untold(journal.db()).map_err(|source| DatabaseError::Sqlite { path: path.clone(), source })?;
         let keeper = restore(&journal, &path, fixed.host.clone(), limits)?;
         let publisher = JournaledPublisher::bind(&fixed.run_dir.join("feed"), journal, counters).await?;
-        let mut feed = Self {
+        let feed = Self {
             publisher,
             host: fixed.host.clone(),
             waiting: Waiting::default(),
-            tells_of_damage: !untold.is_empty(),
+            untold,
+            opened: Instant::now(),
+            tells_of_damage: false,
             failing: None,
             counters: counters.clone(),
             traffic,
         };
-        for aside in untold {
-            feed.wait(Entry::Event(Box::new(of_damage(&fixed.host, &aside))));
-        }
         Ok((feed, keeper))
     }
 
@@ -115,6 +117,11 @@ impl Feed {
     /// An error if the journal was found damaged: only the next start helps, which sets it aside.
     pub(crate) fn check_sound(&self) -> Result<(), Fatal> {
         self.publisher.check_sound()
+    }
+
+    /// The file of the journal.
+    pub(crate) fn database(&self) -> &Path {
+        self.publisher.journal().path()
     }
 
     /// The answer to `events`.
@@ -213,6 +220,12 @@ impl Feed {
 
     /// Says that we live, once a second, and tries a failed disk again.
     pub(crate) fn beat(&mut self, now: Now, alive: &Alive) {
+        if now.monotonic.saturating_duration_since(self.opened) >= TELL_OF_DAMAGE_AFTER {
+            for aside in std::mem::take(&mut self.untold) {
+                self.wait(Entry::Event(Box::new(of_damage(&self.host, &aside))));
+                self.tells_of_damage = true;
+            }
+        }
         if !self.waiting.is_empty() {
             self.write(now.monotonic);
         }

@@ -39,7 +39,7 @@ fn run(args: &DaemonArgs) -> Result<(), Fatal> {
     let path = args.config_path("ccollectd");
     let config = Config::load(&path)?;
     if args.check_config {
-        return Ok(());
+        return startup::say_fine(&path);
     }
     startup::block_on(observe(path, config, Traffic::new(args.print)))
 }

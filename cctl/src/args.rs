@@ -149,6 +149,12 @@ pub(crate) enum Command {
     TestNotify(Test),
     /// Follow the events as they happen
     Watch(Watch),
+    /// Copy all state of all daemons into a folder while they run
+    Backup {
+        /// Made if it is not there, else empty. Copied back below /var/lib/cairn while the daemons are stopped, it is a
+        /// restore
+        dir: PathBuf,
+    },
     /// Record the feed into a file, for replay
     Record(Recording),
     /// Try rules on a recorded feed: what they would have raised, when, and for how long

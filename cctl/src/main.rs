@@ -3,6 +3,7 @@
 
 mod args;
 mod ask;
+mod backup;
 mod demo;
 mod failure;
 mod line;
@@ -74,6 +75,7 @@ fn run(Args { global, command }: Args) -> Result<Outcome, Failure> {
         Command::Reload(giver) => orders::reload(global, out, giver),
         Command::Ledger(wanted) => notify::ledger(global, out, &wanted),
         Command::TestNotify(test) => notify::test(global, out, &test),
+        Command::Backup { dir } => backup::run(global, &dir),
         Command::Watch(watch) => watch::run(global, out, &watch),
         Command::Record(wanted) => record::run(global, &wanted),
         Command::Replay(wanted) => replay::run(global, out, &wanted),

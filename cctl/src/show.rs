@@ -768,6 +768,7 @@ mod tests {
             head_seq: 0,
             rss_bytes: 11 << 20,
             peak_rss_bytes: (11 << 20) + (1 << 19),
+            databases: Vec::new(),
             uptime_secs: 62,
             counters: [("query.undecodable".to_owned(), 3)].into(),
         };

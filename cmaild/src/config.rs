@@ -4,7 +4,7 @@ use crate::compose::Composer;
 use crate::medium::{Mailer, Way};
 use crate::smtp::{Security, Settings, Smtp};
 use common::address::{HostName, Pattern};
-use common::config::{ConfigError, HumanDuration, check_name, check_range};
+use common::config::{ConfigError, HumanDuration, check_name, check_range, load_checked};
 use common::counters::Counters;
 use common::notifier::{Folder, Lane, RawBase, Recipient, Selection, Setup, check_recipients};
 use common::secret::{Secret, fingerprint};
@@ -148,7 +148,10 @@ fn mailbox(text: &str) -> Result<Mailbox, String> {
 
 /// Reads and checks the file and its drop-ins. Connects to nothing.
 pub fn load(path: &Path, counters: &Counters) -> Result<Setup<Mailer>, ConfigError> {
-    let raw: Raw = common::config::load(path)?;
+    load_checked(path, |raw| checked(raw, path, counters))
+}
+
+fn checked(raw: Raw, path: &Path, counters: &Counters) -> Result<Setup<Mailer>, ConfigError> {
     let wrong = |text: String| ConfigError::in_file(path, text);
     let base = RawBase {
         run_dir: raw.run_dir,

@@ -7,8 +7,8 @@ use crate::database::DatabaseError;
 use crate::message::{Epoch, Health};
 use crate::socket::SocketError;
 use clap::Parser;
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -67,12 +67,26 @@ pub fn parse_args<T: Parser>() -> T {
     })
 }
 
+/// What `--check-config` says where nothing is wrong.
+pub fn say_fine(config: &Path) -> Result<(), Fatal> {
+    // Whoever does not read it has the exit code.
+    let _ = writeln!(std::io::stdout(), "{}: fine", config.display());
+    Ok(())
+}
+
 /// Says what went wrong and turns it into the exit code of DESIGN §9.
 pub fn exit_code(result: Result<(), Fatal>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error}");
+            match &error {
+                Fatal::Config(mistakes) => mistakes.lines().for_each(|line| tracing::error!("{line}")),
+                other => tracing::error!("{other}"),
+            }
+            if let Fatal::Database(error) = &error {
+                // A row that cannot be read would end the next start as well.
+                error.mark_damage();
+            }
             match error {
                 Fatal::Config(_) => ExitCode::from(EXIT_CONFIG),
                 Fatal::Socket(_) | Fatal::Database(_) | Fatal::Other(_) => ExitCode::FAILURE,
@@ -191,6 +205,7 @@ pub fn health(daemon: &str, epoch: Option<&Epoch>, head_seq: u64, started: Insta
         rss_bytes: memory("VmRSS:"),
         peak_rss_bytes: memory("VmHWM:"),
         uptime_secs: started.elapsed().as_secs(),
+        databases: Vec::new(),
         counters: counters.snapshot(),
     }
 }

@@ -273,7 +273,7 @@ pub struct Config {
 impl Config {
     /// Reads and checks the file and its drop-ins.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::checked(common::config::load(path)?, path)
+        common::config::load_checked(path, |raw| Self::checked(raw, path))
     }
 
     /// What holds where nobody configured anything, with the rules that are shipped.

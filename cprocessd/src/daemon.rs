@@ -5,7 +5,7 @@ use crate::peers::{self, FromPeer, Postponed};
 
 use bytes::Bytes;
 use common::counters::Counters;
-use common::database;
+use common::database::{self, Aside, DatabaseError, TELL_OF_DAMAGE_AFTER};
 use common::journal::Journal;
 use common::message::{Beat, ErrorBody, ErrorCode, Ordered, Samples, decode_batch, encode, event_topic};
 use common::notifier::one_line;
@@ -17,6 +17,7 @@ use common::startup::{self, Asked, Fatal, Signals};
 use common::subscriber::{Cursor, Delivery, Publication, Start, follow};
 use common::time::UnixMillis;
 use common::traffic::Traffic;
+use cprocessd::backlog::Backlog;
 use cprocessd::config::Config;
 use cprocessd::engine::order::{Command, Order};
 use cprocessd::engine::{Draft, Engine, Input, Now, Output};
@@ -38,8 +39,6 @@ const BATCH_BYTES: u32 = 1 << 20;
 const BATCH_TIME: Duration = Duration::from_millis(50);
 /// Of a text, this much is logged.
 const LOGGED_CHARS: usize = 200;
-/// Outputs kept while the disk does not take them. Beyond it no more input is taken, and the feed's journal keeps it.
-const MAX_UNCOMMITTED: usize = 100_000;
 /// How long a ccollectd may take to forget something.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Orders to forget at once. Further ones are refused.
@@ -63,13 +62,15 @@ pub(crate) struct Daemon {
     control: Questions,
     own: Questions,
     /// What the engine wants and the journal does not have yet, in order.
-    uncommitted: Vec<Output>,
+    uncommitted: Backlog,
+    /// Databases that were set aside, of which people are to be told.
+    untold: Vec<Aside>,
+    /// It is among what is not committed.
+    tells_of_damage: bool,
     /// Orders to forget that wait for their ccollectds.
     forgetting: usize,
     /// Orders of peers about what is not open here yet.
     postponed: Postponed,
-    /// Among what is uncommitted is that the database was set aside.
-    tells_of_damage: bool,
     /// When the disk refused; the next attempt is a second later.
     refused_at: Option<Instant>,
     beat_at: Instant,
@@ -122,9 +123,11 @@ impl Daemon {
             .map_err(|error| Fatal::Other(format!("cannot make folder {}: {error}", run.display())))?;
         let query = Questions::bind(&run.join("query"), &counters).await?;
         let journal = open_journal(&config)?;
-        let sqlite =
-            |source: rusqlite::Error| Fatal::Other(format!("state in {}: {source}", config.state_dir.display()));
-        let (saved, unreadable) = store::load(journal.db()).map_err(sqlite)?;
+        let path = journal.path().to_owned();
+        let sqlite = |source| Fatal::from(DatabaseError::Sqlite { path: path.clone(), source });
+        let untold = database::untold(journal.db()).map_err(sqlite)?;
+        let (mut saved, unreadable) = store::load(journal.db()).map_err(sqlite)?;
+        store::complete(&mut saved);
         if unreadable > 0 {
             counters.add("state", "unreadable", unreadable as u64);
             tracing::error!("{unreadable} rows of the saved state cannot be read and are left out");
@@ -142,10 +145,6 @@ impl Daemon {
             }
         }
         let nth = store::nth(journal.db()).map_err(sqlite)?;
-        let untold = database::untold(journal.db()).map_err(sqlite)?;
-        let own = &config.settings.own;
-        let uncommitted = untold.iter().map(|aside| Output::Event(Draft::of_damage(own, aside, UnixMillis::now())));
-        let uncommitted = uncommitted.collect();
         let engine = Engine::new(config.settings.clone(), &feeds, saved);
         tracing::info!("judging {}, journal {} at {}", feeds.join(", "), journal.epoch(), journal.head());
 
@@ -168,10 +167,11 @@ impl Daemon {
             query,
             control,
             own,
-            uncommitted,
+            uncommitted: Backlog::default(),
+            untold,
+            tells_of_damage: false,
             forgetting: 0,
             postponed: Postponed::default(),
-            tells_of_damage: !untold.is_empty(),
             refused_at: None,
             beat_at: Instant::now(),
             config,
@@ -218,7 +218,7 @@ impl Daemon {
     async fn wait(&mut self) -> Woken {
         let engine_deadline = self.started + self.engine.next_deadline();
         let deadline = engine_deadline.min(self.beat_at + BEAT_EVERY);
-        let taking = self.uncommitted.len() < MAX_UNCOMMITTED;
+        let taking = !self.uncommitted.is_full();
         let failed = |error: SocketError| -> Woken {
             // The library gave up on one of our sockets: a new process has a better chance.
             panic!("{error}")
@@ -353,7 +353,7 @@ impl Daemon {
         let epoch = self.publisher.journal().epoch().clone();
         let (mut progress, mut events) = (self.progress.clone(), Vec::new());
         let committed = self.publisher.commit(|commit| {
-            events = store::record(commit, &epoch, &self.uncommitted, &mut progress)?;
+            events = store::record(commit, &epoch, self.uncommitted.outputs(), &mut progress)?;
             if self.tells_of_damage { database::forget_untold(commit.state()) } else { Ok(()) }
         });
         match committed {
@@ -379,11 +379,22 @@ impl Daemon {
         }
     }
 
+    fn tell_of_damage(&mut self) {
+        for aside in std::mem::take(&mut self.untold) {
+            let draft = Draft::of_damage(&self.config.settings.own, &aside, UnixMillis::now());
+            self.uncommitted.push(Output::Event(draft));
+            self.tells_of_damage = true;
+        }
+    }
+
     fn beat(&mut self) {
         if self.beat_at.elapsed() < BEAT_EVERY {
             return;
         }
         self.beat_at = Instant::now();
+        if self.started.elapsed() >= TELL_OF_DAMAGE_AFTER {
+            self.tell_of_damage();
+        }
         self.order_postponed();
         startup::notify_watchdog();
         let journal = self.publisher.journal();
@@ -420,13 +431,8 @@ impl Daemon {
 
     fn health(&self) -> Answer {
         let journal = self.publisher.journal();
-        Answer::whole(&startup::health(
-            "cprocessd",
-            Some(journal.epoch()),
-            journal.head(),
-            self.started,
-            &self.counters,
-        ))
+        let health = startup::health("cprocessd", Some(journal.epoch()), journal.head(), self.started, &self.counters);
+        Answer::whole(&health.kept_in(journal.path()))
     }
 
     /// Checks an order, and lets the ccollectds carry out their part first: were it the other way round, their next report

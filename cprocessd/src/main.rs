@@ -29,7 +29,7 @@ fn run(args: &DaemonArgs) -> Result<(), Fatal> {
     let path = args.config_path("cprocessd");
     let config = Config::load(&path)?;
     if args.check_config {
-        return Ok(());
+        return startup::say_fine(&path);
     }
     startup::block_on(async {
         let mut daemon = Daemon::start(config, path, args.print).await?;

@@ -1,7 +1,8 @@
 //! What the engine asked to keep, in tables beside the journal: one row a thing, its value in MessagePack, so that a field
 //! can be added without a migration.
 
-use crate::engine::{Draft, Key, Output, Saved};
+use crate::engine::{Draft, Key, Output, Saved, SavedCheck};
+use common::address::{Address, CheckAddress};
 use common::journal::Commit;
 use common::message::{Epoch, Event, decode, encode, event_topic};
 use common::severity::Severity;
@@ -37,6 +38,42 @@ pub fn load(db: &Connection) -> rusqlite::Result<(Vec<Saved>, usize)> {
         }
     }
     Ok((saved, unreadable))
+}
+
+/// Gives each open incident the check that it is about, where a damaged database lost it: what was bad is bad until it is
+/// observed again. Its recovery would else be taken for a first observation, and close nothing. The reverse mends itself:
+/// a check that is bad and has no incident opens it with the next observation.
+pub fn complete(saved: &mut Vec<Saved>) {
+    let mut missing = BTreeMap::new();
+    for row in &*saved {
+        let Saved::Incident(Key { address: Address::Check(address), rule }, Some(incident)) = row else { continue };
+        let up = match rule.as_str() {
+            "check" => false,
+            "silent" => true,
+            _ => continue,
+        };
+        let check = SavedCheck {
+            up,
+            since: incident.since,
+            interval_ms: 0,
+            text: incident.text.clone(),
+            bad_since: incident.since,
+            bad_count: 1,
+            last_blip: None,
+            changes: Vec::new(),
+            flapping: None,
+        };
+        // Of a host's own incident the host is the state.
+        if *address != CheckAddress::alive(address.host.clone()) {
+            missing.insert(address.clone(), check);
+        }
+    }
+    for row in &*saved {
+        if let Saved::Check(address, _) = row {
+            missing.remove(address);
+        }
+    }
+    saved.extend(missing.into_iter().map(|(address, check)| Saved::Check(address, Some(check))));
 }
 
 fn read(kind: &str, key: &str, value: &[u8]) -> Option<Saved> {
@@ -295,6 +332,32 @@ mod tests {
             panic!("no incident")
         };
         assert!(incident.suppressed_by.is_empty() && incident.ack.is_none() && incident.steps == 0);
+    }
+
+    #[test]
+    fn what_is_open_keeps_a_check_to_close_it() {
+        let text = |text: &str| text.parse::<Address>().expect("address");
+        let incident = |address: &Address, rule: &str| {
+            let id = common::message::IncidentId::new(address, rule, UnixMillis(7));
+            let fields = rmpv::Value::Map(vec![
+                ("id".into(), id.to_string().into()),
+                ("top_severity".into(), "ERR".into()),
+                ("since".into(), 7.into()),
+                ("text".into(), "refused".into()),
+                ("value".into(), rmpv::Value::Nil),
+            ]);
+            let incident = rmpv::ext::from_value(fields).expect("an incident");
+            Saved::Incident(Key { address: address.clone(), rule: rule.to_owned() }, Some(incident))
+        };
+        let lost = text("w!port:www");
+        let alarm = text("w!machine.disk:/.free");
+        let mut saved =
+            vec![incident(&lost, "check"), incident(&alarm, "disk full"), incident(&text("w!alive:"), "check")];
+        complete(&mut saved);
+        let Some(Saved::Check(address, Some(check))) = saved.get(3) else { panic!("{saved:?}") };
+        assert_eq!((Address::from(address.clone()), check.up, check.since), (lost, false, UnixMillis(7)));
+        complete(&mut saved);
+        assert_eq!(saved.len(), 4, "what is there is enough");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::provider::{Provider, Route};
 use crate::table::{Kind, Table, Variable};
 use crate::text::Limit;
 use common::address::{HostName, Pattern};
-use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique};
+use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique, load_checked};
 use common::counters::Counters;
 use common::notifier::{Folder, Lane, RawBase, Recipient, Selection, Setup, check_recipients};
 use common::secret::{Secret, fingerprint};
@@ -111,7 +111,10 @@ fn default_max_segments() -> usize {
 /// Reads and checks the file and its drop-ins. What then holds: every recipient's providers exist, have what their tables
 /// need, and want the same kind of `to`, which is valid.
 pub fn load(path: &Path, counters: &Counters) -> Result<Setup<Sms>, ConfigError> {
-    let raw: Raw = common::config::load(path)?;
+    load_checked(path, |raw| checked(raw, path, counters))
+}
+
+fn checked(raw: Raw, path: &Path, counters: &Counters) -> Result<Setup<Sms>, ConfigError> {
     let wrong = |text: String| ConfigError::in_file(path, text);
     let base = RawBase {
         run_dir: raw.run_dir,

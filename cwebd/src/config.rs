@@ -1,7 +1,7 @@
 //! What a person may configure, checked once.
 
 use crate::password::Password;
-use common::config::{ConfigError, HumanDuration};
+use common::config::{ConfigError, HumanDuration, load_checked};
 use common::secret::Secret;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -88,8 +88,7 @@ pub(crate) struct AccessConfig {
 impl Config {
     /// Reads and checks the file, its drop-ins and the password's hash.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
-        let raw: Raw = common::config::load(path)?;
-        checked(raw, path).map_err(|text| ConfigError::in_file(path, text))
+        load_checked(path, |raw| checked(raw, path).map_err(|text| ConfigError::in_file(path, text)))
     }
 }
 

@@ -67,8 +67,7 @@ impl Daemon {
                 .map_err(|error| Fatal::Other(format!("cannot make folder {}: {error}", dir.display())))?;
         }
         let own = Questions::bind(&config.run_dir.join("cwebd.sock"), &counters).await?;
-        let sessions = SessionStore::open(&config.state_dir.join("cwebd.db"), UnixMillis::now())
-            .map_err(|error| Fatal::Other(error.to_string()))?;
+        let sessions = SessionStore::open(&config.state_dir.join("cwebd.db"), UnixMillis::now())?;
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|error| Fatal::Other(format!("cannot listen on {}: {error}", config.listen)))?;
@@ -166,7 +165,10 @@ impl Daemon {
     async fn answer(&mut self, route: Route, frame: Option<&Bytes>) {
         let Some((asker, request)) = self.own.read(route, frame).await else { return };
         let answer = match request.query.as_deref() {
-            Some("health") => Ok(Answer::whole(&startup::health("cwebd", None, 0, self.started, &self.counters))),
+            Some("health") => {
+                let health = startup::health("cwebd", None, 0, self.started, &self.counters);
+                Ok(Answer::whole(&health.kept_in(&self.config.state_dir.join("cwebd.db"))))
+            }
             _ => Err(ErrorBody::new(ErrorCode::UnknownRequest, "only health is answered here")),
         };
         self.own.answer(asker, answer).await;

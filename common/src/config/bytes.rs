@@ -26,6 +26,16 @@ impl<'de> Deserialize<'de> for HumanBytes {
     }
 }
 
+impl HumanBytes {
+    /// None if it is no size.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: a whole number below 2^53")]
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let bytes = parse_bytes_number(text).ok()?;
+        let is_size = (0.0..9e15).contains(&bytes) && bytes.fract() == 0.0 && !text.ends_with('%');
+        is_size.then_some(Self(bytes as u64))
+    }
+}
+
 struct Size;
 
 impl Visitor<'_> for Size {
@@ -44,14 +54,8 @@ impl Visitor<'_> for Size {
         bytes.map(HumanBytes).map_err(|_| E::custom("a size is not negative"))
     }
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: a whole number below 2^53")]
     fn visit_str<E: Error>(self, text: &str) -> Result<HumanBytes, E> {
-        match parse_bytes_number(text) {
-            Ok(bytes) if (0.0..9e15).contains(&bytes) && bytes.fract() == 0.0 && !text.ends_with('%') => {
-                Ok(HumanBytes(bytes as u64))
-            }
-            Ok(_) | Err(_) => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
-        }
+        HumanBytes::parse(text).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
     }
 }
 

@@ -111,11 +111,12 @@ impl<'de> Deserializer<'de> for Located<'_> {
 }
 
 fn visit_array<'de, V: Visitor<'de>>(nodes: &[Node], visitor: V) -> Result<V::Value, Mistake> {
+    let there = nodes.iter().filter(|node| !node.is_taken_out()).count();
     let mut elements = Elements(nodes.iter());
     let value = visitor.visit_seq(&mut elements)?;
-    match elements.0.len() {
+    match elements.0.filter(|node| !node.is_taken_out()).count() {
         0 => Ok(value),
-        unread => Err(Mistake::wrong(array_of(nodes.len()), array_of(nodes.len() - unread))),
+        unread => Err(Mistake::wrong(array_of(there), array_of(there - unread))),
     }
 }
 
@@ -125,7 +126,7 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
     type Error = Mistake;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Mistake> {
-        let Some(node) = self.0.next() else {
+        let Some(node) = self.0.find(|node| !node.is_taken_out()) else {
             return Ok(None);
         };
         let element = seed.deserialize(Located(node));
@@ -147,7 +148,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     type Error = Mistake;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Mistake> {
-        self.current = self.rest.next();
+        self.current = self.rest.find(|entry| !entry.node.is_taken_out());
         let Some(entry) = self.current else {
             return Ok(None);
         };

@@ -6,13 +6,20 @@ use std::path::{Path, PathBuf};
 /// Longer quotations from a file are cut: the line number shows the rest.
 const MAX_QUOTED_CHARS: usize = 60;
 
-/// Why a configuration cannot be used.
+/// Why a configuration cannot be used: at least one mistake, in the order of files and lines.
 ///
 /// There is one kind only, because callers do one thing: say it, then exit with 78 at the start, or keep the
-/// configuration they have on SIGHUP. The text is a single line whatever the files hold.
+/// configuration they have on SIGHUP. Each mistake is a single line whatever the files hold. Shown as a whole it is the
+/// first of them, and how many more there are.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", OneLine(&self.full_text()))]
+#[error("{}", self.summary())]
 pub struct ConfigError {
+    mistakes: Vec<Said>,
+}
+
+/// One mistake, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Said {
     file: PathBuf,
     /// Counted from 1; none where the file as a whole is meant.
     line: Option<usize>,
@@ -23,13 +30,52 @@ impl ConfigError {
     /// A mistake in the file as a whole, such as two settings that contradict each other.
     ///
     /// For the checks between the raw struct and the checked type; `text` names the key, as in
-    /// `smtp.port is 99999, but must be at most 65535`.
+    /// `smtp.port is 99999, but must be at most 65535`, and [`load_checked`](super::load_checked) finds its line.
     pub fn in_file(file: &Path, text: impl fmt::Display) -> Self {
-        Self { file: file.to_owned(), line: None, text: text.to_string() }
+        Self::of(vec![Said { file: file.to_owned(), line: None, text: text.to_string() }])
     }
 
     pub(super) fn on_line(file: &Path, line: usize, text: impl fmt::Display) -> Self {
-        Self { file: file.to_owned(), line: Some(line), text: text.to_string() }
+        Self::of(vec![Said { file: file.to_owned(), line: Some(line), text: text.to_string() }])
+    }
+
+    /// All of them. There must be one.
+    pub(super) fn of(mistakes: Vec<Said>) -> Self {
+        debug_assert!(!mistakes.is_empty(), "an error has a mistake");
+        Self { mistakes }
+    }
+
+    pub(super) fn into_mistakes(self) -> Vec<Said> {
+        self.mistakes
+    }
+
+    /// The words of one mistake in `file` that has no line.
+    pub(super) fn without_line(&self, file: &Path) -> Option<&str> {
+        match self.mistakes.as_slice() {
+            [one] if one.line.is_none() && one.file == file => Some(&one.text),
+            _ => None,
+        }
+    }
+
+    /// Each mistake as a line for people.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.mistakes.iter().map(|said| OneLine(&said.full_text()).to_string())
+    }
+
+    fn summary(&self) -> String {
+        let first = self.lines().next().unwrap_or_default();
+        match self.mistakes.len() - 1 {
+            0 => first,
+            1 => format!("{first}; and 1 more mistake, which --check-config shows"),
+            more => format!("{first}; and {more} more mistakes, which --check-config shows"),
+        }
+    }
+}
+
+impl Said {
+    /// By its file's place among `files`, then its line; what is about a whole file comes before its lines.
+    pub(super) fn order(&self, files: &[PathBuf]) -> (usize, Option<usize>) {
+        (files.iter().position(|file| *file == self.file).unwrap_or(files.len()), self.line)
     }
 
     fn full_text(&self) -> String {

@@ -20,6 +20,8 @@ pub(super) struct Mistake {
     place: Option<Place>,
     /// From the inside to the outside.
     path: Vec<Step>,
+    /// Only what follows from another: what is missing was taken out for a mistake of its own.
+    follows: bool,
 }
 
 #[derive(Debug)]
@@ -52,7 +54,7 @@ enum Step {
 
 impl Mistake {
     fn new(what: What) -> Self {
-        Self { what, place: None, path: Vec::new() }
+        Self { what, place: None, path: Vec::new(), follows: false }
     }
 
     pub(super) fn wrong(got: impl Into<String>, must_be: impl Into<String>) -> Self {
@@ -71,6 +73,7 @@ impl Mistake {
     fn within(mut self, node: &Node) -> Self {
         if self.place.is_none() {
             self.place = Some(node.place);
+            node.take_out();
             match &mut self.what {
                 // Where serde buffers a table, the unknown key comes to light only behind it.
                 What::UnknownKey { name, .. } => {
@@ -81,10 +84,22 @@ impl Mistake {
                     }
                 }
                 What::Other { got, .. } => *got = node.value.as_text(),
-                What::MissingKey(_) | What::Wrong { .. } | What::NotDoubled => (),
+                What::MissingKey(name) => self.follows = node.lacks(name),
+                What::Wrong { .. } | What::NotDoubled => (),
             }
         }
         self
+    }
+
+    /// Whether it is news, and not only what follows from another.
+    pub(super) fn is_news(&self, root: &Node) -> bool {
+        let follows = matches!(&self.what, What::MissingKey(name) if self.place.is_none() && root.lacks(name));
+        !(self.follows || follows)
+    }
+
+    /// Whether there may be others behind it: something smaller than the file was taken out for it.
+    pub(super) fn leaves_the_rest(&self) -> bool {
+        self.place.is_some()
     }
 
     /// The mistake is in the value of `entry`.
@@ -100,6 +115,7 @@ impl Mistake {
     /// The mistake is the key of `entry`.
     pub(super) fn in_key(mut self, entry: &Entry) -> Self {
         self.place = Some(entry.place);
+        entry.node.take_out();
         match self.what {
             // Has the key in its own words.
             What::UnknownKey { .. } => self,
@@ -283,7 +299,7 @@ impl Value {
     }
 
     /// A value short enough to be quoted.
-    fn as_text(&self) -> Option<String> {
+    pub(super) fn as_text(&self) -> Option<String> {
         match self {
             Self::Array(_) | Self::Table(_) => None,
             Self::String(_)

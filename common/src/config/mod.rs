@@ -5,6 +5,10 @@
 //! merged, and a deserializer of our own walks the result. The place and the key of an error are then known
 //! from where the walk stands, and never guessed from a message.
 //!
+//! serde stops at the first mistake. To find them all, the value that has one is taken out of the tree and the rest is
+//! read again; what then is missing because it was taken out takes its table with it, without a word. The checks behind
+//! the tree are treated the same way, by the key that their words begin with (`place.rs`).
+//!
 //! The raw struct of a daemon denies unknown fields. It avoids `#[serde(flatten)]` and untagged enums:
 //! serde buffers what they read, and a mistake inside is then only known to be somewhere in the table around.
 //! `nan`, `inf` and integers beyond 64 bits are refused in any place; a date is read as its text.
@@ -15,6 +19,7 @@ mod de;
 mod duration;
 mod error;
 mod mistake;
+mod place;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -30,9 +35,12 @@ pub use self::check::{check_name, check_range, check_unique};
 use self::de::Located;
 pub use self::duration::{DurationError, HumanDuration};
 pub use self::error::ConfigError;
+use self::error::Said;
 use self::tree::Node;
 use crate::file;
 
+/// Nobody reads on beyond so many mistakes.
+const MAX_MISTAKES: usize = 100;
 /// No configuration comes near this; a file that does was named by mistake.
 const MAX_FILE_BYTES: usize = 1024 * 1024;
 
@@ -43,27 +51,88 @@ const MAX_FILE_BYTES: usize = 1024 * 1024;
 /// - Any other value replaces the one before it, so `port = []` drops all the `[[port]]` so far.
 ///
 /// Names that begin with a dot are skipped, as a shell skips them: editors keep locks and copies there.
-/// The first mistake is returned, in the order of the files and of their lines.
+/// All mistakes are returned, in the order of the files and of their lines.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    load_checked(path, Ok)
+}
+
+/// As [`load`], and goes on to `check`, which makes the checked type of the raw struct. It stops at its first mistake
+/// and is called again without the value that it named, until it has no more to say: so it must do nothing but read.
+pub fn load_checked<R: DeserializeOwned, T>(
+    path: &Path,
+    check: impl FnMut(R) -> Result<T, ConfigError>,
+) -> Result<T, ConfigError> {
     let mut files = vec![path.to_owned()];
-    let mut root = tree::parse(0, path, &read(path)?)?;
-    for drop_in in drop_ins(path)? {
-        let node = tree::parse(files.len(), &drop_in, &read(&drop_in)?)?;
-        root.merge(node);
-        files.push(drop_in);
+    files.extend(drop_ins(path)?);
+    let mut root: Option<Node> = None;
+    let mut mistakes = Vec::new();
+    for (index, file) in files.iter().enumerate() {
+        match read(file).and_then(|text| tree::parse(index, file, &text)) {
+            Ok(node) => match &mut root {
+                Some(root) => root.merge(node),
+                None => root = Some(node),
+            },
+            Err(error) => mistakes.extend(error.into_mistakes()),
+        }
     }
-    check(&root, &files)
+    match root {
+        // What cannot be read may hold what seems to be missing.
+        Some(root) if mistakes.is_empty() => check_all(&root, &files, check),
+        _ => Err(ConfigError::of(mistakes)),
+    }
 }
 
 /// Reads a configuration that is no file here, such as one received from another host.
 ///
 /// Errors name `origin` where those of [`load`] name the file.
 pub fn parse<T: DeserializeOwned>(origin: &Path, text: &str) -> Result<T, ConfigError> {
-    check(&tree::parse(0, origin, text)?, &[origin.to_owned()])
+    check_all(&tree::parse(0, origin, text)?, &[origin.to_owned()], Ok)
 }
 
-fn check<T: DeserializeOwned>(root: &Node, files: &[PathBuf]) -> Result<T, ConfigError> {
-    T::deserialize(Located(root)).map_err(|mistake| mistake.at_root(root, files))
+/// Finds every mistake: what has one is taken out of the tree, and the rest is read again.
+fn check_all<R: DeserializeOwned, T>(
+    root: &Node,
+    files: &[PathBuf],
+    mut check: impl FnMut(R) -> Result<T, ConfigError>,
+) -> Result<T, ConfigError> {
+    let mut mistakes: Vec<Said> = Vec::new();
+    while mistakes.len() < MAX_MISTAKES {
+        let raw = match R::deserialize(Located(root)) {
+            Ok(raw) => raw,
+            Err(mistake) => {
+                let (is_news, goes_on) = (mistake.is_news(root), mistake.leaves_the_rest());
+                let said = mistake.at_root(root, files).into_mistakes();
+                let is_new = !said.iter().all(|said| mistakes.contains(said));
+                if is_news && is_new {
+                    mistakes.extend(said);
+                }
+                if goes_on && (is_new || !is_news) {
+                    continue;
+                }
+                break;
+            }
+        };
+        let error = match check(raw) {
+            Ok(checked) if mistakes.is_empty() => return Ok(checked),
+            Ok(_) => break,
+            Err(error) => error,
+        };
+        let found = error.without_line(&files[0]).and_then(|text| Some((place::find(root, text)?, text)));
+        match found {
+            Some((node, text)) => {
+                mistakes.extend(ConfigError::on_line(&files[node.place.file], node.place.line, text).into_mistakes());
+                node.take_out();
+            }
+            // It may only miss, or refer to, what was taken out.
+            None if !mistakes.is_empty() => break,
+            None => {
+                mistakes.extend(error.into_mistakes());
+                break;
+            }
+        }
+    }
+    mistakes.sort_by_key(|said| said.order(files));
+    Err(ConfigError::of(mistakes))
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {

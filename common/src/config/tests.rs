@@ -153,7 +153,12 @@ fn fixtures() -> PathBuf {
 fn message_of(path: &Path) -> String {
     let error = load::<Raw>(path).expect_err("the file has a mistake");
     let dir = format!("{}/", path.parent().expect("the file is in a directory").display());
-    error.to_string().replace(&dir, "")
+    first(&error).replace(&dir, "")
+}
+
+/// The first mistake: most of these files lack a key as well.
+fn first(error: &ConfigError) -> String {
+    error.lines().next().expect("a mistake")
 }
 
 #[test]
@@ -364,7 +369,7 @@ fn long_values_and_control_characters_stay_one_short_line() {
     let text = format!("watch = \"\\u001b[31m{}\"", "x".repeat(100_000));
     let error = parse::<Raw>(Path::new("two\nlines.toml"), &text).expect_err("is refused");
     let shown = format!("\"\\u{{1b}}[31m{}\"...", "x".repeat(55));
-    assert_eq!(error.to_string(), format!("two\\nlines.toml:1: watch is {shown}, but must be true or false"));
+    assert_eq!(first(&error), format!("two\\nlines.toml:1: watch is {shown}, but must be true or false"));
 }
 
 /// Parses with a quarter of the stack that a thread has by default.
@@ -512,7 +517,78 @@ proptest! {
         let file = Path::new("x.toml");
         if let (Ok(mut root), Ok(over)) = (tree::parse(0, file, &main), tree::parse(1, file, &over)) {
             root.merge(over);
-            drop(check::<Raw>(&root, &[file.to_owned(), file.to_owned()]));
+            drop(check_all::<Raw, Raw>(&root, &[file.to_owned(), file.to_owned()], Ok));
         }
     }
+}
+
+/// Every mistake of a text, the checks behind the tree included.
+#[track_caller]
+fn all_of(text: &str) -> Vec<String> {
+    let dir = tempfile::tempdir().expect("folder");
+    let path = dir.path().join("x.toml");
+    std::fs::write(&path, text).expect("written");
+    let checked = load_checked(&path, |raw: Raw| {
+        let wrong = |text: String| ConfigError::in_file(&path, text);
+        for port in &raw.port {
+            let key = format!("port {:?}: attempts", port.name);
+            check_range(&key, port.attempts.unwrap_or(1), 1..=10).map_err(wrong)?;
+        }
+        check_unique("port.name", raw.port.iter().map(|port| port.name.as_str())).map_err(wrong)?;
+        if raw.port.iter().all(|port| port.name != "main") && !raw.port.is_empty() {
+            return Err(wrong("there is no port main".to_owned()));
+        }
+        Ok(raw)
+    });
+    let error = checked.map(drop).expect_err("it has mistakes");
+    error.lines().map(|line| line.replace(&format!("{}/", dir.path().display()), "")).collect()
+}
+
+#[test]
+fn every_mistake_is_found_at_once_and_in_order() {
+    let found = all_of(
+        "name = 7\nwatch = 'yes'\nnonsense = 1\n[[port]]\nname = 'main'\naddress = 'x'\ninterval = 'soon'\n\
+         [[port]]\nname = 'b'\ninterval = '1s'\nunknown = 1\n[[port]]\nname = 'main'\naddress = 'y'\ninterval = '1s'\nattempts = 99\n",
+    );
+    let starts = [
+        "x.toml:1: name is 7",
+        "x.toml:2: watch is \"yes\"",
+        "x.toml:3: unknown key nonsense",
+        "x.toml:7: port.interval is \"soon\"",
+        "x.toml:8: missing key port.address",
+        "x.toml:11: unknown key port.unknown",
+    ];
+    assert_eq!(found.len(), starts.len(), "{found:#?}");
+    assert!(found.iter().zip(starts).all(|(line, start)| line.starts_with(start)), "{found:#?}");
+}
+
+#[test]
+fn what_the_checks_behind_the_tree_find_has_its_line_too() {
+    let port = |name: &str, attempts: u32| {
+        format!("[[port]]\nname = '{name}'\naddress = 'x'\ninterval = '1s'\nattempts = {attempts}\n")
+    };
+    let found = all_of(&format!("name = 'n'\nwatch = 1\n{}{}{}", port("main", 99), port("b", 0), port("main", 2)));
+    assert_eq!(
+        found,
+        [
+            "x.toml:2: watch is 1, but must be true or false",
+            "x.toml:7: port \"main\": attempts is 99, but must be 1 to 10",
+            "x.toml:12: port \"b\": attempts is 0, but must be 1 to 10",
+            "x.toml:14: port.name \"main\" stands twice",
+        ]
+    );
+    // What refers to what was taken out is no mistake; without such, it is one of the file.
+    let found = all_of(
+        "name = 'n'\n[[port]]\nname = 'main'\ninterval = '1s'\n[[port]]\nname = 'b'\naddress = 'x'\ninterval = '1s'\n",
+    );
+    assert_eq!(found, ["x.toml:2: missing key port.address"]);
+    assert_eq!(all_of(&format!("name = 'n'\n{}", port("b", 1))), ["x.toml: there is no port main"]);
+}
+
+#[test]
+fn an_error_is_shown_as_its_first_mistake_and_how_many_more() {
+    let error = parse::<Raw>(Path::new("x.toml"), "name = 'n'\na = 1\nb = 1\nc = 1").expect_err("unknown");
+    let text = error.to_string();
+    assert!(text.starts_with("x.toml:2: unknown key a"), "{text}");
+    assert!(text.ends_with("; and 2 more mistakes, which --check-config shows"), "{text}");
 }

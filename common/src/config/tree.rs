@@ -1,5 +1,6 @@
 //! TOML as a tree in which every key and value knows the file and the line it came from.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -24,6 +25,8 @@ pub(super) struct Place {
 pub(super) struct Node {
     pub(super) place: Place,
     pub(super) value: Value,
+    /// A mistake in it was found: it is read over from then on, so that the next one is found.
+    taken_out: Cell<bool>,
 }
 
 pub(super) enum Value {
@@ -65,10 +68,28 @@ pub(super) fn parse(index: usize, path: &Path, text: &str) -> Result<Node, Confi
         ConfigError::on_line(path, reader.line(span.start), syntax_error(&error, text))
     })?;
     let entries = reader.entries(table.into_inner(), 0).map_err(too_deep)?;
-    Ok(Node { place: Place { file: index, line: 1 }, value: Value::Table(entries) })
+    Ok(Node::new(Place { file: index, line: 1 }, Value::Table(entries)))
 }
 
 impl Node {
+    fn new(place: Place, value: Value) -> Self {
+        Self { place, value, taken_out: Cell::new(false) }
+    }
+
+    pub(super) fn take_out(&self) {
+        self.taken_out.set(true);
+    }
+
+    pub(super) fn is_taken_out(&self) -> bool {
+        self.taken_out.get()
+    }
+
+    /// Whether it is a table from which `key` was taken out.
+    pub(super) fn lacks(&self, key: &str) -> bool {
+        let Value::Table(entries) = &self.value else { return false };
+        entries.iter().any(|entry| entry.key == key && entry.node.is_taken_out())
+    }
+
     /// Lays `over`, of a later file, over this; [`super::load`] says how.
     pub(super) fn merge(&mut self, over: Node) {
         match (&mut self.value, over.value) {
@@ -146,7 +167,7 @@ impl Reader {
             }
             DeValue::Table(table) => Value::Table(self.entries(table, depth)?),
         };
-        Ok(Node { place: self.place(start), value })
+        Ok(Node::new(self.place(start), value))
     }
 }
 

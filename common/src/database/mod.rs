@@ -18,6 +18,7 @@ pub use copy::copy;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fmt, io};
 
 /// A group of tables: its name, and its migrations.
@@ -221,6 +222,10 @@ impl fmt::Display for Aside {
         write!(f, "the database was damaged ({why}) and is kept as {file}; {rows} rows were taken over, {rest}")
     }
 }
+
+/// Whoever follows a journal takes the state of a new one as a whole, and hears of no event before it. So a publisher
+/// waits this long with its event about it: by then the first beats have told all who follow.
+pub const TELL_OF_DAMAGE_AFTER: Duration = Duration::from_secs(10);
 
 /// What was set aside and is still to be told.
 pub fn untold(db: &Connection) -> rusqlite::Result<Vec<Aside>> {

@@ -7,6 +7,7 @@ use crate::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 /// A question (`query`) or an order (`order`) with its arguments. Fields it does not know are ignored.
 ///
@@ -515,6 +516,19 @@ pub struct Health {
     pub peak_rss_bytes: u64,
     /// Seconds since it started.
     pub uptime_secs: u64,
+    /// Its databases: paths on its own host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<String>,
     /// What it refused, dropped or lost, by `SOCKET.REASON`.
     pub counters: BTreeMap<String, u64>,
+}
+
+impl Health {
+    /// With what the daemon keeps in the file `database`.
+    #[must_use]
+    pub fn kept_in(mut self, database: &Path) -> Self {
+        let database = std::path::absolute(database).unwrap_or_else(|_| database.to_owned());
+        self.databases.push(database.display().to_string());
+        self
+    }
 }

@@ -318,6 +318,7 @@ fn answer_bytes() {
         head_seq: 1,
         rss_bytes: 2,
         peak_rss_bytes: 3,
+        databases: Vec::new(),
         uptime_secs: 4,
         counters: BTreeMap::from([("query.undecodable".to_owned(), 1)]),
     };

@@ -58,7 +58,7 @@ pub fn run<M: Medium>(name: &'static str, args: &DaemonArgs, load: Load<M>) -> R
         let counters = Counters::default();
         let setup = load(&path, &counters)?;
         if check_only {
-            return Ok(());
+            return startup::say_fine(&path);
         }
         let mut daemon = Daemon::start(name, setup, path, load, counters, print).await?;
         startup::notify_ready();
@@ -229,12 +229,16 @@ impl<M: Medium> Daemon<M> {
             self.commit();
             self.dispatch();
             if self.is_damaged {
-                let outbox = self.state_dir.join(format!("{}.db", self.name));
-                let outbox = outbox.display();
-                let text = format!("database {outbox} is damaged; the next start sets it aside and goes on");
+                let outbox = self.database();
+                let text =
+                    format!("database {} is damaged; the next start sets it aside and goes on", outbox.display());
                 return Err(Fatal::Other(text));
             }
         }
+    }
+
+    fn database(&self) -> PathBuf {
+        self.state_dir.join(format!("{}.db", self.name))
     }
 
     /// Lets what is under way come to its end, so that it need not be sent again.
@@ -506,7 +510,7 @@ impl<M: Medium> Daemon<M> {
     fn health(&self) -> Answer {
         let mut health = startup::health(self.name, None, 0, self.started, &self.counters);
         health.counters.insert("outbox.waiting".to_owned(), self.desk.outbox.waiting() as u64);
-        Answer::whole(&health)
+        Answer::whole(&health.kept_in(&self.database()))
     }
 
     /// A marked test to one recipient or to all, by the way that everything goes. The answer is their rows of the ledger.
