@@ -7,7 +7,8 @@ use crate::engine::rule::{Rule, RuleOrigin};
 use crate::engine::settings::{Agree, Class, PartialTuning, Settings, Tuning};
 use crate::engine::window::{self, MonthDay, When, Window, Zone};
 use common::address::{CheckAddress, HostName, Name, Pattern, Unit};
-use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique};
+use common::config::{ConfigError, HumanBytes, HumanDuration, check_name, check_range, check_unique};
+use common::journal::Retention;
 use common::message::Kind;
 use common::severity::Severity;
 use jiff::civil::{DateTime, Time, Weekday};
@@ -42,8 +43,12 @@ struct Raw {
     peers: Vec<PathBuf>,
     #[serde(default = "default_control_group")]
     control_group: String,
-    #[serde(default = "default_journal_entries")]
-    journal_entries: u64,
+    #[serde(default)]
+    journal_entries: Option<u64>,
+    #[serde(default)]
+    journal_age: Option<HumanDuration>,
+    #[serde(default)]
+    journal_bytes: Option<HumanBytes>,
     #[serde(default = "default_max_addresses")]
     max_addresses_per_host: usize,
     #[serde(default = "yes")]
@@ -75,10 +80,6 @@ fn default_state_dir() -> PathBuf {
 
 fn default_control_group() -> String {
     "cairn-admin".to_owned()
-}
-
-fn default_journal_entries() -> u64 {
-    1_000_000
 }
 
 fn default_max_addresses() -> usize {
@@ -263,8 +264,8 @@ pub struct Config {
     pub peers: Vec<PathBuf>,
     /// The group that may give orders.
     pub control_group: String,
-    /// How many events the journal keeps.
-    pub journal_entries: u64,
+    /// How much the journal keeps. At least 1000 events.
+    pub retention: Retention,
     /// All that judging depends on.
     pub settings: Settings,
 }
@@ -283,7 +284,8 @@ impl Config {
 
     fn checked(raw: Raw, path: &Path) -> Result<Self, ConfigError> {
         let wrong = |text: String| ConfigError::in_file(path, text);
-        check_range("journal_entries", raw.journal_entries, 1000..=1_000_000_000).map_err(wrong)?;
+        let retention = Retention::checked(raw.journal_entries, raw.journal_age, raw.journal_bytes).map_err(wrong)?;
+        check_range("journal_entries", retention.entries, 1000..=1_000_000_000).map_err(wrong)?;
         check_range("max_addresses_per_host", raw.max_addresses_per_host, 10..=10_000_000).map_err(wrong)?;
         let mut rules = named(raw.alarm, path)?;
         if raw.default_rules {
@@ -323,7 +325,7 @@ impl Config {
             run_dir: raw.run_dir,
             state_dir: raw.state_dir,
             control_group: raw.control_group,
-            journal_entries: raw.journal_entries,
+            retention,
             settings: Settings {
                 ladder: ladder(raw.persistent).map_err(wrong)?,
                 dependencies: dependencies(raw.dependency).map_err(wrong)?,

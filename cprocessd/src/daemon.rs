@@ -5,7 +5,8 @@ use crate::peers::{self, FromPeer, Postponed};
 
 use bytes::Bytes;
 use common::counters::Counters;
-use common::journal::{Journal, Retention};
+use common::database;
+use common::journal::Journal;
 use common::message::{Beat, ErrorBody, ErrorCode, Ordered, decode_batch, encode, event_topic};
 use common::notifier::one_line;
 use common::publisher::JournaledPublisher;
@@ -18,7 +19,7 @@ use common::time::UnixMillis;
 use common::traffic::Traffic;
 use cprocessd::config::Config;
 use cprocessd::engine::order::{Command, Order};
-use cprocessd::engine::{Engine, Input, Now, Output};
+use cprocessd::engine::{Draft, Engine, Input, Now, Output};
 use cprocessd::store::{self, Progress};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,8 @@ pub(crate) struct Daemon {
     uncommitted: Vec<Output>,
     /// Orders of peers about what is not open here yet.
     postponed: Postponed,
+    /// Among what is uncommitted is that the database was set aside.
+    tells_of_damage: bool,
     /// When the disk refused; the next attempt is a second later.
     refused_at: Option<Instant>,
     beat_at: Instant,
@@ -135,6 +138,10 @@ impl Daemon {
             }
         }
         let nth = store::nth(journal.db()).map_err(sqlite)?;
+        let untold = database::untold(journal.db()).map_err(sqlite)?;
+        let own = &config.settings.own;
+        let uncommitted = untold.iter().map(|aside| Output::Event(Draft::of_damage(own, aside, UnixMillis::now())));
+        let uncommitted = uncommitted.collect();
         let engine = Engine::new(config.settings.clone(), &feeds, saved);
         tracing::info!("judging {}, journal {} at {}", feeds.join(", "), journal.epoch(), journal.head());
 
@@ -157,8 +164,9 @@ impl Daemon {
             query,
             control,
             own,
-            uncommitted: Vec::new(),
+            uncommitted,
             postponed: Postponed::default(),
+            tells_of_damage: !untold.is_empty(),
             refused_at: None,
             beat_at: Instant::now(),
             config,
@@ -185,6 +193,7 @@ impl Daemon {
             }
             self.commit();
             self.beat();
+            self.publisher.check_sound()?;
         }
     }
 
@@ -329,12 +338,13 @@ impl Daemon {
         let (mut progress, mut events) = (self.progress.clone(), Vec::new());
         let committed = self.publisher.commit(|commit| {
             events = store::record(commit, &epoch, &self.uncommitted, &mut progress)?;
-            Ok(())
+            if self.tells_of_damage { database::forget_untold(commit.state()) } else { Ok(()) }
         });
         match committed {
             Ok(()) => {
                 self.progress.nth = progress.nth;
                 self.uncommitted.clear();
+                self.tells_of_damage = false;
                 if self.refused_at.take().is_some() {
                     tracing::info!("the journal can be written again");
                 }
@@ -527,8 +537,7 @@ impl Daemon {
 fn open_journal(config: &Config) -> Result<Journal, Fatal> {
     let dir = &config.state_dir;
     std::fs::create_dir_all(dir).map_err(|error| Fatal::Other(format!("cannot make {}: {error}", dir.display())))?;
-    let retention = Retention { entries: config.journal_entries };
-    Ok(Journal::open(&dir.join("cprocessd.db"), retention, "cprocessd", &store::MIGRATIONS)?)
+    Ok(Journal::open(&dir.join("cprocessd.db"), config.retention, "cprocessd", &store::MIGRATIONS)?)
 }
 
 /// The question socket beside a feed.

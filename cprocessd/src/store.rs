@@ -234,6 +234,7 @@ mod tests {
             last_blip: None,
             changes: vec![UnixMillis(5)],
             flapping: None,
+            silent: None,
         };
         let key = Key { address: "w!port:a b (c)".parse().expect("address"), rule: "disk full".into() };
         let rows = vec![

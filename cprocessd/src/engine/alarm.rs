@@ -96,7 +96,7 @@ pub(super) enum Phase {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AbsenceWatch {
     pub(super) rule: usize,
-    lasting: Duration,
+    pub(super) lasting: Duration,
     pub(super) open: bool,
 }
 
@@ -357,25 +357,10 @@ impl Engine {
         }
     }
 
-    pub(super) fn scan_check_absence(&mut self) {
-        let attention = self.attention;
-        let mut absent = Vec::new();
-        for (address, entry) in &mut self.checks {
-            let silence = attention.saturating_sub(entry.heard_at);
-            for watch in entry.watches.iter_mut().filter(|watch| !watch.open && silence > watch.lasting) {
-                watch.open = true;
-                absent.push((watch.rule, Address::from(address.clone()), watch.lasting));
-            }
-        }
-        for (rule, address, lasting) in absent {
-            self.absent(rule, address, lasting);
-        }
-    }
-
     /// Numbers that are not heard of: some are missed, those nobody asked for are forgotten.
     pub(super) fn scan_numbers(&mut self) {
         let attention = self.attention;
-        let Self { groups, settings, .. } = self;
+        let Self { groups, settings, hosts, .. } = self;
         let mut absent = Vec::new();
         let mut forgotten = Vec::new();
         let forget_after = settings.defaults.forget_discovered_after;
@@ -385,8 +370,10 @@ impl Engine {
                 continue;
             }
             let would_miss = |watch: &Watch| matches!(settings.rules[watch.rule].condition, Condition::Absent { .. });
+            // Nor is that of a host which is away: another cprocessd may hear it.
+            let missed = hosts.get(&key.host).map_or(silence, |host| host.misses(group.heard_at, attention));
             // What a rule would miss is not forgotten.
-            if silence > forget_after && !group.numbers.iter().flat_map(|number| &number.watches).any(would_miss) {
+            if missed > forget_after && !group.numbers.iter().flat_map(|number| &number.watches).any(would_miss) {
                 forgotten.push(key.clone());
                 continue;
             }
@@ -401,6 +388,9 @@ impl Engine {
                 }
             }
         }
+        // In an order that every cprocessd has.
+        absent.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
+        forgotten.sort();
         for (rule, address, lasting) in absent {
             self.absent(rule, address, lasting);
         }
@@ -431,7 +421,7 @@ impl Engine {
         }
     }
 
-    fn absent(&mut self, rule: usize, address: Address, lasting: Duration) {
+    pub(super) fn absent(&mut self, rule: usize, address: Address, lasting: Duration) {
         let Rule { name, severity, .. } = &self.settings.rules[rule];
         let (key, severity) = (Key { address, rule: name.clone() }, *severity);
         let seen = Seen {

@@ -1,6 +1,7 @@
 //! Whether a check is up, and since when.
 
 use super::alarm::AbsenceWatch;
+use super::due::Tick;
 use super::flapping::Flaps;
 use super::incident::{CHECK, INITIAL, Key, SILENT, Seen};
 use super::settings::Tuning;
@@ -10,6 +11,7 @@ use common::message::{Check, Kind, State};
 use common::severity::Severity;
 use common::time::{UnixMillis, for_people};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Changes without a place in the journal that are remembered for each check; beyond it the oldest is dropped, and told again
@@ -41,7 +43,9 @@ pub(super) struct CheckEntry {
     pub(super) heard_at: Duration,
     /// The same, or since when its host can be heard again.
     expected_since: Duration,
-    pub(super) tuning: Tuning,
+    /// By then it is looked at whether it is missed.
+    look_at: Tick,
+    pub(super) tuning: Arc<Tuning>,
     pub(super) watches: Vec<AbsenceWatch>,
 }
 
@@ -49,10 +53,11 @@ impl CheckEntry {
     pub(super) fn restored(
         saved: SavedCheck,
         silent_since: Option<UnixMillis>,
-        tuning: Tuning,
+        tuning: Arc<Tuning>,
         watches: Vec<AbsenceWatch>,
         heard_at: Duration,
     ) -> Self {
+        let silent_since = saved.silent.or(silent_since);
         Self {
             up: saved.up,
             unknown: silent_since,
@@ -68,6 +73,7 @@ impl CheckEntry {
             unjournaled: VecDeque::new(),
             heard_at,
             expected_since: heard_at,
+            look_at: Tick::NEVER,
             tuning,
             watches,
         }
@@ -85,6 +91,7 @@ impl CheckEntry {
             last_blip: self.last_blip,
             changes,
             flapping,
+            silent: self.unknown.filter(|_| self.silent),
         }
     }
 
@@ -99,6 +106,18 @@ impl CheckEntry {
     /// Since when it is in its [`Self::state`].
     pub(super) fn state_since(&self) -> UnixMillis {
         self.unknown.unwrap_or(self.since)
+    }
+
+    /// When it will be missed if nothing comes, unless it is already: soonest of silence, `absent` rules and oblivion.
+    fn missed_at(&self) -> Duration {
+        let silent = (!self.silent && self.interval_ms > 0).then(|| self.expected_since + self.allowed());
+        let absent = self.watches.iter().filter(|watch| !watch.open).map(|watch| self.heard_at + watch.lasting);
+        let forgotten = self.expected_since + self.tuning.forget_discovered_after;
+        absent.chain(silent).fold(forgotten, Duration::min)
+    }
+
+    fn allowed(&self) -> Duration {
+        Duration::from_millis(self.interval_ms).saturating_mul(MISSED_INTERVALS)
     }
 
     /// Whether the `absent` rule at this place in the settings looks at it.
@@ -124,6 +143,13 @@ enum Meaning {
     Same,
     WentDown,
     CameUp,
+}
+
+/// What the silence about a check means.
+enum Missed {
+    Forgotten(Duration),
+    Silent { listed: bool, allowed: Duration },
+    Absent { rule: usize, lasting: Duration },
 }
 
 impl Engine {
@@ -169,6 +195,7 @@ impl Engine {
         let text_before = std::mem::replace(&mut entry.text, check.text.clone());
         let seen = Seen { time: check.time, text: check.text.clone(), value: None, state: entry.state() };
         if was_silent {
+            self.save_check(&address);
             self.heard_again(&address, &seen);
         }
         self.end_absence(&address, &seen);
@@ -187,6 +214,7 @@ impl Engine {
             Meaning::Initial | Meaning::WentDown => self.bad(&address, check, true),
             Meaning::CameUp => self.good(&address, check),
         }
+        self.look_at_check(&address);
         if check.up && check.retries > 0 {
             let attempts = if check.retries == 1 { "attempt" } else { "attempts" };
             self.blip(&address, check.time, format!("up after {} failed {attempts}", check.retries));
@@ -212,7 +240,8 @@ impl Engine {
             unjournaled: VecDeque::new(),
             heard_at: self.attention,
             expected_since: self.attention,
-            tuning: self.settings.tuning(address),
+            look_at: Tick::NEVER,
+            tuning: self.tuning(address),
             watches: alarm::absence_watches(&self.settings.rules, address, &self.incidents),
         };
         self.checks.insert(address.clone(), entry);
@@ -311,36 +340,111 @@ impl Engine {
         for (_, entry) in self.checks.range_mut(first_of(host)..).take_while(|(address, _)| address.host == *host) {
             entry.expected_since = attention;
         }
+        self.look_at_checks(host, attention);
     }
 
-    /// Checks that are not reported although their host is.
+    /// This check is to be looked at when it will be missed, unless its host's checks are looked at before.
+    fn look_at_check(&mut self, address: &CheckAddress) {
+        let Some(entry) = self.checks.get_mut(address) else { return };
+        let missed_at = entry.missed_at();
+        if Tick::at(missed_at) < entry.look_at {
+            entry.look_at = Tick::at(missed_at);
+            self.look_at_checks(&address.host, missed_at);
+        }
+    }
+
+    /// The checks of this host are to be looked at then, or before.
+    pub(super) fn look_at_checks(&mut self, name: &HostName, moment: Duration) {
+        if let Some(host) = self.hosts.get_mut(name)
+            && Tick::at(moment) < host.look_at_checks
+        {
+            host.look_at_checks = self.due_checks.push(moment, name.clone());
+        }
+    }
+
+    /// Checks that are not reported although their host is, or for so long that they are forgotten or a rule misses them.
     pub(super) fn scan_checks(&mut self) {
-        let mut silent = Vec::new();
-        let mut forgotten = Vec::new();
-        for (address, entry) in &self.checks {
-            let silence = self.attention.saturating_sub(entry.heard_at);
-            let missed_for = self.attention.saturating_sub(entry.expected_since);
-            let allowed = Duration::from_millis(entry.interval_ms) * MISSED_INTERVALS;
-            let listed = self.hosts.get(&address.host).is_some_and(|host| host.inventory.contains(address));
-            // A host that is not up may have it still: forgotten now it would come back as another outage of the same date.
-            let host_is_away =
-                self.hosts.get(&address.host).is_some_and(|host| host.has_feed() && host.state != State::Up);
-            let unheard = silence.min(missed_for) > entry.tuning.forget_discovered_after && !host_is_away;
-            // What a rule would miss is not forgotten.
-            if !listed && entry.watches.is_empty() && unheard {
-                forgotten.push((address.clone(), entry.tuning.forget_discovered_after));
-            } else if !entry.silent && entry.interval_ms > 0 && missed_for > allowed && self.can_be_heard(&address.host)
+        let mut missed = Vec::new();
+        for (tick, name) in self.due_checks.take(self.attention) {
+            // A host may have been forgotten and its checks not.
+            self.touch_host(&name);
+            if self
+                .hosts
+                .get(&name)
+                .is_some_and(|host| host.look_at_checks == tick || host.look_at_checks == Tick::NEVER)
             {
-                silent.push((address.clone(), listed, allowed));
+                self.scan_checks_of(&name, &mut missed);
             }
         }
-        for (address, after) in forgotten {
-            self.retire_check(&address, &format!("not reported for {}", for_people(after)));
+        missed.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (address, missed) in missed {
+            match missed {
+                Missed::Forgotten(after) => {
+                    self.retire_check(&address, &format!("not reported for {}", for_people(after)));
+                }
+                Missed::Silent { listed, allowed } => self.fall_silent(&address, listed, allowed),
+                Missed::Absent { rule, lasting } => self.absent(rule, address.into(), lasting),
+            }
         }
-        for (address, listed, allowed) in silent {
-            self.fall_silent(&address, listed, allowed);
+    }
+
+    fn scan_checks_of(&mut self, name: &HostName, missed: &mut Vec<(CheckAddress, Missed)>) {
+        let heard = self.can_be_heard(name);
+        let attention = self.attention;
+        let Self { checks, hosts, due_checks, .. } = self;
+        let Some(host) = hosts.get_mut(name) else { return };
+        // Forgotten now, it would come back with its host as another outage of the same date.
+        let away = host.is_away();
+        let of_host = |(address, _): &(&CheckAddress, &mut CheckEntry)| address.host == *name;
+        let mut next = None::<Duration>;
+        for (address, entry) in checks.range_mut(first_of(name)..).take_while(of_host) {
+            let mut look_again = |at: Duration| next = Some(next.map_or(at, |soonest| soonest.min(at)));
+            let silence = attention.saturating_sub(entry.heard_at);
+            let listed = host.inventory.contains(address);
+            // What a rule would miss is not forgotten.
+            if !listed && entry.watches.is_empty() && !away {
+                let after = entry.tuning.forget_discovered_after;
+                if attention.saturating_sub(entry.expected_since) > after {
+                    missed.push((address.clone(), Missed::Forgotten(after)));
+                    continue;
+                }
+                look_again(entry.expected_since + after);
+            }
+            if !entry.silent && entry.interval_ms > 0 {
+                let allowed = entry.allowed();
+                if attention.saturating_sub(entry.expected_since) <= allowed {
+                    look_again(entry.expected_since + allowed);
+                } else if heard {
+                    missed.push((address.clone(), Missed::Silent { listed, allowed }));
+                }
+                // Else it is expected anew when its host is heard again.
+            }
+            for watch in entry.watches.iter_mut().filter(|watch| !watch.open) {
+                if silence > watch.lasting {
+                    watch.open = true;
+                    missed.push((address.clone(), Missed::Absent { rule: watch.rule, lasting: watch.lasting }));
+                } else {
+                    look_again(entry.heard_at + watch.lasting);
+                }
+            }
         }
-        self.scan_check_absence();
+        host.look_at_checks = next.map_or(Tick::NEVER, |next| due_checks.push_spread(next, name.clone()));
+        for (_, entry) in checks.range_mut(first_of(name)..).take_while(of_host) {
+            entry.look_at = host.look_at_checks;
+        }
+    }
+
+    /// Whether a look at all checks would find that this one is missed.
+    #[cfg(test)]
+    pub(super) fn is_overlooked(&self, address: &CheckAddress, entry: &CheckEntry) -> bool {
+        let silence = self.attention.saturating_sub(entry.heard_at);
+        let listed = self.hosts[&address.host].inventory.contains(address);
+        let missed_for = self.attention.saturating_sub(entry.expected_since);
+        let oblivion = missed_for > entry.tuning.forget_discovered_after && !self.hosts[&address.host].is_away();
+        let forgotten = !listed && entry.watches.is_empty() && oblivion;
+        let silent =
+            !entry.silent && entry.interval_ms > 0 && missed_for > entry.allowed() && self.can_be_heard(&address.host);
+        forgotten || silent || entry.watches.iter().any(|watch| !watch.open && silence > watch.lasting)
     }
 
     fn fall_silent(&mut self, address: &CheckAddress, listed: bool, allowed: Duration) {
@@ -348,8 +452,8 @@ impl Engine {
         let Some(entry) = self.checks.get_mut(address) else { return };
         let since = wall.minus(allowed);
         entry.silent = true;
-        // As a restart finds it.
         entry.unknown = Some(since);
+        self.save_check(address);
         if listed {
             let text = format!("not reported for {} although configured", for_people(allowed));
             let seen = Seen { time: wall, text, value: None, state: State::Unknown };

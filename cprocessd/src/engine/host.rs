@@ -1,12 +1,16 @@
 //! Whether a host is alive: its own incident is `HOST!alive:`, and while it lasts its checks are unknown rather than down.
 
+use super::due::Tick;
 use super::incident::{CHECK, INITIAL, Key, Seen};
+use super::paths::{MAX_VIA, Paths, Quiet, Verdict};
+use super::settings::Tuning;
 use super::{Engine, Feed, PAUSE, SETTLE, Saved, SavedHost};
 use common::address::{CheckAddress, HostName};
 use common::message::{Alive, Beat, FeedSnapshot, Kind, State};
 use common::severity::Severity;
 use common::time::{UnixMillis, for_people};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The last sign of life of a host is saved this often: it dates the outage if we restart just before we would notice it.
@@ -26,76 +30,105 @@ pub(super) struct Host {
     pub(super) last_seen: UnixMillis,
     /// The last sign of life, by its own clock.
     last_alive: UnixMillis,
-    /// The same on the clock of attention.
-    heard_at: Duration,
+    /// The same on the clock of attention, by whichever way.
+    pub(super) heard_at: Duration,
+    /// Its last silence.
+    pub(super) silence: Quiet,
+    /// Since when it is up, on the clock of attention: what it has may be expected since then.
+    up_at: Duration,
     /// When it was last saved, on the clock of attention.
     saved_at: Duration,
     /// It has given a sign of life at all.
-    heard: bool,
-    feed: Option<String>,
-    /// The feed it comes by is its own.
-    own: bool,
+    pub(super) heard: bool,
+    /// The ways by which it is heard; none if it is only spoken of.
+    pub(super) paths: Paths,
     /// It was asked to stop, at this time by its own clock and by our attention.
-    goodbye: Option<(UnixMillis, Duration)>,
+    pub(super) goodbye: Option<(UnixMillis, Duration)>,
     inventory_hash: String,
     /// Its configured checks.
     pub(super) inventory: BTreeSet<CheckAddress>,
     /// Checks and numbers that it has, for the bound.
     pub(super) addresses: usize,
+    /// Of `HOST!alive:`.
+    pub(super) tuning: Arc<Tuning>,
+    /// When it is looked at whether it is silent.
+    look_at: Tick,
+    /// When its checks are looked at.
+    pub(super) look_at_checks: Tick,
 }
 
 impl Host {
-    fn unheard(now: UnixMillis, attention: Duration) -> Self {
+    fn unheard(now: UnixMillis, attention: Duration, tuning: Arc<Tuning>) -> Self {
         Self {
             state: State::Unknown,
             since: now,
             last_seen: now,
             last_alive: now,
             heard_at: attention,
+            silence: Quiet::default(),
+            up_at: attention,
             saved_at: attention,
             heard: false,
-            feed: None,
-            own: false,
+            paths: Paths::default(),
             goodbye: None,
             inventory_hash: String::new(),
             inventory: BTreeSet::new(),
             addresses: 0,
+            tuning,
+            look_at: Tick::NEVER,
+            look_at_checks: Tick::NEVER,
         }
     }
 
-    /// Whether it has a ccollectd, whose silence says something about the host.
-    pub(super) fn has_feed(&self) -> bool {
-        self.feed.is_some()
+    /// How long something of it that was last heard then is missed: not at all while the host itself cannot be heard.
+    pub(super) fn misses(&self, heard_at: Duration, attention: Duration) -> Duration {
+        if self.is_away() { Duration::ZERO } else { attention.saturating_sub(heard_at.max(self.up_at)) }
+    }
+
+    /// Whether its ccollectd cannot be heard, so that the silence of its checks says nothing about them.
+    pub(super) fn is_away(&self) -> bool {
+        !self.paths.is_empty() && self.state != State::Up
     }
 
     /// Its silence counts from the start: nobody is blamed for our being away.
-    pub(super) fn restored(saved: SavedHost, heard_at: Duration) -> Self {
+    pub(super) fn restored(saved: SavedHost, heard_at: Duration, tuning: Arc<Tuning>) -> Self {
         Self {
             state: saved.state,
             since: saved.since,
             last_seen: saved.last_seen,
             last_alive: saved.last_alive,
             heard_at,
+            silence: Quiet::default(),
+            up_at: heard_at,
             saved_at: Duration::ZERO,
             heard: saved.heard,
-            feed: saved.feed,
-            own: saved.own,
+            paths: Paths::restored(saved.paths, saved.feed, saved.own, heard_at),
             goodbye: saved.goodbye.map(|time| (time, heard_at)),
             inventory_hash: saved.inventory_hash,
             inventory: saved.inventory.into_iter().collect(),
             addresses: 0,
+            tuning,
+            look_at: Tick::NEVER,
+            look_at_checks: Tick::NEVER,
         }
     }
 
+    /// Whether nobody can be heard through its ccollectd. One that was never heard itself says nothing of those that are.
+    pub(super) fn carries_nothing(&self) -> bool {
+        self.state == State::Down || self.goodbye.is_some() || (self.state == State::Unknown && self.heard)
+    }
+
     fn saved(&self) -> SavedHost {
+        let latest = self.paths.latest();
         SavedHost {
             state: self.state,
             since: self.since,
             last_seen: self.last_seen,
             last_alive: self.last_alive,
             heard: self.heard,
-            feed: self.feed.clone(),
-            own: self.own,
+            feed: latest.map(|(feed, _)| feed.to_owned()),
+            own: latest.is_some_and(|(_, own)| own),
+            paths: self.paths.saved(),
             goodbye: self.goodbye.map(|(time, _)| time),
             inventory_hash: self.inventory_hash.clone(),
             inventory: self.inventory.iter().cloned().collect(),
@@ -110,20 +143,14 @@ fn alive_key(host: &HostName) -> Key {
 impl Engine {
     pub(super) fn beat(&mut self, feed: &str, beat: Beat) {
         let attention = self.attention;
-        let known = self.feeds.entry(feed.to_owned()).or_insert_with(|| Feed {
-            own: None,
-            heard_at: attention,
-            entry_at: None,
-        });
-        let silence = attention.saturating_sub(std::mem::replace(&mut known.heard_at, attention));
+        if !self.feeds.contains_key(feed) {
+            self.feeds.insert(feed.to_owned(), Feed::new(attention));
+        }
+        let Some(known) = self.feeds.get_mut(feed) else { return };
+        let before = std::mem::replace(&mut known.heard_at, attention);
+        known.silence.heard(before, attention);
         if beat.host.is_some() {
             known.own = beat.host;
-        }
-        if silence > PAUSE {
-            // Those behind it could not be heard for as long.
-            for host in self.hosts.values_mut().filter(|host| !host.own && host.feed.as_deref() == Some(feed)) {
-                host.heard_at = attention.min(host.heard_at + silence);
-            }
         }
     }
 
@@ -134,23 +161,33 @@ impl Engine {
     }
 
     pub(super) fn alive(&mut self, feed: &str, alive: Alive) {
-        let (wall, attention) = (self.wall, self.attention);
+        if alive.via.len() > MAX_VIA {
+            self.outputs.push(super::Output::Refused("too_many_relays"));
+            return;
+        }
+        let attention = self.attention;
         let name = alive.host.clone();
-        let first = !self.hosts.contains_key(&name);
-        let host = self.hosts.entry(name.clone()).or_insert_with(|| Host::unheard(wall, attention));
-        let own = alive.via.is_empty();
-        let moved = host.feed.as_deref() != Some(feed) || host.own != own;
-        (host.feed, host.own) = (Some(feed.to_owned()), own);
+        let first = self.touch_host(&name);
+        let Some(host) = self.hosts.get_mut(&name) else { return };
+        // From the journal: it may be old, so it is no sign of life and says little of how it is heard now.
+        let journaled = alive.seq.is_some();
+        let stale = host.tuning.host_down_after;
+        let moved = (!journaled || host.paths.is_empty()) && host.paths.heard(feed, &alive.via, attention, stale);
+        if moved {
+            self.look_at_host(&name, attention);
+        }
         if let Some(addresses) = alive.addresses {
-            host.inventory_hash = alive.inventory;
+            if let Some(host) = self.hosts.get_mut(&name) {
+                host.inventory_hash = alive.inventory;
+            }
             self.inventory(&name, addresses.into_iter().collect());
         }
-        match alive.seq {
-            _ if alive.goodbye => self.goodbye(&name, alive.time),
-            // From the journal: it may be old, so it is no sign of life.
-            Some(_) if first || moved => self.save_host(&name),
-            Some(_) => {}
-            None => self.sign_of_life(&name, alive.time, first || moved),
+        if alive.goodbye {
+            self.goodbye(&name, alive.time);
+        } else if !journaled {
+            self.sign_of_life(&name, alive.time, first || moved);
+        } else if first || moved {
+            self.save_host(&name);
         }
     }
 
@@ -172,7 +209,9 @@ impl Engine {
     fn sign_of_life(&mut self, name: &HostName, time: UnixMillis, news: bool) {
         let (wall, attention) = (self.wall, self.attention);
         let Some(host) = self.hosts.get_mut(name) else { return };
-        let silence = attention.saturating_sub(std::mem::replace(&mut host.heard_at, attention));
+        let before = std::mem::replace(&mut host.heard_at, attention);
+        let silence = attention.saturating_sub(before);
+        host.silence.heard(before, attention);
         host.last_seen = wall;
         host.last_alive = time;
         let returned = match host.goodbye {
@@ -184,7 +223,10 @@ impl Engine {
         let was = host.state;
         if was != State::Up {
             (host.state, host.since) = (State::Up, time);
+            host.up_at = attention;
+            self.look_at_host(name, attention);
         }
+        let Some(host) = self.hosts.get_mut(name) else { return };
         let news = news || attention.saturating_sub(host.saved_at) >= SAVE_LAST_ALIVE_EVERY;
         if returned || was != State::Up || news {
             self.save_host(name);
@@ -215,15 +257,22 @@ impl Engine {
         }
         if changed {
             self.save_host(name);
+            self.look_at_checks(name, self.attention);
         }
     }
 
     pub(super) fn snapshot(&mut self, feed: &str, snapshot: FeedSnapshot) {
-        let (wall, attention) = (self.wall, self.attention);
+        let attention = self.attention;
         for row in snapshot.hosts {
-            let host = self.hosts.entry(row.host.clone()).or_insert_with(|| Host::unheard(wall, attention));
-            (host.feed, host.own) = (Some(feed.to_owned()), row.via.is_empty());
+            self.touch_host(&row.host);
+            let Some(host) = self.hosts.get_mut(&row.host) else { continue };
+            // What is said here is what is known, not what is heard.
+            if !host.paths.has_feed(feed) && row.via.len() <= MAX_VIA {
+                let heard_at = host.heard_at;
+                host.paths.heard(feed, &row.via, heard_at, Duration::MAX);
+            }
             host.inventory_hash = row.hash;
+            self.look_at_host(&row.host, attention);
             self.inventory(&row.host, row.inventory.into_iter().collect());
             self.save_host(&row.host);
         }
@@ -232,11 +281,14 @@ impl Engine {
         }
     }
 
-    /// A host that is only spoken of, by a check or a sample, without a ccollectd of its own.
-    pub(super) fn touch_host(&mut self, name: &HostName) {
-        if !self.hosts.contains_key(name) {
-            self.hosts.insert(name.clone(), Host::unheard(self.wall, self.attention));
+    /// Makes room for a host that is spoken of, by a check, a sample or its own ccollectd. Whether it is new.
+    pub(super) fn touch_host(&mut self, name: &HostName) -> bool {
+        if self.hosts.contains_key(name) {
+            return false;
         }
+        let tuning = self.tuning(&CheckAddress::alive(name.clone()));
+        self.hosts.insert(name.clone(), Host::unheard(self.wall, self.attention, tuning));
+        true
     }
 
     /// How many of `wanted` new addresses of this host are acceptable; they are counted as had.
@@ -271,65 +323,64 @@ impl Engine {
 
     /// After a restart: what was not known before is not known now.
     pub(super) fn blind_checks_of_silent_hosts(&mut self) {
-        let silent = |host: &&Host| host.feed.is_some() && host.state != State::Up;
-        let silent = self.hosts.iter().filter(|(_, host)| silent(host));
-        for name in silent.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+        let silent: Vec<_> = self.hosts.iter().filter(|(_, host)| host.is_away()).map(|(name, _)| name.clone()).collect();
+        for name in silent {
             self.blind_checks(&name);
         }
     }
 
-    /// Feeds without a beat, then hosts without a sign of life.
-    pub(super) fn scan_hosts(&mut self) {
-        let overdue: Vec<_> = self
-            .hosts
-            .iter()
-            .filter(|(_, host)| host.feed.is_some())
-            .filter_map(|(name, host)| Some((name.clone(), self.overdue(name, host)?)))
-            .collect();
-        for (name, overdue) in overdue {
-            match overdue {
-                Overdue::Down { since, text } => self.host_down(&name, since, text),
-                Overdue::Blind => self.host_unknown(&name),
-            }
+    /// This host may be overdue from now on, or soon.
+    fn look_at_host(&mut self, name: &HostName, moment: Duration) {
+        if let Some(host) = self.hosts.get_mut(name)
+            && Tick::at(moment) < host.look_at
+        {
+            host.look_at = self.due_hosts.push(moment, name.clone());
         }
     }
 
-    /// Why a host can no longer be called up, if so.
-    fn overdue(&self, name: &HostName, host: &Host) -> Option<Overdue> {
-        if host.state == State::Down {
-            return None;
+    /// As after a start, or when other times hold.
+    pub(super) fn look_at_everything(&mut self, moment: Duration) {
+        let names: Vec<_> = self.hosts.keys().cloned().collect();
+        for name in names {
+            self.look_at_host(&name, moment);
+            self.look_at_checks(&name, moment);
         }
-        let tuning = self.settings.tuning(&CheckAddress::alive(name.clone()));
-        let feed = host.feed.as_ref().and_then(|feed| self.feeds.get(feed));
-        // Its journal comes before what is live, and that may take its time.
-        let entry_at = feed.and_then(|feed| feed.entry_at);
-        if entry_at.is_some_and(|at| self.attention.saturating_sub(at) <= tuning.host_down_after)
-            && feed.is_some_and(|feed| self.attention.saturating_sub(feed.heard_at) > PAUSE)
-        {
-            return None;
-        }
-        // A host behind somebody else's ccollectd cannot be seen while that one is silent.
-        if let (false, Some(feed)) = (host.own, feed) {
-            let own = feed.own.as_ref().and_then(|own| self.hosts.get(own));
-            let silence = self.attention.saturating_sub(feed.heard_at);
-            if silence > tuning.host_down_after
-                || own.is_some_and(|own| own.state == State::Down || own.goodbye.is_some())
+    }
+
+    /// Hosts without a sign of life.
+    pub(super) fn scan_hosts(&mut self) {
+        let mut overdue = Vec::new();
+        for (tick, name) in self.due_hosts.take(self.attention) {
+            let Some(host) = self.hosts.get(&name).filter(|host| host.look_at == tick) else { continue };
+            let verdict = self.verdict(&name, host);
+            let unknown = host.state == State::Unknown;
+            let look_at = match verdict {
+                Verdict::Never | Verdict::Gone | Verdict::Silent => Tick::NEVER,
+                Verdict::Wait { until } => self.due_hosts.push(until, name.clone()),
+                Verdict::Fine { until } | Verdict::Blind { until } => self.due_hosts.push_spread(until, name.clone()),
+            };
+            if let Some(host) = self.hosts.get_mut(&name) {
+                host.look_at = look_at;
+            }
+            if matches!(verdict, Verdict::Gone | Verdict::Silent)
+                || (matches!(verdict, Verdict::Blind { .. }) && !unknown)
             {
-                return (host.state != State::Unknown).then_some(Overdue::Blind);
-            }
-            // It may be the next to beat, or be found silent itself.
-            if silence > PAUSE {
-                return None;
+                overdue.push((name, verdict));
             }
         }
-        if let Some((said, at)) = host.goodbye {
-            let gone = self.attention.saturating_sub(at) > tuning.stop_grace;
-            let text = format!("said goodbye and has not come back for {}", for_people(tuning.stop_grace));
-            return gone.then_some(Overdue::Down { since: said, text });
+        overdue.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (name, verdict) in overdue {
+            let Some(host) = self.hosts.get(&name) else { continue };
+            let (since, after, grace) = (host.last_alive, host.tuning.host_down_after, host.tuning.stop_grace);
+            match (verdict, host.goodbye) {
+                (Verdict::Gone, Some((said, _))) => {
+                    let text = format!("said goodbye and has not come back for {}", for_people(grace));
+                    self.host_down(&name, said, text);
+                }
+                (Verdict::Blind { .. }, _) => self.host_unknown(&name),
+                _ => self.host_down(&name, since, format!("no sign of life for {}", for_people(after))),
+            }
         }
-        let silence = self.attention.saturating_sub(host.heard_at);
-        let text = format!("no sign of life for {}", for_people(tuning.host_down_after));
-        (silence > tuning.host_down_after).then_some(Overdue::Down { since: host.last_alive, text })
     }
 
     fn host_down(&mut self, name: &HostName, since: UnixMillis, text: String) {
@@ -368,14 +419,4 @@ impl Engine {
                     && self.attention.saturating_sub(host.heard_at) <= Duration::from_secs(2)
             })
     }
-}
-
-/// Why a host is not up any more.
-enum Overdue {
-    Down {
-        since: UnixMillis,
-        text: String,
-    },
-    /// The only one who could tell is silent.
-    Blind,
 }

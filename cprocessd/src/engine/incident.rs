@@ -3,6 +3,7 @@
 use super::check::first_of;
 use super::suppression::{Ack, Cause, Owed};
 use common::address::{Address, CheckAddress, HostName, Name, Unit, ValueAddress};
+use common::database::Aside;
 use common::message::{EventId, IncidentId, Kind, State};
 use common::severity::Severity;
 use common::time::UnixMillis;
@@ -100,6 +101,15 @@ pub struct Draft {
     pub duration_ms: Option<u64>,
     pub suppressed_by: Vec<String>,
     pub data: Option<rmpv::Value>,
+}
+
+impl Draft {
+    /// What people are told of a database that was set aside: cprocessd speaks of itself at `own`.
+    pub fn of_damage(own: &CheckAddress, aside: &Aside, now: UnixMillis) -> Self {
+        let key = Key { address: own.clone().into(), rule: "log".to_owned() };
+        let text = format!("cprocessd has a new journal: {aside}");
+        passing(&key, Kind::Log, Severity::Err, Seen { time: now, text, value: None, state: State::Unknown })
+    }
 }
 
 /// What was seen, at the moment an incident opens or closes.

@@ -11,11 +11,13 @@
 mod alarm;
 mod check;
 pub mod dependency;
+mod due;
 mod flapping;
 mod host;
 mod incident;
 pub mod ladder;
 pub mod order;
+mod paths;
 pub mod rule;
 pub mod settings;
 mod suppression;
@@ -30,14 +32,18 @@ use common::address::{Address, CheckAddress, HostName};
 use common::message::{Alive, Beat, Check, ErrorBody, FeedSnapshot, Kind, LogEvent, Ordered, Origin, Sample, State};
 use common::severity::Severity;
 use common::time::UnixMillis;
+use due::Due;
 use host::Host;
 pub use incident::{Draft, Incident, Key, RESERVED};
 use incident::{Incidents, SILENT, Seen};
 use order::{Order, SavedOrder, SavedRule, Subscriber};
+use paths::Quiet;
+pub use paths::SavedPath;
 use rule::Rule;
 use serde::{Deserialize, Serialize};
-use settings::Settings;
+use settings::{Settings, Tuning};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 use suppression::Suppression;
 pub use suppression::{Ack, Cause, Owed, Silence};
@@ -58,6 +64,14 @@ pub struct Now {
     pub monotonic: Duration,
     /// The date.
     pub wall: UnixMillis,
+}
+
+fn shared(tunings: &mut Vec<Arc<Tuning>>, tuning: Tuning) -> Arc<Tuning> {
+    if let Some(known) = tunings.iter().find(|known| ***known == tuning) {
+        return known.clone();
+    }
+    tunings.push(Arc::new(tuning));
+    tunings[tunings.len() - 1].clone()
 }
 
 /// Everything that can happen to the engine. `feed` names the feed it came by.
@@ -147,6 +161,9 @@ pub struct SavedHost {
     pub goodbye: Option<UnixMillis>,
     pub inventory_hash: String,
     pub inventory: Vec<CheckAddress>,
+    /// Absent in what was kept before there could be several.
+    #[serde(default)]
+    pub paths: Vec<SavedPath>,
 }
 
 /// A check as it is kept.
@@ -164,6 +181,9 @@ pub struct SavedCheck {
     pub changes: Vec<UnixMillis>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flapping: Option<SavedFlapping>,
+    /// Since when it alone is not reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent: Option<UnixMillis>,
 }
 
 /// A check that changes too often, as it is kept.
@@ -185,8 +205,16 @@ struct Feed {
     /// The host whose ccollectd it is, once it has said so.
     own: Option<HostName>,
     heard_at: Duration,
+    /// Its last silence.
+    silence: Quiet,
     /// When an entry of its journal came.
     entry_at: Option<Duration>,
+}
+
+impl Feed {
+    fn new(heard_at: Duration) -> Self {
+        Self { own: None, heard_at, silence: Quiet::default(), entry_at: None }
+    }
 }
 
 /// All that cprocessd knows.
@@ -198,6 +226,11 @@ pub struct Engine {
     groups: HashMap<GroupKey, Group>,
     expected: Vec<alarm::Expected>,
     incidents: Incidents,
+    /// Hosts by when they may be overdue, and by when their checks may be.
+    due_hosts: Due<HostName>,
+    due_checks: Due<HostName>,
+    /// Every tuning that an address has: few, and shared.
+    tunings: Vec<Arc<Tuning>>,
     /// Numbers beyond a limit that has a `for` which has not passed.
     pending: BTreeMap<Key, UnixMillis>,
     feeds: HashMap<String, Feed>,
@@ -218,7 +251,6 @@ pub struct Engine {
 impl Engine {
     /// An engine that goes on from what an earlier one asked to keep.
     pub fn new(settings: Settings, feeds: &[String], saved: Vec<Saved>) -> Self {
-        let unheard = Feed { own: None, heard_at: SETTLE, entry_at: None };
         let mut engine = Self {
             expected: Vec::new(),
             settings,
@@ -226,8 +258,11 @@ impl Engine {
             checks: BTreeMap::new(),
             groups: HashMap::new(),
             incidents: Incidents::default(),
+            due_hosts: Due::default(),
+            due_checks: Due::default(),
+            tunings: Vec::new(),
             pending: BTreeMap::new(),
-            feeds: feeds.iter().map(|feed| (feed.clone(), unheard.clone())).collect(),
+            feeds: feeds.iter().map(|feed| (feed.clone(), Feed::new(SETTLE))).collect(),
             origins: HashMap::new(),
             orders: VecDeque::new(),
             suppression: Suppression::default(),
@@ -254,22 +289,22 @@ impl Engine {
         }
         engine.orders.make_contiguous().sort_by_key(|(_, answer)| answer.n);
         engine.count_checks();
+        paths::own_feeds(&engine.hosts, &mut engine.feeds);
         engine.blind_checks_of_silent_hosts();
         engine.await_numbers();
         engine.restore_suppression();
+        engine.look_at_everything(SETTLE);
         engine
     }
 
     fn restore(&mut self, saved: Saved) {
         match saved {
             Saved::Host(name, Some(host)) => {
-                if let (true, Some(feed)) = (host.own, host.feed.as_ref().and_then(|feed| self.feeds.get_mut(feed))) {
-                    feed.own = Some(name.clone());
-                }
-                self.hosts.insert(name, Host::restored(host, SETTLE));
+                let tuning = self.tuning(&CheckAddress::alive(name.clone()));
+                self.hosts.insert(name, Host::restored(host, SETTLE, tuning));
             }
             Saved::Check(address, Some(check)) => {
-                let tuning = self.settings.tuning(&address);
+                let tuning = self.tuning(&address);
                 let watches = alarm::absence_watches(&self.settings.rules, &address, &self.incidents);
                 let silent_since = self.incidents.get(&check::key(&address, SILENT)).map(|incident| incident.since);
                 self.checks.insert(address, CheckEntry::restored(check, silent_since, tuning, watches, SETTLE));
@@ -308,10 +343,15 @@ impl Engine {
         self.settings = settings;
         self.notice_shadowed_rules();
         self.merge_ordered_rules();
-        self.rules_changed();
-        for (address, check) in &mut self.checks {
-            check.tuning = self.settings.tuning(address);
+        self.tunings.clear();
+        let Self { checks, hosts, settings, tunings, .. } = self;
+        for (name, host) in hosts {
+            host.tuning = shared(tunings, settings.tuning(&CheckAddress::alive(name.clone())));
         }
+        for (address, check) in checks {
+            check.tuning = shared(tunings, settings.tuning(address));
+        }
+        self.rules_changed();
         self.compare_suppression();
         std::mem::take(&mut self.outputs)
     }
@@ -323,9 +363,15 @@ impl Engine {
         for (address, check) in &mut self.checks {
             check.watches = alarm::absence_watches(&self.settings.rules, address, &self.incidents);
         }
+        self.look_at_everything(self.attention);
         for (key, group) in &mut self.groups {
             group.resolve(key, &self.settings.rules, &self.incidents, &self.pending);
         }
+    }
+
+    /// The tuning of an address, shared with all that have the same.
+    fn tuning(&mut self, address: &CheckAddress) -> Arc<Tuning> {
+        shared(&mut self.tunings, self.settings.tuning(address))
     }
 
     /// What follows from `input` at `now`.

@@ -152,3 +152,132 @@ fn a_goodbye_that_no_disk_took_is_a_goodbye() {
     timeline.apply(Input::Alive { feed: FEED.into(), alive });
     timeline.silent("web1").at(200).expect(["10s INFO stopped web1!alive:"]);
 }
+
+/// A monitor web1, two relays and a host behind either or both of them, ten seconds after all was heard for the first time.
+fn relayed(paths: &[(&'static str, &[&str])]) -> Timeline {
+    let timeline = Timeline::new().behind("db1", paths).live("web1").live("r1").live("r2").live("db1").at(10);
+    Timeline { told: Vec::new(), ..timeline }
+}
+
+const BY_R1: (&str, &[&str]) = (FEED, &["r1", "web1"]);
+const BY_R2: (&str, &[&str]) = (FEED, &["r2", "web1"]);
+
+#[test]
+fn a_host_behind_a_dead_relay_is_unknown_and_only_the_relay_is_told() {
+    let timeline = relayed(&[BY_R1]).up("db1!port:sql").silent("r1").at(60);
+    assert_eq!((timeline.state_of("db1"), timeline.check_state("db1!port:sql")), (State::Unknown, State::Unknown));
+    let timeline = timeline.expect(["10s DEBUG up db1!port:sql [initial]", "20500ms CRIT down r1!alive:"]);
+    let timeline = timeline.restart().at(120).expect([]);
+    assert_eq!(timeline.state_of("db1"), State::Unknown);
+    let timeline = timeline.live("r1").at(125);
+    assert_eq!(timeline.state_of("db1"), State::Up);
+    timeline.at(300).expect(["120s INFO up r1!alive: after 110s"]);
+}
+
+#[test]
+fn a_host_that_does_not_come_back_with_its_relay_is_down_after_as_long_as_ever() {
+    relayed(&[BY_R1]).silent("r1").silent("db1").at(60).live("r1").at(100).expect([
+        "20500ms CRIT down r1!alive:",
+        "60s INFO up r1!alive: after 50s",
+        "70500ms CRIT down db1!alive:",
+    ]);
+}
+
+#[test]
+fn a_host_with_two_ways_stays_up_while_it_is_heard_by_one() {
+    let timeline = relayed(&[BY_R1, BY_R2]).silent("r1").at(60);
+    assert_eq!(timeline.state_of("db1"), State::Up);
+    let timeline = timeline.expect(["20500ms CRIT down r1!alive:"]).silent("r2").at(120);
+    assert_eq!(timeline.state_of("db1"), State::Unknown);
+    timeline.expect(["70500ms CRIT down r2!alive:"]);
+}
+
+#[test]
+fn a_host_that_is_heard_by_none_of_its_ways_is_down() {
+    relayed(&[BY_R1, BY_R2]).silent("db1").at(60).expect(["20500ms CRIT down db1!alive:"]);
+}
+
+#[test]
+fn a_host_whose_two_relays_die_together_is_unknown() {
+    let timeline = relayed(&[BY_R1, BY_R2]).silent("r1").at(11).silent("r2").at(60);
+    assert_eq!(timeline.state_of("db1"), State::Unknown);
+    timeline.expect(["20500ms CRIT down r1!alive:", "21500ms CRIT down r2!alive:"]);
+}
+
+#[test]
+fn a_host_that_dies_with_one_of_its_relays_is_down_by_the_other() {
+    relayed(&[BY_R1, BY_R2])
+        .silent("r1")
+        .silent("db1")
+        .at(60)
+        .expect(["20500ms CRIT down db1!alive:", "20500ms CRIT down r1!alive:"]);
+}
+
+#[test]
+fn a_way_that_a_host_has_left_says_nothing_of_it() {
+    let timeline = relayed(&[BY_R2]).behind("db1", &[BY_R1]).at(15).silent("r1").at(60);
+    assert_eq!(timeline.state_of("db1"), State::Unknown);
+    timeline.expect(["25500ms CRIT down r1!alive:"]);
+}
+
+#[test]
+fn behind_a_relay_that_was_stopped_hosts_are_unknown() {
+    let timeline = relayed(&[BY_R1]).goodbye("r1").at(60);
+    assert_eq!(timeline.state_of("db1"), State::Unknown);
+    let timeline = timeline.expect(["10s INFO stopped r1!alive:"]).at(400);
+    assert_eq!(timeline.state_of("db1"), State::Unknown);
+    timeline.expect(["310500ms CRIT down r1!alive:"]);
+}
+
+#[test]
+fn behind_a_relay_behind_a_dead_relay_hosts_are_unknown() {
+    let timeline = Timeline::new()
+        .behind("r2", &[BY_R1])
+        .behind("db1", &[(FEED, &["r2", "r1", "web1"])])
+        .live("web1")
+        .live("r1")
+        .live("r2")
+        .live("db1")
+        .at(10);
+    let timeline = Timeline { told: Vec::new(), ..timeline }.silent("r1").at(60);
+    assert_eq!((timeline.state_of("r2"), timeline.state_of("db1")), (State::Unknown, State::Unknown));
+    timeline.expect(["20500ms CRIT down r1!alive:"]).live("r1").at(120).expect(["60s INFO up r1!alive: after 50s"]);
+}
+
+#[test]
+fn a_relay_that_was_away_for_a_moment_excuses_those_behind_it_for_as_long() {
+    let timeline = relayed(&[BY_R1]).silent("r1").silent("db1").at(18).live("r1").at(19).expect([]);
+    timeline.at(60).expect(["28500ms CRIT down db1!alive:"]);
+}
+
+#[test]
+fn a_host_that_two_feeds_hear_is_down_when_neither_does() {
+    let mut timeline = Timeline::new();
+    timeline.other_beating = true;
+    let timeline = timeline
+        .behind("web2", &[(OTHER_FEED, &[])])
+        .behind("db1", &[(FEED, &["web1"]), (OTHER_FEED, &["web2"])])
+        .live("web1")
+        .live("web2")
+        .live("db1")
+        .at(10);
+    let mut timeline = Timeline { told: Vec::new(), ..timeline }.silent("web2");
+    timeline.other_beating = false;
+    let timeline = timeline.at(60);
+    assert_eq!(timeline.state_of("db1"), State::Up);
+    timeline.expect(["20500ms CRIT down web2!alive:"]).silent("db1").at(120).expect(["70500ms CRIT down db1!alive:"]);
+}
+
+#[test]
+fn too_many_relays_are_nonsense_and_too_many_ways_make_way() {
+    let mut timeline = up_and_running();
+    let via: Vec<_> = (0..17).map(|i| host(&format!("r{i}"))).collect();
+    let alive = Alive { via: via.clone(), ..timeline.alive_message("db1") };
+    timeline.apply(Input::Alive { feed: FEED.into(), alive });
+    assert_eq!(timeline.refused, ["too_many_relays"]);
+    for relay in via {
+        let alive = Alive { via: vec![relay], ..timeline.alive_message("db1") };
+        timeline.apply(Input::Alive { feed: FEED.into(), alive });
+    }
+    assert_eq!(timeline.engine.hosts[&host("db1")].paths.saved().len(), 8);
+}

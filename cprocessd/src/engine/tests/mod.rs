@@ -22,6 +22,8 @@ mod suppression;
 /// Second 0 of a timeline, so that dates are recognisable.
 const ORIGIN: i64 = 1_000_000_000_000;
 const FEED: &str = "/run/feed";
+/// A second one, of host web2.
+const OTHER_FEED: &str = "/run/other/feed";
 /// A number that many tests use.
 const DISK: &str = "web1!machine.disk:/.used_percentage";
 
@@ -31,6 +33,10 @@ struct Timeline {
     now_ms: u64,
     live: BTreeSet<String>,
     beating: bool,
+    /// The second feed beats.
+    other_beating: bool,
+    /// The ways by which a host is heard, where they are not the usual one: feed, relays.
+    paths: BTreeMap<String, Vec<(&'static str, Vec<HostName>)>>,
     /// The checks that their hosts repeat: address, up, changed.
     repeated: BTreeMap<String, (bool, i64)>,
     saved: Vec<Saved>,
@@ -67,13 +73,15 @@ impl Timeline {
     }
 
     fn with(settings: Settings) -> Self {
-        let engine = Engine::new(settings.clone(), &[FEED.to_owned()], Vec::new());
+        let engine = Engine::new(settings.clone(), &[FEED.to_owned(), OTHER_FEED.to_owned()], Vec::new());
         Self {
             engine,
             settings,
             now_ms: 0,
             live: BTreeSet::new(),
             beating: true,
+            other_beating: false,
+            paths: BTreeMap::new(),
             repeated: BTreeMap::new(),
             saved: Vec::new(),
             told: Vec::new(),
@@ -133,15 +141,43 @@ impl Timeline {
                 Beat { time: wall(self.now_ms), epoch: epoch(), head_seq: 0, host: Some(host("web1")), nth: None };
             self.apply(Input::Beat { feed: FEED.into(), beat });
         }
+        if self.other_beating {
+            let beat =
+                Beat { time: wall(self.now_ms), epoch: epoch(), head_seq: 0, host: Some(host("web2")), nth: None };
+            self.apply(Input::Beat { feed: OTHER_FEED.into(), beat });
+        }
         for name in self.live.clone() {
-            self.apply(Input::Alive { feed: FEED.into(), alive: self.alive_message(&name) });
+            self.sign_of_life(&name);
         }
         for (address, (up, changed)) in self.repeated.clone() {
             let address: CheckAddress = address.parse().expect("address");
-            if self.live.contains(address.host.as_str()) {
+            if self.live.contains(address.host.as_str()) && !self.open_paths_of(address.host.as_str()).is_empty() {
                 self.apply(Input::Check(self.check_message(&address, up, changed, 0)));
             }
         }
+    }
+
+    /// By each of its ways that is not cut by a silent relay.
+    fn sign_of_life(&mut self, name: &str) {
+        for (feed, via) in self.open_paths_of(name) {
+            self.apply(Input::Alive { feed: feed.into(), alive: Alive { via, ..self.alive_message(name) } });
+        }
+    }
+
+    fn open_paths_of(&self, name: &str) -> Vec<(&'static str, Vec<HostName>)> {
+        let Some(paths) = self.paths.get(name) else { return vec![(FEED, self.alive_message(name).via)] };
+        let open = |(feed, via): &&(&'static str, Vec<HostName>)| {
+            let beating = if *feed == FEED { self.beating } else { self.other_beating };
+            beating && via.iter().all(|relay| self.live.contains(relay.as_str()))
+        };
+        paths.iter().filter(open).cloned().collect()
+    }
+
+    /// The ways by which it is heard from now on.
+    fn behind(mut self, name: &str, paths: &[(&'static str, &[&str])]) -> Self {
+        let paths = paths.iter().map(|(feed, via)| (*feed, via.iter().map(|relay| host(relay)).collect())).collect();
+        self.paths.insert(name.into(), paths);
+        self
     }
 
     fn alive_message(&self, name: &str) -> Alive {
@@ -181,7 +217,7 @@ impl Timeline {
     /// The host gives signs of life from now on.
     fn live(mut self, name: &str) -> Self {
         self.live.insert(name.into());
-        self.apply(Input::Alive { feed: FEED.into(), alive: self.alive_message(name) });
+        self.sign_of_life(name);
         self
     }
 
@@ -279,7 +315,7 @@ impl Timeline {
 
     /// The process dies and starts again at once with what was saved.
     fn restart(mut self) -> Self {
-        self.engine = Engine::new(self.settings.clone(), &[FEED.to_owned()], self.saved.clone());
+        self.engine = Engine::new(self.settings.clone(), &[FEED.to_owned(), OTHER_FEED.to_owned()], self.saved.clone());
         self
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::alarm::Phase;
+use crate::engine::paths::Verdict;
 
 /// A step of a random history.
 #[derive(Clone, Debug)]
@@ -189,5 +190,24 @@ proptest! {
             timeline.drafts.iter().filter(observed).map(reachable).collect()
         };
         prop_assert_eq!(checks(&history(&steps, true)), checks(&history(&steps, false)));
+    }
+
+    /// What is looked at only when it may be overdue is never overlooked.
+    #[test]
+    fn nothing_overdue_is_overlooked(steps in steps()) {
+        let timeline = history(&steps, true);
+        let secs = timeline.now_ms / 1000 + 1;
+        let timeline = timeline.at(secs);
+        let engine = &timeline.engine;
+        prop_assert_eq!(engine.last_scan, engine.attention);
+        for (name, host) in &engine.hosts {
+            let verdict = engine.verdict(name, host);
+            let fine = matches!(verdict, Verdict::Fine { .. } | Verdict::Wait { .. } | Verdict::Never);
+            let blind = matches!(verdict, Verdict::Blind { .. }) && host.state == State::Unknown;
+            prop_assert!(fine || blind, "{name} {verdict:?} {:?}", host.state);
+        }
+        for (address, check) in &engine.checks {
+            prop_assert!(!engine.is_overlooked(address, check), "{address} {check:?}");
+        }
     }
 }

@@ -110,3 +110,16 @@ fn a_feed_that_falls_silent_after_a_long_journal_is_still_found() {
     }
     timeline.at(3720).expect(["3670s CRIT down web1!alive:"]);
 }
+
+#[test]
+fn a_host_that_was_kept_before_there_were_several_ways_is_judged_by_the_one_it_had() {
+    let mut timeline = up_and_running().live("db1").at(10);
+    for saved in &mut timeline.saved {
+        if let Saved::Host(_, Some(host)) = saved {
+            host.paths.clear();
+        }
+    }
+    let timeline = Timeline { told: Vec::new(), ..timeline }.beats_stop().silent("web1").silent("db1").restart().at(60);
+    assert_eq!(timeline.state_of("db1"), State::Unknown);
+    timeline.expect(["23s CRIT down web1!alive:"]);
+}
