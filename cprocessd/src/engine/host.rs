@@ -323,7 +323,8 @@ impl Engine {
 
     /// After a restart: what was not known before is not known now.
     pub(super) fn blind_checks_of_silent_hosts(&mut self) {
-        let silent: Vec<_> = self.hosts.iter().filter(|(_, host)| host.is_away()).map(|(name, _)| name.clone()).collect();
+        let silent: Vec<_> =
+            self.hosts.iter().filter(|(_, host)| host.is_away()).map(|(name, _)| name.clone()).collect();
         for name in silent {
             self.blind_checks(&name);
         }

@@ -5,7 +5,7 @@ use super::notifier::{Flight, Notifier, StreamMessage};
 use super::oracle;
 use super::plan::{Death, FEED_HOSTS, PATTERNS, Plan, Planned, Setup, Step, Weather};
 use super::rng::Rng;
-use super::world::{self, FeedMessage, Feed, Host};
+use super::world::{self, Feed, FeedMessage, Host};
 use common::address::{CheckAddress, Pattern};
 use common::message::{Beat, DownRow, Epoch, FeedSnapshot};
 use common::subscriber::{Place, Want};
@@ -431,7 +431,9 @@ impl History {
             Committed::Events(events) => {
                 for event in events {
                     let name = self.judges[judge].name.clone();
-                    self.say(|| format!("    {name}: {} {} [{}] ({})", event.kind, event.address, event.rule, event.text));
+                    self.say(|| {
+                        format!("    {name}: {} {} [{}] ({})", event.kind, event.address, event.rule, event.text)
+                    });
                     self.publish_stream(judge, &StreamMessage::Event(event));
                 }
             }
@@ -507,7 +509,9 @@ impl History {
         readers
             .flat_map(|(name, reader)| {
                 let open = reader.open.iter();
-                open.map(move |((address, rule), (_, severity, _))| format!("{name} knows of {severity} {address} [{rule}]"))
+                open.map(move |((address, rule), (_, severity, _))| {
+                    format!("{name} knows of {severity} {address} [{rule}]")
+                })
             })
             .collect()
     }
@@ -590,7 +594,8 @@ impl History {
                 match want {
                     Want::Snapshot => {
                         self.cut |= disk.head() > 0;
-                        let open = source.process.as_ref().map(|process| process.engine.down_list()).unwrap_or_default();
+                        let open =
+                            source.process.as_ref().map(|process| process.engine.down_list()).unwrap_or_default();
                         Answer::StreamSnapshot(disk.epoch.clone(), disk.head(), open)
                     }
                     Want::Events { after } => {

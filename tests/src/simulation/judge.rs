@@ -5,8 +5,8 @@ use super::world::{FeedMessage, epoch, wall};
 use common::message::{DownRow, Epoch, Event, Kind, ServerRow, ServiceRow};
 use common::severity::Severity;
 use common::subscriber::{Cursor, Follower, Place, Start, Step};
-use cprocessd::engine::{Draft, Engine, Input, Now, Output, Saved};
 use cprocessd::engine::settings::Settings;
+use cprocessd::engine::{Draft, Engine, Input, Now, Output, Saved};
 use cprocessd::store::stamped;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -239,7 +239,13 @@ impl Judge {
     }
 
     /// One step of a follower, into the engine.
-    pub fn take(&mut self, at: u64, feed: usize, step: Step<Rc<FeedMessage>>, snapshot: Option<common::message::FeedSnapshot>) {
+    pub fn take(
+        &mut self,
+        at: u64,
+        feed: usize,
+        step: Step<Rc<FeedMessage>>,
+        snapshot: Option<common::message::FeedSnapshot>,
+    ) {
         let name = Self::feed_name(feed);
         match step {
             Step::Snapshot { cursor } => {

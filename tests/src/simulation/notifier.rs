@@ -172,7 +172,10 @@ impl Notifier {
         match step {
             Step::Snapshot { cursor } => {
                 self.follow(judge).note_snapshot(&cursor);
-                self.apply(at, Input::Snapshot { publisher: publisher.clone(), open: open.expect("it was just given") });
+                self.apply(
+                    at,
+                    Input::Snapshot { publisher: publisher.clone(), open: open.expect("it was just given") },
+                );
                 self.read_to(publisher, cursor);
             }
             Step::Entry { cursor, message } => {
@@ -328,7 +331,10 @@ impl Reader {
                 match known {
                     // Another incident: the end of the first is in the same story.
                     Some((same, severity, was))
-                        if !copy && same == event.incident.to_string() && severity >= event.top_severity && was >= step =>
+                        if !copy
+                            && same == event.incident.to_string()
+                            && severity >= event.top_severity
+                            && was >= step =>
                     {
                         Err(format!("was told of {words}, which they knew to be open"))
                     }

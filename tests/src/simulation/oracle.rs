@@ -108,7 +108,9 @@ pub fn followed(history: &History) -> Vec<String> {
     let mut check = |who: String, want: &Want, waiting: usize, cursor: &Cursor, epoch, head| {
         let at_head = cursor.epoch.as_ref() == Some(epoch) && cursor.seq == head;
         if *want != Want::Message || waiting > 0 || !at_head {
-            wrong.push(format!("{who} is at {cursor:?} and wants {want:?}, but the journal is {epoch} with {head} entries"));
+            wrong.push(format!(
+                "{who} is at {cursor:?} and wants {want:?}, but the journal is {epoch} with {head} entries"
+            ));
         }
     };
     for judge in &history.judges {
@@ -237,7 +239,8 @@ fn events_told(history: &History) -> Vec<String> {
 pub fn restarted(history: &mut History) -> Vec<String> {
     let mut wrong = Vec::new();
     for judge in &mut history.judges {
-        let feeds: Vec<usize> = (0..history.feeds.len()).filter(|feed| history.setup.follows(judge.at, *feed)).collect();
+        let feeds: Vec<usize> =
+            (0..history.feeds.len()).filter(|feed| history.setup.follows(judge.at, *feed)).collect();
         let restored = judge.restored(&feeds);
         if let Some(process) = &mut judge.process {
             wrong.extend(differences(&judge.name, &process.engine, &restored, false));

@@ -106,34 +106,110 @@ pub enum MediumDoes {
 #[allow(missing_docs, reason = "the words of each are below")]
 pub enum Step {
     Wait,
-    Goes { host: usize, thing: usize, up: bool },
-    Blips { host: usize, thing: usize },
-    Reports { host: usize, thing: usize, reports: bool },
-    Configured { host: usize, thing: usize, configured: bool },
-    Value { host: usize, number: usize, zone: usize },
-    Happens { host: usize },
-    HostStops { host: usize, goodbye: bool },
-    HostStarts { host: usize },
-    HostForgets { host: usize },
-    HostDisk { host: usize, works: bool },
-    JudgeDies { judge: usize, how: Death },
-    JudgeStarts { judge: usize },
-    JudgeForgets { judge: usize },
-    JudgePauses { judge: usize, secs: u64 },
-    NotifierDies { how: Death },
+    Goes {
+        host: usize,
+        thing: usize,
+        up: bool,
+    },
+    Blips {
+        host: usize,
+        thing: usize,
+    },
+    Reports {
+        host: usize,
+        thing: usize,
+        reports: bool,
+    },
+    Configured {
+        host: usize,
+        thing: usize,
+        configured: bool,
+    },
+    Value {
+        host: usize,
+        number: usize,
+        zone: usize,
+    },
+    Happens {
+        host: usize,
+    },
+    HostStops {
+        host: usize,
+        goodbye: bool,
+    },
+    HostStarts {
+        host: usize,
+    },
+    HostForgets {
+        host: usize,
+    },
+    HostDisk {
+        host: usize,
+        works: bool,
+    },
+    JudgeDies {
+        judge: usize,
+        how: Death,
+    },
+    JudgeStarts {
+        judge: usize,
+    },
+    JudgeForgets {
+        judge: usize,
+    },
+    JudgePauses {
+        judge: usize,
+        secs: u64,
+    },
+    NotifierDies {
+        how: Death,
+    },
     NotifierStarts,
-    NotifierPauses { secs: u64 },
-    Weather { link: usize, weather: Weather },
-    Medium { lane: usize, does: MediumDoes },
-    HostClock { host: usize, secs: i64 },
-    JudgeClock { judge: usize, secs: i64 },
-    NotifierClock { secs: i64 },
-    Selects { recipient: usize, choice: usize },
-    Flaps { host: usize, thing: usize, times: u32 },
-    Silence { pattern: usize, secs: u64 },
-    Unsilence { last: usize },
-    Ack { pattern: usize, secs: Option<u64> },
-    Unack { pattern: usize },
+    NotifierPauses {
+        secs: u64,
+    },
+    Weather {
+        link: usize,
+        weather: Weather,
+    },
+    Medium {
+        lane: usize,
+        does: MediumDoes,
+    },
+    HostClock {
+        host: usize,
+        secs: i64,
+    },
+    JudgeClock {
+        judge: usize,
+        secs: i64,
+    },
+    NotifierClock {
+        secs: i64,
+    },
+    Selects {
+        recipient: usize,
+        choice: usize,
+    },
+    Flaps {
+        host: usize,
+        thing: usize,
+        times: u32,
+    },
+    Silence {
+        pattern: usize,
+        secs: u64,
+    },
+    Unsilence {
+        last: usize,
+    },
+    Ack {
+        pattern: usize,
+        secs: Option<u64>,
+    },
+    Unack {
+        pattern: usize,
+    },
     /// Everything comes to rest, and is checked.
     Rest,
 }
@@ -312,10 +388,16 @@ impl Setup {
         let check = |host: usize, thing: usize| format!("{}!{}", HOSTS[host], THINGS[thing].0);
         match step {
             Step::Wait => "time passes".to_owned(),
-            Step::Goes { host, thing, up } => format!("{} goes {}", check(*host, *thing), if *up { "up" } else { "down" }),
+            Step::Goes { host, thing, up } => {
+                format!("{} goes {}", check(*host, *thing), if *up { "up" } else { "down" })
+            }
             Step::Blips { host, thing } => format!("{} needs a second attempt", check(*host, *thing)),
             Step::Reports { host, thing, reports } => {
-                format!("{} is {}", check(*host, *thing), if *reports { "reported again" } else { "no longer reported" })
+                format!(
+                    "{} is {}",
+                    check(*host, *thing),
+                    if *reports { "reported again" } else { "no longer reported" }
+                )
             }
             Step::Configured { host, thing, configured } => {
                 let words = if *configured { "configured" } else { "no longer configured" };
@@ -325,16 +407,22 @@ impl Setup {
                 format!("{}!{} is {} from now on", HOSTS[*host], NUMBERS[*number].0, NUMBERS[*number].1[*zone])
             }
             Step::Happens { host } => format!("{}!app:log says something", HOSTS[*host]),
-            Step::HostStops { host, goodbye: true } => format!("ccollectd of {} is asked to stop, and says goodbye", HOSTS[*host]),
+            Step::HostStops { host, goodbye: true } => {
+                format!("ccollectd of {} is asked to stop, and says goodbye", HOSTS[*host])
+            }
             Step::HostStops { host, goodbye: false } => format!("ccollectd of {} is killed", HOSTS[*host]),
             Step::HostStarts { host } => format!("ccollectd of {} is started", HOSTS[*host]),
-            Step::HostForgets { host } => format!("ccollectd of {} is killed, loses its state and is started", HOSTS[*host]),
+            Step::HostForgets { host } => {
+                format!("ccollectd of {} is killed, loses its state and is started", HOSTS[*host])
+            }
             Step::HostDisk { host, works } => {
                 format!("the disk of ccollectd of {} {}", HOSTS[*host], if *works { "works" } else { "fails" })
             }
             Step::JudgeDies { judge, how } => format!("cprocessd {} is killed {how}", letter(*judge)),
             Step::JudgeStarts { judge } => format!("cprocessd {} is started", letter(*judge)),
-            Step::JudgeForgets { judge } => format!("cprocessd {} is killed, loses its state and is started", letter(*judge)),
+            Step::JudgeForgets { judge } => {
+                format!("cprocessd {} is killed, loses its state and is started", letter(*judge))
+            }
             Step::JudgePauses { judge, secs } => {
                 format!("cprocessd {} is suspended for {}", letter(*judge), for_people(Duration::from_secs(*secs)))
             }
@@ -357,19 +445,15 @@ impl Setup {
                 format!("{} now selects {}", RECIPIENTS[*recipient], choice_words(*choice))
             }
             Step::Flaps { host, thing, times } => format!("{} changes {times} times", check(*host, *thing)),
-            Step::Silence { pattern, secs } => format!(
-                "somebody silences {} for {}",
-                PATTERNS[*pattern],
-                for_people(Duration::from_secs(*secs))
-            ),
+            Step::Silence { pattern, secs } => {
+                format!("somebody silences {} for {}", PATTERNS[*pattern], for_people(Duration::from_secs(*secs)))
+            }
             Step::Unsilence { last: 0 } => "somebody ends the last silence".to_owned(),
             Step::Unsilence { .. } => "somebody ends the silence before the last".to_owned(),
             Step::Ack { pattern, secs: None } => format!("somebody looks after {}", PATTERNS[*pattern]),
-            Step::Ack { pattern, secs: Some(secs) } => format!(
-                "somebody looks after {} for {}",
-                PATTERNS[*pattern],
-                for_people(Duration::from_secs(*secs))
-            ),
+            Step::Ack { pattern, secs: Some(secs) } => {
+                format!("somebody looks after {} for {}", PATTERNS[*pattern], for_people(Duration::from_secs(*secs)))
+            }
             Step::Unack { pattern } => format!("nobody looks after {} any more", PATTERNS[*pattern]),
             Step::Rest => "everything comes to rest".to_owned(),
         }

@@ -5,9 +5,7 @@
 
 use super::plan::{FEED_HOSTS, HOSTS, NUMBERS, THINGS};
 use common::address::{Address, CheckAddress, HostName, ValueAddress};
-use common::message::{
-    Alive, Beat, Check, Epoch, FeedSnapshot, FeedSnapshotHost, LogEvent, Origin, Sample, Values,
-};
+use common::message::{Alive, Beat, Check, Epoch, FeedSnapshot, FeedSnapshotHost, LogEvent, Origin, Sample, Values};
 use common::severity::Severity;
 use common::subscriber::Place;
 use common::time::UnixMillis;
@@ -357,7 +355,11 @@ impl Host {
         }
         if self.owns_feed {
             // The inventory is saved with its entry.
-            if self.waiting.iter().any(|message| matches!(message, FeedMessage::Alive(Alive { addresses: Some(_), .. }))) {
+            if self
+                .waiting
+                .iter()
+                .any(|message| matches!(message, FeedMessage::Alive(Alive { addresses: Some(_), .. })))
+            {
                 self.journaled_inventory = None;
             }
             self.waiting.clear();
