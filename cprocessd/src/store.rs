@@ -62,6 +62,7 @@ pub fn complete(saved: &mut Vec<Saved>) {
             last_blip: None,
             changes: Vec::new(),
             flapping: None,
+            silent: (rule == "silent").then_some(incident.since),
         };
         // Of a host's own incident the host is the state.
         if *address != CheckAddress::alive(address.host.clone()) {
@@ -272,6 +273,7 @@ mod tests {
             last_blip: None,
             changes: vec![UnixMillis(5)],
             flapping: None,
+            silent: None,
         };
         let pattern: common::address::Pattern = "w*!port:[ab]".parse().expect("pattern");
         let silence = Silence {

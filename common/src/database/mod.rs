@@ -145,6 +145,17 @@ pub fn open(path: &Path, schemas: &[Schema<'_>]) -> Result<Connection, DatabaseE
     }
 }
 
+/// A new one that lasts as long as it is held. For a simulated disk.
+pub fn in_memory(schemas: &[Schema<'_>]) -> Result<Connection, DatabaseError> {
+    let path = Path::new(":memory:");
+    let sqlite = |source| DatabaseError::Sqlite { path: path.to_owned(), source };
+    let mut db = Connection::open_in_memory().map_err(sqlite)?;
+    let tx = db.transaction().map_err(sqlite)?;
+    make_tables(&tx, path, schemas, |_, migrations| migrations.len())?;
+    tx.commit().map_err(sqlite)?;
+    Ok(db)
+}
+
 /// What is wrong with the files, seen before SQLite touches them.
 fn damage_of_files(path: &Path) -> Option<String> {
     if path.metadata().is_ok_and(|file| file.len() == 0) {

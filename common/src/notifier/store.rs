@@ -125,7 +125,7 @@ impl Store {
     /// An empty one that lasts as long as it is held, named by `id`.
     pub fn in_memory(id: Uuid) -> Result<Self, DatabaseError> {
         let path = PathBuf::from(":memory:");
-        let db = database::open(&path, &[("notifier", &MIGRATIONS)])?;
+        let db = database::in_memory(&[("notifier", &MIGRATIONS)])?;
         db.execute("INSERT INTO outbox VALUES (?1)", [id.to_string()])
             .map_err(|source| DatabaseError::Sqlite { path: path.clone(), source })?;
         Ok(Self { db, path, id })

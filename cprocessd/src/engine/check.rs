@@ -57,6 +57,7 @@ impl CheckEntry {
         watches: Vec<AbsenceWatch>,
         heard_at: Duration,
     ) -> Self {
+        let silent_since = saved.silent.or(silent_since);
         Self {
             up: saved.up,
             unknown: silent_since,
@@ -90,6 +91,7 @@ impl CheckEntry {
             last_blip: self.last_blip,
             changes,
             flapping,
+            silent: self.unknown.filter(|_| self.silent),
         }
     }
 
@@ -110,7 +112,7 @@ impl CheckEntry {
     fn missed_at(&self) -> Duration {
         let silent = (!self.silent && self.interval_ms > 0).then(|| self.expected_since + self.allowed());
         let absent = self.watches.iter().filter(|watch| !watch.open).map(|watch| self.heard_at + watch.lasting);
-        let forgotten = self.heard_at + self.tuning.forget_discovered_after;
+        let forgotten = self.expected_since + self.tuning.forget_discovered_after;
         absent.chain(silent).fold(forgotten, Duration::min)
     }
 
@@ -193,6 +195,7 @@ impl Engine {
         let text_before = std::mem::replace(&mut entry.text, check.text.clone());
         let seen = Seen { time: check.time, text: check.text.clone(), value: None, state: entry.state() };
         if was_silent {
+            self.save_check(&address);
             self.heard_again(&address, &seen);
         }
         self.end_absence(&address, &seen);
@@ -390,26 +393,22 @@ impl Engine {
         let attention = self.attention;
         let Self { checks, hosts, due_checks, .. } = self;
         let Some(host) = hosts.get_mut(name) else { return };
+        // Forgotten now, it would come back with its host as another outage of the same date.
+        let away = host.is_away();
         let of_host = |(address, _): &(&CheckAddress, &mut CheckEntry)| address.host == *name;
-        // A host that is not up may have it still: forgotten now it would come back as another outage of the same date.
-        let away = host.has_feed() && host.state != State::Up;
         let mut next = None::<Duration>;
         for (address, entry) in checks.range_mut(first_of(name)..).take_while(of_host) {
             let mut look_again = |at: Duration| next = Some(next.map_or(at, |soonest| soonest.min(at)));
             let silence = attention.saturating_sub(entry.heard_at);
             let listed = host.inventory.contains(address);
             // What a rule would miss is not forgotten.
-            if !listed && entry.watches.is_empty() {
+            if !listed && entry.watches.is_empty() && !away {
                 let after = entry.tuning.forget_discovered_after;
-                let expected_from = entry.heard_at.max(entry.expected_since);
-                if away {
-                    // It is expected anew when its host is heard again.
-                } else if attention.saturating_sub(expected_from) > after {
+                if attention.saturating_sub(entry.expected_since) > after {
                     missed.push((address.clone(), Missed::Forgotten(after)));
                     continue;
-                } else {
-                    look_again(expected_from + after);
                 }
+                look_again(entry.expected_since + after);
             }
             if !entry.silent && entry.interval_ms > 0 {
                 let allowed = entry.allowed();
@@ -441,10 +440,8 @@ impl Engine {
         let silence = self.attention.saturating_sub(entry.heard_at);
         let listed = self.hosts[&address.host].inventory.contains(address);
         let missed_for = self.attention.saturating_sub(entry.expected_since);
-        let host = &self.hosts[&address.host];
-        let away = host.has_feed() && host.state != State::Up;
-        let unheard = silence.min(missed_for);
-        let forgotten = !listed && entry.watches.is_empty() && !away && unheard > entry.tuning.forget_discovered_after;
+        let oblivion = missed_for > entry.tuning.forget_discovered_after && !self.hosts[&address.host].is_away();
+        let forgotten = !listed && entry.watches.is_empty() && oblivion;
         let silent =
             !entry.silent && entry.interval_ms > 0 && missed_for > entry.allowed() && self.can_be_heard(&address.host);
         forgotten || silent || entry.watches.iter().any(|watch| !watch.open && silence > watch.lasting)
@@ -455,8 +452,8 @@ impl Engine {
         let Some(entry) = self.checks.get_mut(address) else { return };
         let since = wall.minus(allowed);
         entry.silent = true;
-        // As a restart finds it.
         entry.unknown = Some(since);
+        self.save_check(address);
         if listed {
             let text = format!("not reported for {} although configured", for_people(allowed));
             let seen = Seen { time: wall, text, value: None, state: State::Unknown };

@@ -34,6 +34,8 @@ pub(super) struct Host {
     pub(super) heard_at: Duration,
     /// Its last silence.
     pub(super) silence: Quiet,
+    /// Since when it is up, on the clock of attention: what it has may be expected since then.
+    up_at: Duration,
     /// When it was last saved, on the clock of attention.
     saved_at: Duration,
     /// It has given a sign of life at all.
@@ -64,6 +66,7 @@ impl Host {
             last_alive: now,
             heard_at: attention,
             silence: Quiet::default(),
+            up_at: attention,
             saved_at: attention,
             heard: false,
             paths: Paths::default(),
@@ -77,9 +80,14 @@ impl Host {
         }
     }
 
-    /// Whether it has a ccollectd, whose silence says something about the host.
-    pub(super) fn has_feed(&self) -> bool {
-        !self.paths.is_empty()
+    /// Since when what it has may be expected: now, while the host itself cannot be heard.
+    pub(super) fn expected_since(&self, attention: Duration) -> Duration {
+        if self.is_away() { attention } else { self.up_at }
+    }
+
+    /// Whether its ccollectd cannot be heard, so that the silence of its checks says nothing about them.
+    pub(super) fn is_away(&self) -> bool {
+        !self.paths.is_empty() && self.state != State::Up
     }
 
     /// Its silence counts from the start: nobody is blamed for our being away.
@@ -91,6 +99,7 @@ impl Host {
             last_alive: saved.last_alive,
             heard_at,
             silence: Quiet::default(),
+            up_at: heard_at,
             saved_at: Duration::ZERO,
             heard: saved.heard,
             paths: Paths::restored(saved.paths, saved.feed, saved.own, heard_at),
@@ -214,6 +223,7 @@ impl Engine {
         let was = host.state;
         if was != State::Up {
             (host.state, host.since) = (State::Up, time);
+            host.up_at = attention;
             self.look_at_host(name, attention);
         }
         let Some(host) = self.hosts.get_mut(name) else { return };
@@ -313,9 +323,9 @@ impl Engine {
 
     /// After a restart: what was not known before is not known now.
     pub(super) fn blind_checks_of_silent_hosts(&mut self) {
-        let silent = |host: &&Host| host.has_feed() && host.state != State::Up;
-        let silent = self.hosts.iter().filter(|(_, host)| silent(host));
-        for name in silent.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+        let silent: Vec<_> =
+            self.hosts.iter().filter(|(_, host)| host.is_away()).map(|(name, _)| name.clone()).collect();
+        for name in silent {
             self.blind_checks(&name);
         }
     }

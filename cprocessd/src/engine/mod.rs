@@ -184,6 +184,9 @@ pub struct SavedCheck {
     pub changes: Vec<UnixMillis>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flapping: Option<SavedFlapping>,
+    /// Since when it alone is not reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent: Option<UnixMillis>,
 }
 
 /// A check that changes too often, as it is kept.

@@ -69,6 +69,8 @@ pub struct Process {
     pub engine: Engine,
     /// Gets the same input, by another clock.
     twin: Option<(Engine, i64)>,
+    /// Gets the same input, but was restarted.
+    pub shadow: Option<Shadow>,
     started: u64,
     pub feeds: BTreeMap<usize, Following<Rc<FeedMessage>>>,
     uncommitted: Vec<Output>,
@@ -76,15 +78,28 @@ pub struct Process {
     pub paused_until: u64,
 }
 
-impl Process {
-    /// From now on this engine gets all input too, and must say the same.
-    pub fn set_shadow(&mut self, engine: Engine) {
-        self.twin = Some((engine, 0));
+/// An engine that was restarted, and what it and the one that ran on have said since, with when.
+#[derive(Debug)]
+pub struct Shadow {
+    pub engine: Engine,
+    said: [Vec<(u64, String)>; 2],
+}
+
+impl Shadow {
+    pub fn new(engine: Engine) -> Self {
+        Self { engine, said: [Vec::new(), Vec::new()] }
     }
 
-    /// The engine that was set.
-    pub fn take_shadow(&mut self) -> Option<Engine> {
-        self.twin.take().map(|(engine, _)| engine)
+    /// How they differ. They look for what is due at slightly different times.
+    pub fn difference(&self, at: u64) -> Option<String> {
+        let [ran, restarted] = &self.said;
+        let lacks = |one: &[(u64, String)], two: &[(u64, String)]| {
+            let settled = one.iter().filter(|(when, _)| when + 3000 < at);
+            settled.map(|(_, said)| said).find(|said| !two.iter().any(|(_, other)| other == *said)).cloned()
+        };
+        lacks(ran, restarted)
+            .map(|said| format!("said {said}, but not if it was restarted before"))
+            .or_else(|| lacks(restarted, ran).map(|said| format!("says {said} only because it was restarted")))
     }
 }
 
@@ -167,6 +182,7 @@ impl Judge {
         self.process = Some(Process {
             engine: self.restored(feeds),
             twin: self.twins.then(|| (self.restored(feeds), off)),
+            shadow: None,
             started: at,
             feeds: following.collect(),
             uncommitted: Vec::new(),
@@ -207,7 +223,13 @@ impl Judge {
             let now = Now { wall: wall(at, self.clock + *off), ..now };
             (twin.apply(now, input.clone()), *off)
         });
+        let restarted = process.shadow.as_mut().map(|shadow| shadow.engine.apply(now, input.clone()));
         let outputs = process.engine.apply(now, input);
+        if let (Some(restarted), Some(shadow)) = (restarted, &mut process.shadow) {
+            for (said, outputs) in shadow.said.iter_mut().zip([&outputs, &restarted]) {
+                said.extend(drafts(outputs, 0).iter().map(|draft| (at, words(draft))));
+            }
+        }
         if let Some((others, off)) = twin {
             self.faults.extend(difference(&outputs, &others, off));
         }
@@ -337,26 +359,22 @@ fn is_ours(draft: &Draft) -> bool {
 
 /// How two engines with equal input differ, of which one has a clock that is `off`.
 pub fn difference(one: &[Output], two: &[Output], off: i64) -> Option<String> {
-    let drafts = |outputs: &[Output]| -> Vec<Draft> {
-        let drafts = outputs.iter().filter_map(|output| match output {
-            // What follows from our own clock follows at another time by another clock.
-            Output::Event(draft) if off == 0 || !is_ours(draft) => Some(draft.clone()),
-            _ => None,
-        });
-        drafts.collect()
-    };
-    let (one, two) = (drafts(one), drafts(two));
-    let same = one.len() == two.len()
-        && one.iter().zip(&two).all(|(one, two)| {
-            let named = (one.kind, &one.address, &one.rule) == (two.kind, &two.address, &two.rule);
-            named && one.id == two.id
-        });
-    let words = |drafts: &[Draft]| -> String {
-        let words =
-            drafts.iter().map(|draft| format!("{} {} [{}] {}", draft.kind, draft.address, draft.rule, draft.id));
-        words.collect::<Vec<_>>().join(", ")
-    };
-    (!same).then(|| {
-        format!("two engines with equal input said ({}) and ({}), clocks {off} ms apart", words(&one), words(&two))
+    let (one, two) = (drafts(one, off), drafts(two, off));
+    let all = |drafts: &[Draft]| drafts.iter().map(words).collect::<Vec<_>>().join(", ");
+    (all(&one) != all(&two)).then(|| {
+        format!("two engines with equal input said ({}) and ({}), clocks {off} ms apart", all(&one), all(&two))
     })
+}
+
+fn words(draft: &Draft) -> String {
+    format!("{} {} [{}] {}", draft.kind, draft.address, draft.rule, draft.id)
+}
+
+/// What was said; if the clocks are `off`, only what does not follow from our own clock, which is at another time then.
+fn drafts(outputs: &[Output], off: i64) -> Vec<Draft> {
+    let drafts = outputs.iter().filter_map(|output| match output {
+        Output::Event(draft) if off == 0 || !is_ours(draft) => Some(draft.clone()),
+        _ => None,
+    });
+    drafts.collect()
 }

@@ -295,7 +295,8 @@ impl Notifier {
             self.faults.push(format!("{recipient} got message {id} twice, and the second was not marked"));
         }
         for story in stories {
-            if let Err(why) = reader.read(story, copy) {
+            // What did not fit into the copy comes in another one.
+            if let Err(why) = reader.read(story, again) {
                 self.faults.push(format!("{recipient} {why}"));
             }
         }

@@ -1,7 +1,7 @@
 //! What must be so once everything has come to rest, worked out from the world and not from the engine.
 
 use super::history::{History, clock};
-use super::judge::Judge;
+use super::judge::{Judge, Shadow};
 use super::world::Host;
 use common::message::{Delivery, DownRow, ServerRow};
 use common::subscriber::{Cursor, Want};
@@ -244,15 +244,16 @@ pub fn restarted(history: &mut History) -> Vec<String> {
         let restored = judge.restored(&feeds);
         if let Some(process) = &mut judge.process {
             wrong.extend(differences(&judge.name, &process.engine, &restored, false));
-            process.set_shadow(restored);
+            process.shadow = Some(Shadow::new(restored));
         }
     }
     history.pass(25_000);
     for judge in &mut history.judges {
         if let Some(process) = &mut judge.process
-            && let Some(shadow) = process.take_shadow()
+            && let Some(shadow) = process.shadow.take()
         {
-            wrong.extend(differences(&judge.name, &process.engine, &shadow, true));
+            let said = shadow.difference(history.at).map(|what| format!("{} {what}", judge.name));
+            wrong.extend(said.or_else(|| differences(&judge.name, &process.engine, &shadow.engine, true)));
         }
     }
     wrong.into_iter().map(|what| format!("{what} (at {})", clock(history.at))).collect()

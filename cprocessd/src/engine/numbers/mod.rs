@@ -130,8 +130,12 @@ impl Engine {
 
     /// Numbers that are not heard of: some are missed, those nobody asked for are forgotten.
     pub(super) fn scan_numbers(&mut self) {
-        let forget_after = self.settings.defaults.forget_discovered_after;
-        let overdue = self.numbers.overdue(millis(self.attention), &self.settings.rules, forget_after);
+        let Self { numbers, settings, hosts, attention, .. } = self;
+        let forget_after = settings.defaults.forget_discovered_after;
+        // A host that is away keeps its numbers: another cprocessd may hear it.
+        let expected_since =
+            |name: &HostName| hosts.get(name).map_or(0, |host| millis(host.expected_since(*attention)));
+        let overdue = numbers.overdue(millis(*attention), &settings.rules, forget_after, expected_since);
         for Missed { address, rule, lasting } in overdue.missed {
             self.absent(rule, address, lasting);
         }

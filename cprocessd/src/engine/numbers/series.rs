@@ -228,14 +228,16 @@ impl<'a> View<'a> {
         })
     }
 
-    /// The last moment at which nothing of it is overdue, in milliseconds of attention.
-    fn due(&self, rules: &[Rule], forget_after: Duration) -> u64 {
-        let after = |silence: Duration| self.group.heard_at.saturating_add(millis(silence).max(BRIEF_MS));
+    /// The last moment at which nothing of it is overdue, in milliseconds of attention. It is not forgotten for the time
+    /// before `expected_since`, when its host could not be heard.
+    fn due(&self, rules: &[Rule], forget_after: Duration, expected_since: u64) -> u64 {
+        let heard_at = self.group.heard_at;
+        let after = |since: u64, silence: Duration| since.saturating_add(millis(silence).max(BRIEF_MS));
         if self.plan.missed_after.is_none() {
-            return after(forget_after);
+            return after(heard_at.max(expected_since), forget_after);
         }
         // What a rule would miss is not forgotten.
-        self.unmissed(rules).map(|(_, lasting)| after(lasting)).min().unwrap_or(NEVER_MS)
+        self.unmissed(rules).map(|(_, lasting)| after(heard_at, lasting)).min().unwrap_or(NEVER_MS)
     }
 
     /// The looks that would miss it and do not yet.
@@ -619,7 +621,7 @@ impl Numbers {
 
     /// Sees to it that the group is looked at when it is overdue.
     pub(in crate::engine) fn schedule(&mut self, place: Place, rules: &[Rule], forget_after: Duration) {
-        let due = self.view(place).due(rules, forget_after);
+        let due = self.view(place).due(rules, forget_after, 0);
         if due < self.hosts.get(place.host).deadline {
             self.set_deadline(place.host, due);
         }
@@ -628,13 +630,14 @@ impl Numbers {
     fn reschedule(&mut self, rules: &[Rule], forget_after: Duration) {
         let hosts: Vec<Id> = self.hosts.iter().map(|(host, ..)| host).collect();
         for host in hosts {
-            self.set_deadline(host, self.next_due(host, rules, forget_after));
+            self.set_deadline(host, self.next_due(host, rules, forget_after, 0));
         }
     }
 
-    fn next_due(&self, host: Id, rules: &[Rule], forget_after: Duration) -> u64 {
+    fn next_due(&self, host: Id, rules: &[Rule], forget_after: Duration, expected_since: u64) -> u64 {
         let series = self.hosts.get(host);
-        let due = (0..series.groups.len()).map(|group| self.view_in(series, group).due(rules, forget_after));
+        let view = |group| self.view_in(series, group);
+        let due = (0..series.groups.len()).map(|group| view(group).due(rules, forget_after, expected_since));
         due.min().unwrap_or(NEVER_MS)
     }
 
@@ -647,15 +650,23 @@ impl Numbers {
         }
     }
 
-    /// What has become overdue. Only the hosts that may have such are looked at.
-    pub(in crate::engine) fn overdue(&mut self, now: u64, rules: &[Rule], forget_after: Duration) -> Overdue {
+    /// What has become overdue. Only the hosts that may have such are looked at. `expected_since` says since when a host can
+    /// be heard: now, if it cannot.
+    pub(in crate::engine) fn overdue(
+        &mut self,
+        now: u64,
+        rules: &[Rule],
+        forget_after: Duration,
+        expected_since: impl Fn(&HostName) -> u64,
+    ) -> Overdue {
         let mut overdue = Overdue::default();
         while let Some((_, host)) = self.deadlines.first().copied().filter(|(due, _)| *due < now) {
+            let expected_since = expected_since(&self.hosts.get(host).name);
             let mut forgotten = Vec::new();
             // From the end, so that a removal changes no place that is still to come.
             for group in (0..self.hosts.get(host).groups.len()).rev() {
                 let view = self.view_in(self.hosts.get(host), group);
-                if view.due(rules, forget_after) >= now {
+                if view.due(rules, forget_after, expected_since) >= now {
                     continue;
                 }
                 let place = Place { host, group: u32::try_from(group).expect("it is a place") };
@@ -676,7 +687,7 @@ impl Numbers {
                     group.watches(plan, rules)[look].phase = Phase::Open;
                 }
             }
-            let due = self.next_due(host, rules, forget_after);
+            let due = self.next_due(host, rules, forget_after, expected_since);
             self.set_deadline(host, due.max(now));
             for place in forgotten {
                 overdue.forgotten.push(self.remove(place));
