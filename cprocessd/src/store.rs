@@ -220,6 +220,8 @@ mod tests {
             last_blip: None,
             changes: vec![UnixMillis(5)],
             flapping: None,
+            from: None,
+            votes: Vec::new(),
         };
         let key = Key { address: "w!port:a b (c)".parse().expect("address"), rule: "disk full".into() };
         let rows = vec![

@@ -8,8 +8,10 @@
 //! pause. Deadlines fire only on [`Input::Idle`], which the shell sends when no input waits: what has arrived is never
 //! overtaken by the suspicion that it has not.
 
+mod agentless;
 mod alarm;
 mod check;
+mod clock;
 mod due;
 mod flapping;
 mod host;
@@ -21,26 +23,29 @@ pub mod settings;
 #[cfg(test)]
 mod tests;
 mod views;
+mod votes;
 
 use alarm::{Group, GroupKey};
 use check::CheckEntry;
+use clock::{Clock, Clocks};
 use common::address::{Address, CheckAddress, HostName};
 use common::message::{Alive, Beat, Check, ErrorBody, FeedSnapshot, Kind, LogEvent, Ordered, Origin, Sample, State};
 use common::severity::Severity;
 use common::time::UnixMillis;
 use due::Due;
 use host::Host;
+use incident::{CHECK, CLOCK, Incidents, SILENT, Seen};
 pub use incident::{Draft, Incident, Key, RESERVED};
-use incident::{Incidents, SILENT, Seen};
 use order::{Order, SavedOrder};
 pub use paths::SavedPath;
 use paths::Silence;
 use rule::Rule;
 use serde::{Deserialize, Serialize};
 use settings::{Settings, Tuning};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+pub use votes::SavedVote;
 
 /// We were not looking if nobody called us for this long.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -167,6 +172,10 @@ pub struct SavedCheck {
     pub changes: Vec<UnixMillis>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flapping: Option<SavedFlapping>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<HostName>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub votes: Vec<SavedVote>,
 }
 
 /// A check that changes too often, as it is kept.
@@ -206,9 +215,12 @@ pub struct Engine {
     settings: Settings,
     hosts: BTreeMap<HostName, Host>,
     checks: BTreeMap<CheckAddress, CheckEntry>,
+    /// The checks of other hosts that each observes.
+    observed: HashMap<HostName, BTreeSet<CheckAddress>>,
     groups: HashMap<GroupKey, Group>,
     expected: Vec<alarm::Expected>,
     incidents: Incidents,
+    clocks: Clocks,
     /// Hosts by when they may be overdue, and by when their checks may be.
     due_hosts: Due<HostName>,
     due_checks: Due<HostName>,
@@ -235,8 +247,10 @@ impl Engine {
             settings,
             hosts: BTreeMap::new(),
             checks: BTreeMap::new(),
+            observed: HashMap::new(),
             groups: HashMap::new(),
             incidents: Incidents::default(),
+            clocks: Clocks::default(),
             due_hosts: Due::default(),
             due_checks: Due::default(),
             tunings: Vec::new(),
@@ -258,6 +272,7 @@ impl Engine {
         engine.orders.make_contiguous().sort_by_key(|(_, answer)| answer.n);
         engine.count_checks();
         paths::own_feeds(&engine.hosts, &mut engine.feeds);
+        engine.find_observers();
         engine.blind_checks_of_silent_hosts();
         engine.await_numbers();
         engine.look_at_everything(SETTLE);
@@ -268,13 +283,15 @@ impl Engine {
         match saved {
             Saved::Host(name, Some(host)) => {
                 let tuning = self.tuning(&CheckAddress::alive(name.clone()));
-                self.hosts.insert(name, Host::restored(host, SETTLE, tuning));
+                let told = self.incidents.contains(&CheckAddress::alive(name.clone()).into(), CLOCK);
+                self.hosts.insert(name, Host::restored(host, Clock::restored(told), SETTLE, tuning));
             }
             Saved::Check(address, Some(check)) => {
                 let tuning = self.tuning(&address);
                 let watches = alarm::absence_watches(&self.settings.rules, &address, &self.incidents);
                 let silent_since = self.incidents.get(&check::key(&address, SILENT)).map(|incident| incident.since);
-                self.checks.insert(address, CheckEntry::restored(check, silent_since, tuning, watches, SETTLE));
+                let open = self.incidents.get(&check::key(&address, CHECK)).is_some();
+                self.checks.insert(address, CheckEntry::restored(check, open, silent_since, tuning, watches, SETTLE));
             }
             Saved::Incident(key, Some(incident)) => self.incidents.restore(key, incident),
             Saved::Pending(key, Some(since)) => {
@@ -403,6 +420,7 @@ impl Engine {
         self.last_scan = self.attention;
         self.scan_hosts();
         self.scan_checks();
+        self.scan_clocks();
         self.scan_numbers();
     }
 
