@@ -1,7 +1,8 @@
 //! What ccollectd is told to do: `ccollectd.toml`, read as it is written and then checked once.
 
 use common::address::{CheckAddress, HostName, Name, TextGlob, Unit};
-use common::config::{ConfigError, HumanDuration, check_range, load};
+use common::config::{ConfigError, HumanBytes, HumanDuration, check_range, load};
+use common::journal::Retention;
 use common::startup::system_host;
 use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer};
@@ -19,7 +20,6 @@ const ATTEMPTS: RangeInclusive<u32> = 1..=10;
 /// A unit is kept in memory with its text, so at worst this many take some gigabytes, and far less in practice.
 const MAX_UNITS: usize = 1_000_000;
 const FORGET_AFTER_AT_LEAST: HumanDuration = HumanDuration(Duration::from_secs(1));
-const JOURNAL_ENTRIES: RangeInclusive<u64> = 1..=1_000_000_000;
 
 /// The whole configuration, checked: every value is within its bounds, and no two checks share an address.
 #[derive(Clone, Debug)]
@@ -41,8 +41,8 @@ pub(crate) struct Fixed {
     pub(crate) run_dir: PathBuf,
     /// Where the journal is.
     pub(crate) state_dir: PathBuf,
-    /// How many entries the journal keeps.
-    pub(crate) journal_entries: u64,
+    /// How much the journal keeps.
+    pub(crate) retention: Retention,
     /// Whether there is a socket for plugins.
     pub(crate) takes_plugins: bool,
 }
@@ -106,7 +106,9 @@ impl Fixed {
             ("host", self.host == new.host),
             ("run_dir", self.run_dir == new.run_dir),
             ("state_dir", self.state_dir == new.state_dir),
-            ("journal_entries", self.journal_entries == new.journal_entries),
+            ("journal_entries", self.retention.entries == new.retention.entries),
+            ("journal_age", self.retention.age == new.retention.age),
+            ("journal_bytes", self.retention.bytes == new.retention.bytes),
             ("plugins.enabled", self.takes_plugins == new.takes_plugins),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
@@ -148,7 +150,9 @@ struct Raw {
     host: Option<HostName>,
     run_dir: PathBuf,
     state_dir: PathBuf,
-    journal_entries: u64,
+    journal_entries: Option<u64>,
+    journal_age: Option<HumanDuration>,
+    journal_bytes: Option<HumanBytes>,
     machine: RawMachine,
     plugins: RawPlugins,
     port: Vec<RawPort>,
@@ -161,7 +165,9 @@ impl Default for Raw {
             host: None,
             run_dir: "/run/cairn".into(),
             state_dir: "/var/lib/cairn/ccollectd".into(),
-            journal_entries: 1_000_000,
+            journal_entries: None,
+            journal_age: None,
+            journal_bytes: None,
             machine: RawMachine::default(),
             plugins: RawPlugins::default(),
             port: Vec::new(),
@@ -244,7 +250,7 @@ impl Raw {
             Some(host) => host.clone(),
             None => system_host?,
         };
-        check_range("journal_entries", self.journal_entries, JOURNAL_ENTRIES)?;
+        let retention = Retention::checked(self.journal_entries, self.journal_age, self.journal_bytes)?;
         let machine = self.machine.enabled.then_some(self.machine.interval.0);
         check_range("machine.interval", self.machine.interval, INTERVALS)?;
         check_range("plugins.max_units", self.plugins.max_units, 0..=MAX_UNITS)?;
@@ -262,7 +268,7 @@ impl Raw {
                 host,
                 run_dir: self.run_dir,
                 state_dir: self.state_dir,
-                journal_entries: self.journal_entries,
+                retention,
                 takes_plugins: self.plugins.enabled,
             },
             plugins: Plugins {

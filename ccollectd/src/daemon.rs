@@ -98,6 +98,11 @@ impl Daemon {
         startup::notify_watchdog();
     }
 
+    /// An error if the journal was found damaged.
+    pub(crate) fn check_sound(&self) -> Result<(), Fatal> {
+        self.feed.check_sound()
+    }
+
     /// The answer to any question, in the asker's own format.
     pub(crate) fn answer(&mut self, question: &Question) -> Vec<u8> {
         let now = Instant::now();

@@ -10,12 +10,14 @@ use crate::sources::plugins::{self, value_bytes};
 use crate::store;
 use common::address::{CheckAddress, HostName, Name, Unit};
 use common::counters::Counters;
-use common::database::DatabaseError;
-use common::journal::{Journal, Retention};
+use common::database::{self, Aside, DatabaseError};
+use common::journal::Journal;
 use common::message::{Alive, Beat, Check, Epoch, ErrorBody, LogEvent, Origin, Request, Sample, encode};
 use common::publisher::JournaledPublisher;
 use common::query::Answer;
+use common::severity::Severity;
 use common::startup::Fatal;
+use common::time::UnixMillis;
 use common::traffic::Traffic;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -38,6 +40,8 @@ pub(crate) struct Feed {
     publisher: JournaledPublisher,
     host: HostName,
     waiting: Waiting,
+    /// What waits says that the database was set aside.
+    tells_of_damage: bool,
     /// Since when the disk fails, and when it is tried next.
     failing: Option<Failing>,
     counters: Counters,
@@ -78,18 +82,23 @@ impl Feed {
         traffic: Traffic,
     ) -> Result<(Self, Keeper), Fatal> {
         let path = fixed.state_dir.join("feed.db");
-        let retention = Retention { entries: fixed.journal_entries };
-        let journal = Journal::open(&path, retention, store::WHAT, &store::MIGRATIONS)?;
+        let journal = Journal::open(&path, fixed.retention, store::WHAT, &store::MIGRATIONS)?;
+        let untold =
+            database::untold(journal.db()).map_err(|source| DatabaseError::Sqlite { path: path.clone(), source })?;
         let keeper = restore(&journal, &path, fixed.host.clone(), limits)?;
         let publisher = JournaledPublisher::bind(&fixed.run_dir.join("feed"), journal, counters).await?;
-        let feed = Self {
+        let mut feed = Self {
             publisher,
             host: fixed.host.clone(),
             waiting: Waiting::default(),
+            tells_of_damage: !untold.is_empty(),
             failing: None,
             counters: counters.clone(),
             traffic,
         };
+        for aside in untold {
+            feed.wait(Entry::Event(Box::new(of_damage(&fixed.host, &aside))));
+        }
         Ok((feed, keeper))
     }
 
@@ -101,6 +110,11 @@ impl Feed {
     /// The newest entry of the journal.
     pub(crate) fn head(&self) -> u64 {
         self.publisher.journal().head()
+    }
+
+    /// An error if the journal was found damaged: only the next start helps, which sets it aside.
+    pub(crate) fn check_sound(&self) -> Result<(), Fatal> {
+        self.publisher.check_sound()
     }
 
     /// The answer to `events`.
@@ -238,7 +252,7 @@ impl Feed {
 
     /// Writes what waits, and publishes it. True if it is written.
     fn write(&mut self, now: Instant) -> bool {
-        let Self { publisher, waiting, host, traffic, .. } = self;
+        let Self { publisher, waiting, host, traffic, tells_of_damage, .. } = self;
         let epoch = publisher.journal().epoch().clone();
         let mut printed = Vec::new();
         let committed = publisher.commit(|commit| {
@@ -259,11 +273,12 @@ impl Feed {
             if let Some(hash) = &waiting.inventory {
                 store::save_inventory(commit.state(), hash)?;
             }
-            Ok(())
+            if *tells_of_damage { database::forget_untold(commit.state()) } else { Ok(()) }
         });
         match committed {
             Ok(()) => {
                 self.waiting = Waiting::default();
+                self.tells_of_damage = false;
                 for (topic, payload) in printed {
                     self.traffic.print("out", topic.as_bytes(), &payload);
                 }
@@ -288,6 +303,23 @@ impl Feed {
     fn publish(&self, topic: &str, payload: Vec<u8>) {
         self.traffic.print("out", topic.as_bytes(), &payload);
         self.publisher.publish(topic.to_owned(), payload);
+    }
+}
+
+/// What people are told of a database that was set aside.
+fn of_damage(host: &HostName, aside: &Aside) -> LogEvent {
+    LogEvent {
+        host: host.clone(),
+        from: host.clone(),
+        service: Name::try_from("ccollectd").expect("a name"),
+        unit: Unit::default(),
+        time: UnixMillis::now(),
+        severity: Severity::Err,
+        text: format!("ccollectd has a new journal: {aside}"),
+        data: None,
+        epoch: None,
+        seq: None,
+        origin: None,
     }
 }
 
@@ -355,7 +387,6 @@ mod tests {
     use common::journal::After;
     use common::message::decode;
     use common::socket::Subscriber;
-    use common::time::UnixMillis;
 
     struct Rig {
         _dir: tempfile::TempDir,
@@ -373,7 +404,7 @@ mod tests {
                 host: "h".parse().expect("a host"),
                 run_dir: dir.path().to_owned(),
                 state_dir: dir.path().to_owned(),
-                journal_entries: 100,
+                retention: common::journal::Retention { entries: 100, ..common::journal::Retention::default() },
                 takes_plugins: false,
             };
             let counters = Counters::default();

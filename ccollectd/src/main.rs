@@ -64,6 +64,7 @@ async fn observe(path: PathBuf, config: Config, traffic: Traffic) -> Result<(), 
             Wake::Signal(Asked::Reload) => daemon.reload(),
             Wake::Signal(Asked::Stop) => break,
         }
+        daemon.check_sound()?;
     }
 
     startup::notify_stopping();

@@ -75,6 +75,7 @@ async fn record(global: &Global, wanted: &Recording) -> Result<Outcome, Failure>
                 for record in batch.drain(..).filter_map(|delivery| record_of(at_ms(), delivery)) {
                     file.write(&record)?;
                 }
+                file.flush()?;
                 written_at = Instant::now();
             }
             () = tokio::time::sleep_until(wake) => {

@@ -129,7 +129,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Adds a record; it is on the disk after [`Self::sync`].
+    /// Adds a record; who reads the file sees it after [`Self::flush`], and it is on the disk after [`Self::sync`].
     pub(crate) fn write(&mut self, record: &Record) -> Result<(), Failure> {
         self.records += 1;
         self.append(record)
@@ -149,6 +149,11 @@ impl Writer {
     fn put(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.bytes += bytes.len() as u64;
         self.file.write_all(bytes).map_err(|error| Failure::file("write to", &self.path, &error))
+    }
+
+    /// All that was written is in the file when this returns.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        self.file.flush().map_err(|error| Failure::file("write to", &self.path, &error))
     }
 
     /// All that was written is on the disk when this returns.

@@ -408,7 +408,9 @@ impl Stream {
     /// On the sockets in `run`, with the journal in the file `journal` there.
     async fn start(run: &Path, journal: &str) -> Self {
         let counters = Counters::default();
-        let journal = Journal::open(&run.join(journal), Retention { entries: 1000 }, "test", &[]).expect("a journal");
+        let journal =
+            Journal::open(&run.join(journal), Retention { entries: 1000, ..Retention::default() }, "test", &[])
+                .expect("a journal");
         let mut stream = JournaledPublisher::bind(&run.join("stream"), journal, &counters).await.expect("stream");
         let questions = Responder::bind(&run.join("query"), &counters).await.expect("query");
         let (append, mut inbox) = mpsc::channel::<(u64, oneshot::Sender<()>)>(10);

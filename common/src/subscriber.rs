@@ -7,7 +7,7 @@
 //! simulator drives the same follower without them.
 
 use crate::counters::Counters;
-use crate::message::{Beat, Epoch, ErrorCode, EventsPage, Health, Request, decode, decode_batch};
+use crate::message::{Beat, Epoch, ErrorBody, ErrorCode, EventsPage, Health, Request, decode, decode_batch};
 use crate::notifier::one_line;
 use crate::query::{AskError, ask_for, ask_without, from_value};
 use crate::socket::{Requester, SocketError, Subscriber, name_of};
@@ -392,6 +392,7 @@ pub async fn follow(
         quiet: false,
         patience: FIRST_ANSWER_TIMEOUT,
         anew_said: None,
+        gone_said: None,
     };
     // A closed receiver ends everything below; that is the only way out of it.
     let _ = shell.run(&socket).await;
@@ -418,6 +419,8 @@ struct Shell {
     patience: Duration,
     /// When a new journal was last logged.
     anew_said: Option<Instant>,
+    /// When it was last logged that entries are gone.
+    gone_said: Option<Instant>,
 }
 
 /// The receiver of deliveries is gone.
@@ -495,6 +498,7 @@ impl Shell {
         let page = match self.ask_once::<EventsPage<Value>>(&request).await {
             Ok(page) => page,
             Err(AskError::Refused(error)) if error.code == ErrorCode::Gone => {
+                self.say_gone(&error);
                 self.follower.gone(error.first_seq);
                 return Ok(());
             }
@@ -518,6 +522,17 @@ impl Shell {
         match taken {
             Ok(()) => Ok(()),
             Err(error) => self.wait_out(&AskError::BadAnswer(error.to_string())).await,
+        }
+    }
+
+    /// What we need is no longer there: entries that were never delivered will not be.
+    fn say_gone(&mut self, error: &ErrorBody) {
+        self.counters.count(&self.name, "gone");
+        if self.gone_said.is_none_or(|at| at.elapsed() >= SAY_NEW_JOURNAL_EVERY) {
+            let instead = if self.follower.oldest_if_gone { "the oldest there is" } else { "its state as a whole" };
+            let error = one_line(&error.to_string(), LOGGED_CHARS);
+            tracing::warn!("{} no longer has all that was not read yet, so {instead} is taken: {error}", self.name);
+            self.gone_said = Some(Instant::now());
         }
     }
 

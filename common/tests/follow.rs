@@ -47,7 +47,8 @@ impl Server {
     async fn start(dir: &Path, database: &str, retention: u64) -> Self {
         let counters = Counters::default();
         let path: PathBuf = dir.join(database);
-        let journal = Journal::open(&path, Retention { entries: retention }, "test", &[]).expect("journal");
+        let journal = Journal::open(&path, Retention { entries: retention, ..Retention::default() }, "test", &[])
+            .expect("journal");
         let mut publisher = JournaledPublisher::bind(&dir.join("feed"), journal, &counters).await.expect("publisher");
         let questions = Responder::bind(&dir.join("feed-query"), &counters).await.expect("questions");
         let (commands, mut inbox) = mpsc::channel(10);

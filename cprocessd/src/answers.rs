@@ -1,14 +1,14 @@
 //! The questions that cprocessd answers, DESIGN §4.
 
-use common::address::{HostName, Pattern};
+use common::address::{Address, CheckAddress, HostName, Pattern};
 use common::message::{ErrorBody, ErrorCode, Request};
 use common::publisher::JournaledPublisher;
 use common::query::{Answer, Rows, to_value};
 use cprocessd::engine::Engine;
 
 /// Their names, for who asks for something else.
-const QUESTIONS: &str =
-    "alarm-list, down-list, events, health, last-value, server-list, server-status, service-list, snapshot";
+const QUESTIONS: &str = "alarm-list, down-list, events, explain, health, last-value, maintenance-list, server-list, \
+                         server-status, service-list, silence-list, snapshot, subscriber-list";
 
 /// The answer to a question about the engine's state or its journal. `health` is answered by the daemon.
 pub(crate) fn answer(engine: &Engine, publisher: &JournaledPublisher, request: &Request) -> Result<Answer, ErrorBody> {
@@ -43,6 +43,16 @@ pub(crate) fn answer(engine: &Engine, publisher: &JournaledPublisher, request: &
             Ok(Answer::list(&engine.last_value(&self::pattern(pattern)?)))
         }
         "alarm-list" => Ok(Answer::list(&engine.alarm_list())),
+        "silence-list" => Ok(Answer::list(&engine.silence_list())),
+        "maintenance-list" => Ok(Answer::list(&engine.maintenance_list())),
+        "subscriber-list" => Ok(Answer::list(&engine.subscriber_list())),
+        "explain" => {
+            let text =
+                request.pattern.as_deref().ok_or_else(|| bad("explain needs a pattern, which is one address"))?;
+            let known = engine.explain(&address(text)?);
+            let message = || format!("nothing is known of {:?}", short(text));
+            known.map(|known| Answer::whole(&known)).ok_or_else(|| ErrorBody::new(ErrorCode::NotFound, message()))
+        }
         "events" => publisher.events(request),
         "snapshot" => Ok(Answer::Lists {
             plain: vec![
@@ -64,6 +74,14 @@ pub(crate) fn answer(engine: &Engine, publisher: &JournaledPublisher, request: &
 
 /// A pattern from outside.
 pub(crate) fn pattern(text: &str) -> Result<Pattern, ErrorBody> {
+    text.parse().map_err(|error: common::address::AddressError| bad(error.to_string()))
+}
+
+/// An address from outside; a host alone is the address of its own incident.
+fn address(text: &str) -> Result<Address, ErrorBody> {
+    if let Ok(host) = HostName::try_from(text) {
+        return Ok(CheckAddress::alive(host).into());
+    }
     text.parse().map_err(|error: common::address::AddressError| bad(error.to_string()))
 }
 

@@ -1,12 +1,17 @@
 //! What a person may configure, checked once.
 
 use crate::engine::RESERVED;
+use crate::engine::dependency::{self, Dependencies, Dependency};
+use crate::engine::ladder::{Ladder, Rung};
 use crate::engine::rule::{Rule, RuleOrigin};
 use crate::engine::settings::{Agree, Class, PartialTuning, Settings, Tuning};
+use crate::engine::window::{self, MonthDay, When, Window, Zone};
 use common::address::{CheckAddress, HostName, Name, Pattern, Unit};
-use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique};
+use common::config::{ConfigError, HumanBytes, HumanDuration, check_name, check_range, check_unique};
+use common::journal::Retention;
 use common::message::Kind;
 use common::severity::Severity;
+use jiff::civil::{DateTime, Time, Weekday};
 use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +23,9 @@ const DEFAULT_RULES: &str = include_str!("../../deploy/default-rules.toml");
 const MAX_PEERS: usize = 16;
 /// The names of peers begin with this where feeds have theirs, too.
 pub const PEER_PREFIX: &str = "peer:";
+
+/// The longest that a step of the ladder may wait.
+const YEAR: Duration = Duration::from_hours(365 * 24);
 
 /// The file as it is written.
 #[derive(Debug, Deserialize)]
@@ -35,8 +43,12 @@ struct Raw {
     peers: Vec<PathBuf>,
     #[serde(default = "default_control_group")]
     control_group: String,
-    #[serde(default = "default_journal_entries")]
-    journal_entries: u64,
+    #[serde(default)]
+    journal_entries: Option<u64>,
+    #[serde(default)]
+    journal_age: Option<HumanDuration>,
+    #[serde(default)]
+    journal_bytes: Option<HumanBytes>,
     #[serde(default = "default_max_addresses")]
     max_addresses_per_host: usize,
     #[serde(default = "yes")]
@@ -49,6 +61,13 @@ struct Raw {
     setting: Vec<RawSetting>,
     #[serde(default)]
     classify: Vec<RawClass>,
+    /// Absent: the usual ladder; empty: none.
+    #[serde(default)]
+    persistent: Option<Vec<RawRung>>,
+    #[serde(default)]
+    dependency: Vec<RawDependency>,
+    #[serde(default)]
+    maintenance: Vec<RawWindow>,
 }
 
 fn default_run_dir() -> PathBuf {
@@ -61,10 +80,6 @@ fn default_state_dir() -> PathBuf {
 
 fn default_control_group() -> String {
     "cairn-admin".to_owned()
-}
-
-fn default_journal_entries() -> u64 {
-    1_000_000
 }
 
 fn default_max_addresses() -> usize {
@@ -130,6 +145,106 @@ struct RawClass {
     severity: Severity,
 }
 
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRung {
+    after: HumanDuration,
+    severity: Option<Severity>,
+    repeat: Option<HumanDuration>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDependency {
+    pattern: Pattern,
+    #[serde(deserialize_with = "targets")]
+    on: Vec<CheckAddress>,
+}
+
+fn targets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<CheckAddress>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| dependency::target(text)).collect::<Result<_, _>>().map_err(serde::de::Error::custom)
+}
+
+/// A maintenance window: `from` and `until`, or one of `weekly` and `monthly` with `at` and `lasting`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWindow {
+    name: String,
+    pattern: Pattern,
+    #[serde(default, deserialize_with = "zone")]
+    zone: Option<Zone>,
+    #[serde(default, deserialize_with = "from")]
+    from: Option<DateTime>,
+    #[serde(default, deserialize_with = "until")]
+    until: Option<DateTime>,
+    #[serde(default, deserialize_with = "weekdays")]
+    weekly: Option<Vec<Weekday>>,
+    #[serde(default, deserialize_with = "month_day")]
+    monthly: Option<MonthDay>,
+    #[serde(default, deserialize_with = "at")]
+    at: Option<Time>,
+    lasting: Option<HumanDuration>,
+}
+
+/// Text is read by `read` right here, so that a mistake is reported with its line.
+fn read<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, D::Error> {
+    read(&String::deserialize(deserializer)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn zone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Zone>, D::Error> {
+    read(deserializer, str::parse)
+}
+
+fn from<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime>, D::Error> {
+    read(deserializer, |text| window::date_time("from", text))
+}
+
+fn until<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime>, D::Error> {
+    read(deserializer, |text| window::date_time("until", text))
+}
+
+fn at<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
+    read(deserializer, window::time_of_day)
+}
+
+fn weekdays<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Weekday>>, D::Error> {
+    let days = Vec::<String>::deserialize(deserializer)?;
+    if days.is_empty() {
+        return Err(serde::de::Error::custom("weekly holds no day"));
+    }
+    days.iter().map(|day| window::weekday(day)).collect::<Result<_, _>>().map(Some).map_err(serde::de::Error::custom)
+}
+
+fn month_day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MonthDay>, D::Error> {
+    struct NumberOrText;
+
+    impl serde::de::Visitor<'_> for NumberOrText {
+        type Value = MonthDay;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a day of the month, or as \"first sun\"")
+        }
+
+        fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<MonthDay, E> {
+            MonthDay::from_number(number).map_err(E::custom)
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<MonthDay, E> {
+            self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<MonthDay, E> {
+            text.parse().map_err(E::custom)
+        }
+    }
+
+    deserializer.deserialize_any(NumberOrText).map(Some)
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawDefaults {
@@ -149,8 +264,8 @@ pub struct Config {
     pub peers: Vec<PathBuf>,
     /// The group that may give orders.
     pub control_group: String,
-    /// How many events the journal keeps.
-    pub journal_entries: u64,
+    /// How much the journal keeps. At least 1000 events.
+    pub retention: Retention,
     /// All that judging depends on.
     pub settings: Settings,
 }
@@ -169,7 +284,8 @@ impl Config {
 
     fn checked(raw: Raw, path: &Path) -> Result<Self, ConfigError> {
         let wrong = |text: String| ConfigError::in_file(path, text);
-        check_range("journal_entries", raw.journal_entries, 1000..=1_000_000_000).map_err(wrong)?;
+        let retention = Retention::checked(raw.journal_entries, raw.journal_age, raw.journal_bytes).map_err(wrong)?;
+        check_range("journal_entries", retention.entries, 1000..=1_000_000_000).map_err(wrong)?;
         check_range("max_addresses_per_host", raw.max_addresses_per_host, 10..=10_000_000).map_err(wrong)?;
         let mut rules = named(raw.alarm, path)?;
         if raw.default_rules {
@@ -209,8 +325,11 @@ impl Config {
             run_dir: raw.run_dir,
             state_dir: raw.state_dir,
             control_group: raw.control_group,
-            journal_entries: raw.journal_entries,
+            retention,
             settings: Settings {
+                ladder: ladder(raw.persistent).map_err(wrong)?,
+                dependencies: dependencies(raw.dependency).map_err(wrong)?,
+                windows: windows(raw.maintenance).map_err(wrong)?,
                 rules,
                 defaults,
                 tunings,
@@ -262,6 +381,60 @@ fn named(alarms: Vec<RawAlarm>, path: &Path) -> Result<Vec<Rule>, ConfigError> {
     }
     check_unique("alarm.name", rules.iter().map(|rule| rule.name.as_str())).map_err(wrong)?;
     Ok(rules)
+}
+
+fn ladder(raw: Option<Vec<RawRung>>) -> Result<Ladder, String> {
+    let Some(rungs) = raw else { return Ok(Ladder::default()) };
+    check_range("persistent", rungs.len(), 0..=20)?;
+    for rung in &rungs {
+        check_range("persistent.after", rung.after, Duration::from_secs(1).into()..=YEAR.into())?;
+        if let Some(repeat) = rung.repeat {
+            check_range("persistent.repeat", repeat, Duration::from_mins(1).into()..=YEAR.into())?;
+        }
+    }
+    let rung =
+        |raw: RawRung| Rung { after: raw.after.0, severity: raw.severity, repeat: raw.repeat.map(|repeat| repeat.0) };
+    Ladder::new(rungs.into_iter().map(rung).collect()).map_err(|text| format!("persistent.{text}"))
+}
+
+fn dependencies(raw: Vec<RawDependency>) -> Result<Dependencies, String> {
+    check_range("dependency", raw.len(), 0..=1000)?;
+    for dependency in &raw {
+        check_range("dependency.on", dependency.on.len(), 1..=100)?;
+    }
+    let list = raw.into_iter().map(|raw| Dependency { pattern: raw.pattern, on: raw.on });
+    Dependencies::new(list.collect())
+}
+
+fn windows(raw: Vec<RawWindow>) -> Result<Vec<Window>, String> {
+    check_range("maintenance", raw.len(), 0..=1000)?;
+    for window in &raw {
+        check_name("maintenance.name", &window.name, 100)?;
+    }
+    check_unique("maintenance.name", raw.iter().map(|window| window.name.as_str()))?;
+    raw.into_iter().map(window).collect()
+}
+
+fn window(raw: RawWindow) -> Result<Window, String> {
+    let wrong = |what: &str| format!("maintenance {:?} {what}", raw.name);
+    let lasting = raw.lasting.map(|lasting| lasting.0);
+    let when = match (raw.from, raw.until, raw.weekly, raw.monthly, raw.at, lasting) {
+        (Some(from), Some(until), None, None, None, None) => {
+            if until <= from {
+                return Err(wrong("ends before it begins"));
+            }
+            When::Once { from, until }
+        }
+        (None, None, Some(days), None, Some(at), Some(lasting)) => When::Weekly { days, at, lasting },
+        (None, None, None, Some(day), Some(at), Some(lasting)) => When::Monthly { day, at, lasting },
+        _ => return Err(wrong("needs from and until, or one of weekly and monthly with at and lasting")),
+    };
+    if let When::Weekly { lasting, .. } | When::Monthly { lasting, .. } = &when {
+        let bounds = Duration::from_mins(1).into()..=window::MAX_LASTING.into();
+        check_range("maintenance.lasting", HumanDuration(*lasting), bounds)?;
+    }
+    let zone = raw.zone.unwrap_or_else(Zone::system);
+    Ok(Window { name: raw.name, pattern: raw.pattern, when, zone })
 }
 
 fn partial(raw: RawTuning) -> Result<PartialTuning, String> {
@@ -348,6 +521,91 @@ mod tests {
         let rules: Vec<_> = config.settings.rules.iter().filter(|rule| rule.name == "disk full").collect();
         assert_eq!(rules.len(), 1);
         assert_eq!(rules[0].severity, Severity::Crit);
+    }
+
+    #[test]
+    fn windows_dependencies_and_the_ladder_are_read() {
+        let config = load(
+            r#"
+            [[persistent]]
+            after = "10m"
+            [[persistent]]
+            after = "2h"
+            severity = "CRIT"
+            repeat = "1d"
+            [[dependency]]
+            pattern = "web*"
+            on = ["router1", "db1!port:sql"]
+            [[maintenance]]
+            name = "nights"
+            pattern = "backup*"
+            zone = "Europe/Berlin"
+            weekly = ["sat", "sun"]
+            at = "23:00"
+            lasting = "4h"
+            [[maintenance]]
+            name = "patches"
+            pattern = "*"
+            monthly = "first sun"
+            at = "04:00"
+            lasting = "1h"
+            [[maintenance]]
+            name = "ends"
+            pattern = "*"
+            monthly = -1
+            at = "04:00"
+            lasting = "1h"
+            [[maintenance]]
+            name = "move"
+            pattern = "rack4*"
+            from = "2026-12-24 22:00"
+            until = "2026-12-25T06:00"
+            "#,
+        );
+        let Settings { windows, dependencies, ladder, .. } = config.expect("loads").settings;
+        let shown: Vec<_> = windows.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "weekly sat, sun at 23:00 for 4h, Europe/Berlin",
+                "monthly on the first sun at 04:00 for 1h",
+                "monthly on the last day at 04:00 for 1h",
+                "from 2026-12-24 22:00 until 2026-12-25 06:00",
+            ]
+        );
+        assert_ne!(dependencies, Dependencies::default());
+        assert_ne!(ladder, Ladder::default());
+        assert_eq!(load("persistent = []").expect("loads").settings.ladder, Ladder::new(Vec::new()).expect("none"));
+        assert_eq!(load("").expect("loads").settings.ladder, Ladder::default());
+    }
+
+    #[test]
+    fn mistakes_in_them_are_named() {
+        let complaint = |text: &str| load(text).expect_err("a mistake");
+        let window = |keys: &str| complaint(&format!("[[maintenance]]\nname = 'w'\npattern = '*'\n{keys}"));
+        let zone = window("zone = 'Europe/Atlantis'\nfrom = '2026-01-01 00:00'\nuntil = '2026-01-02 00:00'");
+        assert!(
+            zone.starts_with("DIR/cprocessd.toml:4: maintenance") && zone.contains("\"Europe/Atlantis\""),
+            "{zone}"
+        );
+        assert!(window("weekly = ['sat']\nat = '23:00'").contains("maintenance \"w\" needs from and until"));
+        let both = window("weekly = ['sat']\nmonthly = 1\nat = '23:00'\nlasting = '1h'");
+        assert!(both.contains("one of weekly and monthly"), "{both}");
+        assert!(window("monthly = 32\nat = '23:00'\nlasting = '1h'").contains("monthly is 32, but must be 1 to 31"));
+        assert!(window("weekly = ['Sunday']\nat = '23:00'\nlasting = '1h'").contains("\"Sunday\""));
+        assert!(
+            window("weekly = ['sat']\nat = '23:00'\nlasting = '40d'").contains("lasting is 40d, but must be 1m to 31d")
+        );
+        let order = window("from = '2026-01-02 00:00'\nuntil = '2026-01-01 00:00'");
+        assert!(order.contains("ends before it begins"), "{order}");
+
+        let circle = complaint("[[dependency]]\npattern='a'\non=['b']\n[[dependency]]\npattern='b'\non=['a']");
+        assert!(circle.contains("dependencies make a circle: a!alive: -> b!alive: -> a!alive:"), "{circle}");
+        assert!(complaint("[[dependency]]\npattern='a'\non=[]").contains("dependency.on is 0, but must be 1 to 100"));
+        assert!(complaint("[[dependency]]\npattern='a'\non=['b*']").contains("DIR/cprocessd.toml:3: dependency"));
+        let rungs = complaint("[[persistent]]\nafter='1h'\n[[persistent]]\nafter='5m'");
+        assert!(rungs.contains("persistent.after is 5m, but must be more than that of the step before, 1h"), "{rungs}");
+        assert!(complaint("[[persistent]]\nafter='1h'\nrepeat='1s'").contains("repeat is 1s, but must be 1m to 365d"));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The thin shell around the engine: what arrives is applied, what follows is committed, then published.
 
 use crate::answers;
-use crate::peers::{self, FromPeer};
+use crate::peers::{self, FromPeer, Postponed};
 
 use bytes::Bytes;
 use common::counters::Counters;
-use common::journal::{Journal, Retention};
+use common::database;
+use common::journal::Journal;
 use common::message::{Beat, ErrorBody, ErrorCode, Ordered, decode_batch, encode, event_topic};
 use common::notifier::one_line;
 use common::publisher::JournaledPublisher;
@@ -18,7 +19,7 @@ use common::time::UnixMillis;
 use common::traffic::Traffic;
 use cprocessd::config::Config;
 use cprocessd::engine::order::{Command, Order};
-use cprocessd::engine::{Engine, Input, Now, Output};
+use cprocessd::engine::{Draft, Engine, Input, Now, Output};
 use cprocessd::store::{self, Progress};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -61,6 +62,10 @@ pub(crate) struct Daemon {
     own: Questions,
     /// What the engine wants and the journal does not have yet, in order.
     uncommitted: Vec<Output>,
+    /// Orders of peers about what is not open here yet.
+    postponed: Postponed,
+    /// Among what is uncommitted is that the database was set aside.
+    tells_of_damage: bool,
     /// When the disk refused; the next attempt is a second later.
     refused_at: Option<Instant>,
     beat_at: Instant,
@@ -133,6 +138,10 @@ impl Daemon {
             }
         }
         let nth = store::nth(journal.db()).map_err(sqlite)?;
+        let untold = database::untold(journal.db()).map_err(sqlite)?;
+        let own = &config.settings.own;
+        let uncommitted = untold.iter().map(|aside| Output::Event(Draft::of_damage(own, aside, UnixMillis::now())));
+        let uncommitted = uncommitted.collect();
         let engine = Engine::new(config.settings.clone(), &feeds, saved);
         tracing::info!("judging {}, journal {} at {}", feeds.join(", "), journal.epoch(), journal.head());
 
@@ -155,7 +164,9 @@ impl Daemon {
             query,
             control,
             own,
-            uncommitted: Vec::new(),
+            uncommitted,
+            postponed: Postponed::default(),
+            tells_of_damage: !untold.is_empty(),
             refused_at: None,
             beat_at: Instant::now(),
             config,
@@ -182,6 +193,7 @@ impl Daemon {
             }
             self.commit();
             self.beat();
+            self.publisher.check_sound()?;
         }
     }
 
@@ -326,12 +338,13 @@ impl Daemon {
         let (mut progress, mut events) = (self.progress.clone(), Vec::new());
         let committed = self.publisher.commit(|commit| {
             events = store::record(commit, &epoch, &self.uncommitted, &mut progress)?;
-            Ok(())
+            if self.tells_of_damage { database::forget_untold(commit.state()) } else { Ok(()) }
         });
         match committed {
             Ok(()) => {
                 self.progress.nth = progress.nth;
                 self.uncommitted.clear();
+                self.tells_of_damage = false;
                 if self.refused_at.take().is_some() {
                     tracing::info!("the journal can be written again");
                 }
@@ -355,6 +368,7 @@ impl Daemon {
             return;
         }
         self.beat_at = Instant::now();
+        self.order_postponed();
         startup::notify_watchdog();
         let journal = self.publisher.journal();
         let (epoch, head_seq) = (journal.epoch().clone(), journal.head());
@@ -492,28 +506,38 @@ impl Daemon {
     /// What came from a peer: orders, each carried out once whichever way it comes.
     fn take_from_peer(&mut self, FromPeer { peer, cursor, orders }: FromPeer) {
         for order in orders {
-            if peers::is_only_for_its_own(&order, &self.engine) {
-                continue;
-            }
-            let (name, author) = (order.command.name(), one_line(&order.author, LOGGED_CHARS));
-            match self.order(order) {
-                Ok(_) => tracing::debug!("{name} by {author} came from {peer}"),
-                // A silence that has ended here already, most often.
-                Err(error) => {
-                    self.counters.count("peer", "refused");
-                    tracing::debug!("{name} by {author} came from {peer}, and is left out: {error}");
-                }
-            }
+            self.order_of_peer(order, Instant::now());
         }
         self.progress.cursors.insert(peer, cursor);
+    }
+
+    fn order_of_peer(&mut self, order: Order, came: Instant) {
+        if peers::is_only_for_its_own(&order, &self.engine) {
+            return;
+        }
+        let (name, author) = (order.command.name(), one_line(&order.author, LOGGED_CHARS));
+        match self.order(order.clone()) {
+            Ok(_) => tracing::debug!("{name} by {author} came from a peer"),
+            Err(error) if self.postponed.takes(order, &error, came) => {}
+            Err(error) => {
+                self.counters.count("peer", "refused");
+                tracing::debug!("{name} by {author} came from a peer, and is left out: {error}");
+            }
+        }
+    }
+
+    /// What could not be carried out when it came.
+    fn order_postponed(&mut self) {
+        for (order, came) in self.postponed.take() {
+            self.order_of_peer(order, came);
+        }
     }
 }
 
 fn open_journal(config: &Config) -> Result<Journal, Fatal> {
     let dir = &config.state_dir;
     std::fs::create_dir_all(dir).map_err(|error| Fatal::Other(format!("cannot make {}: {error}", dir.display())))?;
-    let retention = Retention { entries: config.journal_entries };
-    Ok(Journal::open(&dir.join("cprocessd.db"), retention, "cprocessd", &store::MIGRATIONS)?)
+    Ok(Journal::open(&dir.join("cprocessd.db"), config.retention, "cprocessd", &store::MIGRATIONS)?)
 }
 
 /// The question socket beside a feed.

@@ -6,7 +6,9 @@
 //! ordered. What was taken back meanwhile cannot be told from what never was, and stays.
 
 use common::counters::Counters;
-use common::message::{AlarmRow, Event, EventId, Kind, Request, SilenceRow, SubscriberRow, decode};
+use common::message::{
+    AlarmRow, ErrorBody, ErrorCode, Event, EventId, Kind, Request, SilenceRow, SubscriberRow, decode,
+};
 use common::query::{AskError, ask_for};
 use common::socket::Requester;
 use common::subscriber::{Cursor, Delivery, MAX_STREAM_STATE_BYTES, Publication, Start, follow};
@@ -14,9 +16,10 @@ use common::time::UnixMillis;
 use cprocessd::config::PEER_PREFIX;
 use cprocessd::engine::Engine;
 use cprocessd::engine::order::{Command, Order};
-use std::collections::BTreeMap;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Deliveries of all peers that wait for us. Beyond it their journals keep them.
@@ -25,6 +28,10 @@ const WAITING: usize = 64;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// Between two attempts to ask one that does not answer.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long an order waits for what it is about, and how many may. Beyond it they are left out.
+const POSTPONED_FOR: Duration = Duration::from_mins(1);
+const MAX_POSTPONED: usize = 1000;
 
 /// Orders of a peer, up to a place in its journal.
 pub(crate) struct FromPeer {
@@ -121,13 +128,20 @@ async fn learn(peer: &str, questions: &mut Requester) -> Vec<Order> {
 }
 
 async fn ask_lists(questions: &mut Requester) -> Result<Vec<Order>, AskError> {
-    let silences: Vec<SilenceRow> = ask_for(questions, &Request::query("silence-list"), ANSWER_TIMEOUT).await?;
-    let rules: Vec<AlarmRow> = ask_for(questions, &Request::query("alarm-list"), ANSWER_TIMEOUT).await?;
-    let subscribers: Vec<SubscriberRow> =
-        ask_for(questions, &Request::query("subscriber-list"), ANSWER_TIMEOUT).await?;
+    let silences: Vec<SilenceRow> = list(questions, "silence-list").await?;
+    let rules: Vec<AlarmRow> = list(questions, "alarm-list").await?;
+    let subscribers: Vec<SubscriberRow> = list(questions, "subscriber-list").await?;
     let silences = silences.into_iter().filter_map(silence);
     let rules = rules.into_iter().filter_map(rule);
     Ok(silences.chain(rules).chain(subscribers.into_iter().filter_map(subscriber)).collect())
+}
+
+/// An older cprocessd that does not know the question has nothing of that kind.
+async fn list<T: DeserializeOwned>(questions: &mut Requester, question: &str) -> Result<Vec<T>, AskError> {
+    match ask_for(questions, &Request::query(question), ANSWER_TIMEOUT).await {
+        Err(AskError::Refused(error)) if error.code == ErrorCode::UnknownRequest => Ok(Vec::new()),
+        answer => answer,
+    }
 }
 
 /// The order behind a row, if there is one that may still be given.
@@ -175,6 +189,30 @@ fn learned_id(of: &str, what: &str) -> String {
     EventId::of_origin(of, what).to_string()
 }
 
+/// Orders about something that is not here yet: the peer may have heard of an outage before us, most of all when we have just
+/// been started. They are tried again until they fit.
+#[derive(Debug, Default)]
+pub(crate) struct Postponed(VecDeque<(Order, Instant)>);
+
+impl Postponed {
+    /// Keeps an order that came at `came` and was refused, if it may fit later.
+    pub(crate) fn takes(&mut self, order: Order, refused: &ErrorBody, came: Instant) -> bool {
+        let is_about_something =
+            matches!(order.command, Command::Ack { .. } | Command::Unack { .. } | Command::Unsilence { .. });
+        let may_fit = refused.code == ErrorCode::NotFound && is_about_something && came.elapsed() < POSTPONED_FOR;
+        if may_fit && self.0.len() < MAX_POSTPONED {
+            self.0.push_back((order, came));
+            return true;
+        }
+        false
+    }
+
+    /// All of them, in the order they came.
+    pub(crate) fn take(&mut self) -> VecDeque<(Order, Instant)> {
+        std::mem::take(&mut self.0)
+    }
+}
+
 /// What need not, or must not, be carried out here: another daemon's configuration, and what is so already.
 pub(crate) fn is_only_for_its_own(order: &Order, engine: &Engine) -> bool {
     match &order.command {
@@ -183,6 +221,104 @@ pub(crate) fn is_only_for_its_own(order: &Order, engine: &Engine) -> bool {
             let has = |row: &AlarmRow| row.author.is_some() && row.name == *name && row.rule == rule.trim();
             engine.alarm_list().iter().any(has)
         }
-        _ => false,
+        Command::SubscriberAdd { name, via, severity, pattern } => {
+            let has = |row: &SubscriberRow| {
+                (&row.name, &row.via, row.severity) == (name, via, *severity) && row.pattern == pattern.as_str()
+            };
+            engine.subscriber_list().iter().any(has)
+        }
+        Command::Forget { .. }
+        | Command::Silence { .. }
+        | Command::Unsilence { .. }
+        | Command::Ack { .. }
+        | Command::Unack { .. }
+        | Command::RuleRemove { .. }
+        | Command::SubscriberRemove { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::severity::Severity;
+
+    fn later() -> UnixMillis {
+        UnixMillis(UnixMillis::now().0 + 3_600_000)
+    }
+
+    fn silenced(pattern: &str, until: UnixMillis) -> SilenceRow {
+        SilenceRow {
+            id: "4711".into(),
+            pattern: pattern.into(),
+            until,
+            since: UnixMillis(0),
+            author: "anna".into(),
+            reason: "new disks".into(),
+            maintenance: true,
+            open: 0,
+        }
+    }
+
+    #[test]
+    fn a_silence_is_learned_under_its_own_id_while_it_lasts() {
+        let until = later();
+        let order = silence(silenced("web*", until)).expect("an order");
+        assert_eq!((order.id.as_str(), order.author.as_str()), ("4711", "anna"));
+        let pattern = "web*".parse().expect("a pattern");
+        assert_eq!(order.command, Command::Silence { pattern, until, reason: "new disks".into(), maintenance: true });
+        assert_eq!(silence(silenced("web*", UnixMillis(5))), None, "it is over");
+        assert_eq!(silence(silenced("no pattern:x", until)), None);
+        assert_eq!(silence(SilenceRow { id: "x".repeat(5000), ..silenced("web*", until) }), None);
+    }
+
+    #[test]
+    fn a_rule_and_a_subscriber_are_the_same_order_whenever_they_are_learned() {
+        let row = || AlarmRow {
+            name: "long".into(),
+            rule: "*!mail.queue:*.length > 5 WARN".into(),
+            severity: Severity::Warn,
+            matches: 0,
+            active: vec![],
+            origin: "order".into(),
+            author: Some("anna".into()),
+            added: Some(UnixMillis(5)),
+        };
+        assert_eq!(rule(row()), rule(AlarmRow { matches: 7, ..row() }));
+        assert_ne!(
+            rule(row()).map(|order| order.id),
+            rule(AlarmRow { added: Some(UnixMillis(6)), ..row() }).map(|o| o.id)
+        );
+        assert_eq!(rule(AlarmRow { author: None, added: None, ..row() }), None, "it is one of the file");
+        let row = SubscriberRow {
+            name: "anna".into(),
+            via: "mail".into(),
+            severity: Severity::Err,
+            pattern: "*".into(),
+            author: "anna".into(),
+            since: UnixMillis(5),
+        };
+        assert_eq!(subscriber(row.clone()), subscriber(row));
+    }
+
+    #[test]
+    fn an_acknowledgement_waits_for_its_incident_but_not_for_ever() {
+        let order = |what: &str| {
+            let fields = Request { id: Some("1".into()), author: Some("anna".into()), ..Request::order(what) };
+            checked(&Request { pattern: Some("web1".into()), ..fields }).expect("an order")
+        };
+        let not_found = ErrorBody::new(ErrorCode::NotFound, "nothing is open");
+        let mut postponed = Postponed::default();
+        assert!(postponed.takes(order("ack"), &not_found, Instant::now()));
+        assert!(!postponed.takes(order("ack"), &ErrorBody::new(ErrorCode::Failed, ""), Instant::now()));
+        assert!(!postponed.takes(order("forget"), &not_found, Instant::now()));
+        let long_ago = Instant::now().checked_sub(POSTPONED_FOR).expect("this machine runs for longer");
+        assert!(!postponed.takes(order("ack"), &not_found, long_ago));
+        assert_eq!(postponed.take().len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_order_is_none() {
+        assert_eq!(order_of(b"\xc1"), None);
+        assert_eq!(order_of(&[0x80]), None);
     }
 }

@@ -50,6 +50,14 @@ fn read(kind: &str, key: &str, value: &[u8]) -> Option<Saved> {
             Saved::Origin(host.parse().ok()?, epoch.to_owned(), decode::<Plain<_>>(value).ok()?.value)
         }
         "order" => Saved::Order(key.to_owned(), Some(decode(value).ok()?)),
+        "silence" => Saved::Silence(key.to_owned(), Some(decode(value).ok()?)),
+        "maintenance" => Saved::Maintenance(key.to_owned(), Some(decode::<Plain<_>>(value).ok()?.value)),
+        "rule" => Saved::Rule(key.to_owned(), Some(decode(value).ok()?)),
+        "subscriber" => {
+            let (via, name) = key.split_once('\n')?;
+            let subscriber = Some(decode(value).ok()?);
+            Saved::Subscriber { via: via.to_owned(), name: name.to_owned(), subscriber }
+        }
         _ => return None,
     })
 }
@@ -73,6 +81,12 @@ pub fn write(tx: &Transaction<'_>, saved: &Saved) -> rusqlite::Result<()> {
         Saved::Pending(key, value) => ("pending", incident_text(key), value.map(|value| encode(&Plain { value }))),
         Saved::Origin(host, epoch, value) => ("origin", format!("{host} {epoch}"), Some(encode(&Plain { value }))),
         Saved::Order(id, value) => ("order", id.clone(), value.as_ref().map(encode)),
+        Saved::Silence(id, value) => ("silence", id.clone(), value.as_ref().map(encode)),
+        Saved::Maintenance(name, value) => ("maintenance", name.clone(), value.map(|value| encode(&Plain { value }))),
+        Saved::Rule(name, value) => ("rule", name.clone(), value.as_ref().map(encode)),
+        Saved::Subscriber { via, name, subscriber } => {
+            ("subscriber", format!("{via}\n{name}"), subscriber.as_ref().map(encode))
+        }
     };
     match value {
         Some(value) => tx

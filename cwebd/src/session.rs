@@ -65,6 +65,9 @@ impl SessionStore {
     /// Opens or makes the database, and reads who is logged in.
     pub(crate) fn open(path: &Path, now: UnixMillis) -> Result<Self, DatabaseError> {
         let db = database::open(path, &[("sessions", &MIGRATIONS)])?;
+        // Who is logged out logs in again: nobody else needs to know.
+        db.execute("DELETE FROM aside", [])
+            .map_err(|source| DatabaseError::Sqlite { path: path.to_owned(), source })?;
         let sessions = load(&db, now).map_err(|source| DatabaseError::Sqlite { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), db, sessions })
     }

@@ -9,6 +9,7 @@
 //! serde buffers what they read, and a mistake inside is then only known to be somewhere in the table around.
 //! `nan`, `inf` and integers beyond 64 bits are refused in any place; a date is read as its text.
 
+mod bytes;
 mod check;
 mod de;
 mod duration;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+pub use self::bytes::HumanBytes;
 pub use self::check::{check_name, check_range, check_unique};
 use self::de::Located;
 pub use self::duration::{DurationError, HumanDuration};

@@ -92,6 +92,8 @@ struct Daemon<M: Medium> {
     refused_at: Option<Instant>,
     /// The disk refuses, and that has been said.
     disk_refuses: bool,
+    /// The outbox was found damaged.
+    is_damaged: bool,
     tick_at: Instant,
     clean_at: Instant,
 }
@@ -178,6 +180,7 @@ impl<M: Medium> Daemon<M> {
             reporter,
             refused_at: None,
             disk_refuses: false,
+            is_damaged: false,
             tick_at: started,
             clean_at: started,
         };
@@ -225,6 +228,12 @@ impl<M: Medium> Daemon<M> {
             }
             self.commit();
             self.dispatch();
+            if self.is_damaged {
+                let outbox = self.state_dir.join(format!("{}.db", self.name));
+                let outbox = outbox.display();
+                let text = format!("database {outbox} is damaged; the next start sets it aside and goes on");
+                return Err(Fatal::Other(text));
+            }
         }
     }
 
@@ -342,6 +351,10 @@ impl<M: Medium> Daemon<M> {
     }
 
     fn disk_refused(&mut self, error: &DatabaseError) {
+        if error.is_damage() && !self.is_damaged {
+            self.is_damaged = true;
+            error.mark_damage();
+        }
         self.counters.count("outbox", "write_failed");
         self.refused_at = Some(Instant::now());
         if !std::mem::replace(&mut self.disk_refuses, true) {

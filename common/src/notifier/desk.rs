@@ -80,6 +80,11 @@ impl Desk {
             desk.changed(changes);
         }
         desk.push(saved.waiting);
+        for aside in saved.untold {
+            let outputs = desk.teller.apply(now, Input::Damaged { text: aside.to_string() });
+            desk.take(outputs);
+            desk.writes.push(Write::ToldOfDamage);
+        }
         Ok((desk, saved.cursors))
     }
 

@@ -1,6 +1,6 @@
 //! What a notifier keeps: how far each stream was read, what each recipient was told, and the outbox, which is the ledger.
 
-use crate::database::{self, DatabaseError};
+use crate::database::{self, Aside, DatabaseError};
 use crate::message::{Delivery, Epoch, ErrorBody, ErrorCode, Event, LedgerRow, Request, decode, encode};
 use crate::notifier::MessageId;
 use crate::notifier::outbox::{Age, Change, Item};
@@ -69,6 +69,8 @@ pub(crate) enum Write {
     Sending { items: Vec<i64>, message: MessageId, again: bool },
     /// What became of an item.
     Change(Change),
+    /// Everybody is told that the database was set aside.
+    ToldOfDamage,
 }
 
 /// An item that was written, for the outbox.
@@ -89,6 +91,8 @@ pub(crate) struct Saved {
     pub(crate) unknown: Vec<(String, Vec<Item>)>,
     /// Rows that we cannot read.
     pub(crate) unreadable: u64,
+    /// Earlier databases that were damaged, and of which nobody was told.
+    pub(crate) untold: Vec<Aside>,
 }
 
 /// The open database.
@@ -135,7 +139,7 @@ impl Store {
     /// All that matters after a restart.
     pub(crate) fn load(&self, now: Now) -> Result<Saved, DatabaseError> {
         let load = || {
-            let mut saved = Saved::default();
+            let mut saved = Saved { untold: database::untold(&self.db)?, ..Saved::default() };
             let mut statement = self.db.prepare("SELECT publisher, epoch, seq FROM cursor")?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
@@ -323,6 +327,7 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
                 statement.execute(params![item, wall, message.to_string(), again])?;
             }
         }
+        Write::ToldOfDamage => database::forget_untold(tx)?,
         Write::Change(change) => {
             match change {
                 Change::Sent { item, words } => set_state(*item, "sent", words)?,

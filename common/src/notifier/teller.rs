@@ -132,6 +132,8 @@ pub enum Input {
     Beat { publisher: String },
     /// Somebody tries the path out, to one recipient or to all.
     Test { who: Option<String> },
+    /// Our database was damaged, and what we know was made anew.
+    Damaged { text: String },
     /// Time passed.
     Tick,
 }
@@ -260,6 +262,7 @@ impl Teller {
             Input::Compared { open } => self.compared(&open, now, &mut outputs),
             Input::Beat { publisher } => self.heard(&publisher, attention, now, &mut outputs),
             Input::Test { who } => self.test(who.as_deref(), now, &mut outputs),
+            Input::Damaged { text } => self.say_damaged(&text, now, &mut outputs),
             Input::Tick => self.overdue(attention, now, &mut outputs),
         }
         outputs
@@ -551,6 +554,23 @@ impl Teller {
             );
             outputs.push(tell(recipient, Role::Once, &event));
         }
+    }
+
+    /// To everybody, since nobody knows who has missed something.
+    fn say_damaged(&self, text: &str, now: Now, outputs: &mut Vec<Output>) {
+        let address = self.address_of(self.daemon, Unit::default());
+        let draft = Draft {
+            kind: Kind::Log,
+            severity: Severity::Err,
+            top_severity: Severity::Err,
+            state: State::Unknown,
+            text: format!("{} may tell you again what you know, or not tell the end of it: {text}", self.daemon),
+            step: None,
+            duration_ms: None,
+        };
+        let incident = IncidentId::new(&address, "log", now.wall);
+        let event = synthetic(&address, "log", incident, now.wall, now, draft);
+        outputs.extend(self.recipients.keys().map(|recipient| tell(recipient, Role::Once, &event)));
     }
 
     /// Where a publisher's silence is said: `HOST!cprocessd:/run/cairn/stream`.

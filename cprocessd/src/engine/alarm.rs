@@ -31,6 +31,11 @@ impl GroupKey {
         }
     }
 
+    pub(super) fn of_address(address: &ValueAddress) -> Self {
+        let ValueAddress { host, service, resource, unit, .. } = address.clone();
+        Self { host, service, resource, unit }
+    }
+
     pub(super) fn address(&self, attribute: &Name) -> Address {
         Address::Value(ValueAddress {
             host: self.host.clone(),
@@ -250,6 +255,22 @@ impl Engine {
         for (rule, attribute, value, turn) in turns {
             self.turn(rule, key.address(&attribute), sample.time, value, turn);
         }
+        if self.awaits_observations() {
+            self.observed_group(&key, sample.time);
+        }
+    }
+
+    fn observed_group(&mut self, key: &GroupKey, time: UnixMillis) {
+        let numbers = self.groups.get(key).map_or(&[][..], |group| &group.numbers);
+        let addresses: Vec<_> = numbers.iter().map(|number| key.address(&number.attribute)).collect();
+        for address in addresses {
+            self.observed(&address, time);
+        }
+    }
+
+    /// How often this number is read.
+    pub(super) fn interval_of(&self, address: &ValueAddress) -> u64 {
+        self.groups.get(&GroupKey::of_address(address)).map_or(0, |group| group.interval_ms)
     }
 
     /// After a restart: numbers with something open or pending are expected, so that it is retired if they do not come.

@@ -245,6 +245,9 @@ impl Engine {
             self.blip(&address, check.time, format!("up after {} failed {attempts}", check.retries));
         }
         self.host_lives_by(&address);
+        if self.awaits_observations() {
+            self.observed(&address.into(), check.time);
+        }
     }
 
     fn create(&mut self, address: &CheckAddress, check: &Check) {

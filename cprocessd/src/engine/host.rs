@@ -3,7 +3,7 @@
 use super::clock::Clock;
 use super::due::Tick;
 use super::incident::{CHECK, INITIAL, Key, Seen};
-use super::paths::{MAX_VIA, Paths, Silence, Verdict};
+use super::paths::{MAX_VIA, Paths, Quiet, Verdict};
 use super::settings::Tuning;
 use super::{Engine, Feed, PAUSE, SETTLE, Saved, SavedHost};
 use common::address::{CheckAddress, HostName};
@@ -34,7 +34,7 @@ pub(super) struct Host {
     /// The same on the clock of attention, by whichever way.
     pub(super) heard_at: Duration,
     /// Its last silence.
-    pub(super) silence: Silence,
+    pub(super) silence: Quiet,
     pub(super) clock: Clock,
     /// When it was last saved, on the clock of attention.
     saved_at: Duration,
@@ -65,7 +65,7 @@ impl Host {
             last_seen: now,
             last_alive: now,
             heard_at: attention,
-            silence: Silence::default(),
+            silence: Quiet::default(),
             clock: Clock::default(),
             saved_at: attention,
             heard: false,
@@ -88,7 +88,7 @@ impl Host {
             last_seen: saved.last_seen,
             last_alive: saved.last_alive,
             heard_at,
-            silence: Silence::default(),
+            silence: Quiet::default(),
             clock,
             saved_at: Duration::ZERO,
             heard: saved.heard,

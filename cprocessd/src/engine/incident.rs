@@ -1,11 +1,14 @@
 //! Open incidents, and the events that are said about them.
 
-use common::address::Address;
+use super::check::first_of;
+use super::suppression::{Ack, Cause, Owed};
+use common::address::{Address, CheckAddress, HostName, Name, Unit, ValueAddress};
+use common::database::Aside;
 use common::message::{EventId, IncidentId, Kind, State};
 use common::severity::Severity;
 use common::time::UnixMillis;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The rule name of what is up or down.
 pub(super) const CHECK: &str = "check";
@@ -42,6 +45,42 @@ pub struct Incident {
     pub text: String,
     /// The number that crossed the limit.
     pub value: Option<f64>,
+    /// Steps of the ladder that it has reached.
+    #[serde(default)]
+    pub steps: u32,
+    /// Why it is not told.
+    #[serde(default)]
+    pub suppressed_by: BTreeSet<Cause>,
+    /// When the last of what it depends on recovered, by its observer's clock; it has not been observed since.
+    #[serde(default)]
+    pub recovered: Option<UnixMillis>,
+    /// What was not told of it.
+    #[serde(default)]
+    pub owed: Owed,
+    /// How often it was `revealed`.
+    #[serde(default)]
+    pub revealed: u32,
+    /// Somebody looks after it.
+    #[serde(default)]
+    pub ack: Option<Ack>,
+}
+
+impl Incident {
+    fn new(key: &Key, severity: Severity, since: UnixMillis, text: String, value: Option<f64>) -> Self {
+        Self {
+            id: IncidentId::new(&key.address, &key.rule, since),
+            top_severity: severity,
+            since,
+            text,
+            value,
+            steps: 0,
+            suppressed_by: BTreeSet::new(),
+            recovered: None,
+            owed: Owed::Nothing,
+            revealed: 0,
+            ack: None,
+        }
+    }
 }
 
 /// An event before it has a place in the journal. The fields are those of [`common::message::Event`].
@@ -66,6 +105,15 @@ pub struct Draft {
     pub data: Option<rmpv::Value>,
 }
 
+impl Draft {
+    /// What people are told of a database that was set aside: cprocessd speaks of itself at `own`.
+    pub fn of_damage(own: &CheckAddress, aside: &Aside, now: UnixMillis) -> Self {
+        let key = Key { address: own.clone().into(), rule: "log".to_owned() };
+        let text = format!("cprocessd has a new journal: {aside}");
+        passing(&key, Kind::Log, Severity::Err, Seen { time: now, text, value: None, state: State::Unknown })
+    }
+}
+
 /// What was seen, at the moment an incident opens or closes.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
@@ -88,6 +136,10 @@ impl Incidents {
         self.0.get(key)
     }
 
+    pub(super) fn get_mut(&mut self, key: &Key) -> Option<&mut Incident> {
+        self.0.get_mut(key)
+    }
+
     pub(super) fn contains(&self, address: &Address, rule: &str) -> bool {
         self.0.contains_key(&Key { address: address.clone(), rule: rule.to_owned() })
     }
@@ -102,6 +154,22 @@ impl Incidents {
         self.0.range(first..).take_while(move |(key, _)| key.address == *address)
     }
 
+    /// Those of one host.
+    pub(super) fn of_host(&self, host: &HostName) -> impl Iterator<Item = (&Key, &Incident)> {
+        let first = |address: Address| Key { address, rule: String::new() };
+        // The least of the characters that a name may hold.
+        let name = Name::try_from("-").expect("a name");
+        let number = ValueAddress {
+            host: host.clone(),
+            service: name.clone(),
+            resource: name.clone(),
+            unit: Unit::default(),
+            attribute: name,
+        };
+        let checks = self.0.range(first(first_of(host).into())..).take_while(is_check_of(host));
+        checks.chain(self.0.range(first(number.into())..).take_while(is_number_of(host)))
+    }
+
     /// Opens an incident. One that is open under this key stays as it is, and there is nothing to say.
     pub(super) fn open(
         &mut self,
@@ -114,8 +182,7 @@ impl Incidents {
         if self.0.contains_key(&key) {
             return None;
         }
-        let id = IncidentId::new(&key.address, &key.rule, since);
-        let incident = Incident { id, top_severity: severity, since, text: seen.text.clone(), value: seen.value };
+        let incident = Incident::new(&key, severity, since, seen.text.clone(), seen.value);
         let draft = draft(&key, &incident, kind, severity, None, seen);
         self.0.insert(key, incident);
         Some(draft)
@@ -129,8 +196,26 @@ impl Incidents {
     }
 }
 
+/// What is down while this is open, so that something may depend on it.
+pub(super) fn node(key: &Key) -> Option<CheckAddress> {
+    match &key.address {
+        Address::Check(check) if key.rule == CHECK => Some(check.clone()),
+        Address::Check(_) | Address::Value(_) => None,
+    }
+}
+
+fn is_check_of<'a>(host: &HostName) -> impl FnMut(&(&'a Key, &'a Incident)) -> bool {
+    let host = host.clone();
+    move |(key, _)| matches!(&key.address, Address::Check(check) if check.host == host)
+}
+
+fn is_number_of<'a>(host: &HostName) -> impl FnMut(&(&'a Key, &'a Incident)) -> bool {
+    let host = host.clone();
+    move |(key, _)| matches!(&key.address, Address::Value(value) if value.host == host)
+}
+
 /// An incident is opened and closed by one event each, so the ordinal within the incident is 1.
-fn draft(
+pub(super) fn draft(
     key: &Key,
     incident: &Incident,
     kind: Kind,
@@ -151,7 +236,7 @@ fn draft(
         text: seen.text,
         value: seen.value,
         rule: key.rule.clone(),
-        step: None,
+        step: (incident.steps > 0).then_some(incident.steps),
         duration_ms,
         suppressed_by: Vec::new(),
         data: None,
@@ -160,12 +245,6 @@ fn draft(
 
 /// An event that neither opens nor closes anything, and is an incident of its own only so far as its id goes.
 pub(super) fn passing(key: &Key, kind: Kind, severity: Severity, seen: Seen) -> Draft {
-    let incident = Incident {
-        id: IncidentId::new(&key.address, &key.rule, seen.time),
-        top_severity: severity,
-        since: seen.time,
-        text: String::new(),
-        value: None,
-    };
+    let incident = Incident::new(key, severity, seen.time, String::new(), None);
     draft(key, &incident, kind, severity, None, seen)
 }

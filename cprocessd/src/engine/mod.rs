@@ -12,18 +12,22 @@ mod agentless;
 mod alarm;
 mod check;
 mod clock;
+pub mod dependency;
 mod due;
 mod flapping;
 mod host;
 mod incident;
+pub mod ladder;
 pub mod order;
 mod paths;
 pub mod rule;
 pub mod settings;
+mod suppression;
 #[cfg(test)]
 mod tests;
 mod views;
 mod votes;
+pub mod window;
 
 use alarm::{Group, GroupKey};
 use check::CheckEntry;
@@ -36,15 +40,17 @@ use due::Due;
 use host::Host;
 use incident::{CHECK, CLOCK, Incidents, SILENT, Seen};
 pub use incident::{Draft, Incident, Key, RESERVED};
-use order::{Order, SavedOrder};
+use order::{Order, SavedOrder, SavedRule, Subscriber};
+use paths::Quiet;
 pub use paths::SavedPath;
-use paths::Silence;
 use rule::Rule;
 use serde::{Deserialize, Serialize};
 use settings::{Settings, Tuning};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use suppression::Suppression;
+pub use suppression::{Ack, Cause, Owed, Silence};
 pub use votes::SavedVote;
 
 /// We were not looking if nobody called us for this long.
@@ -122,6 +128,10 @@ pub enum Saved {
     Pending(Key, Option<UnixMillis>),
     Origin(HostName, String, u64),
     Order(String, Option<SavedOrder>),
+    Silence(String, Option<Silence>),
+    Maintenance(String, Option<UnixMillis>),
+    Rule(String, Option<SavedRule>),
+    Subscriber { via: String, name: String, subscriber: Option<Subscriber> },
 }
 
 impl Saved {
@@ -134,6 +144,10 @@ impl Saved {
             Saved::Pending(Key { address, rule }, _) => format!("pending {rule}\n{address}"),
             Saved::Origin(host, epoch, _) => format!("origin {host} {epoch}"),
             Saved::Order(id, _) => format!("order {id}"),
+            Saved::Silence(id, _) => format!("silence {id}"),
+            Saved::Maintenance(name, _) => format!("maintenance {name}"),
+            Saved::Rule(name, _) => format!("rule {name}"),
+            Saved::Subscriber { via, name, .. } => format!("subscriber {via}\n{name}"),
         }
     }
 }
@@ -189,6 +203,9 @@ pub struct SavedFlapping {
     pub changes: u32,
     /// How bad the beginning was.
     pub top_severity: Severity,
+    /// Why the beginning was not told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suppressed_by: Vec<String>,
 }
 
 /// A feed, by when it last beat.
@@ -198,14 +215,14 @@ struct Feed {
     own: Option<HostName>,
     heard_at: Duration,
     /// Its last silence.
-    silence: Silence,
+    silence: Quiet,
     /// When an entry of its journal came.
     entry_at: Option<Duration>,
 }
 
 impl Feed {
     fn new(heard_at: Duration) -> Self {
-        Self { own: None, heard_at, silence: Silence::default(), entry_at: None }
+        Self { own: None, heard_at, silence: Quiet::default(), entry_at: None }
     }
 }
 
@@ -216,7 +233,7 @@ pub struct Engine {
     hosts: BTreeMap<HostName, Host>,
     checks: BTreeMap<CheckAddress, CheckEntry>,
     /// The checks of other hosts that each observes.
-    observed: HashMap<HostName, BTreeSet<CheckAddress>>,
+    observations: HashMap<HostName, BTreeSet<CheckAddress>>,
     groups: HashMap<GroupKey, Group>,
     expected: Vec<alarm::Expected>,
     incidents: Incidents,
@@ -231,6 +248,10 @@ pub struct Engine {
     feeds: HashMap<String, Feed>,
     origins: HashMap<(HostName, String), u64>,
     orders: VecDeque<(String, SavedOrder)>,
+    suppression: Suppression,
+    /// Rules by order, whether or not one of the file has their name.
+    ordered_rules: BTreeMap<String, Rule>,
+    subscribers: BTreeMap<(String, String), Subscriber>,
     /// How long we have been looking.
     attention: Duration,
     last_call: Option<Duration>,
@@ -241,13 +262,13 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that goes on from what an earlier one asked to keep.
-    pub fn new(settings: Settings, feeds: &[String], mut saved: Vec<Saved>) -> Self {
+    pub fn new(settings: Settings, feeds: &[String], saved: Vec<Saved>) -> Self {
         let mut engine = Self {
-            expected: alarm::expected(&settings.rules, SETTLE),
+            expected: Vec::new(),
             settings,
             hosts: BTreeMap::new(),
             checks: BTreeMap::new(),
-            observed: HashMap::new(),
+            observations: HashMap::new(),
             groups: HashMap::new(),
             incidents: Incidents::default(),
             clocks: Clocks::default(),
@@ -258,13 +279,24 @@ impl Engine {
             feeds: feeds.iter().map(|feed| (feed.clone(), Feed::new(SETTLE))).collect(),
             origins: HashMap::new(),
             orders: VecDeque::new(),
+            suppression: Suppression::default(),
+            ordered_rules: BTreeMap::new(),
+            subscribers: BTreeMap::new(),
             attention: Duration::ZERO,
             last_call: None,
             last_scan: Duration::ZERO,
             wall: UnixMillis(0),
             outputs: Vec::new(),
         };
-        // What is open comes before the checks and numbers that look for it.
+        // Rules, then what is open under them, come before the checks and numbers that look for both.
+        let (rules, mut saved): (Vec<_>, Vec<_>) =
+            saved.into_iter().partition(|saved| matches!(saved, Saved::Rule(..)));
+        for rule in rules {
+            engine.restore(rule);
+        }
+        engine.notice_shadowed_rules();
+        engine.merge_ordered_rules();
+        engine.expected = alarm::expected(&engine.settings.rules, SETTLE);
         saved.sort_by_key(|saved| !matches!(saved, Saved::Incident(..)));
         for saved in saved {
             engine.restore(saved);
@@ -275,6 +307,7 @@ impl Engine {
         engine.find_observers();
         engine.blind_checks_of_silent_hosts();
         engine.await_numbers();
+        engine.restore_suppression();
         engine.look_at_everything(SETTLE);
         engine
     }
@@ -301,11 +334,23 @@ impl Engine {
                 self.origins.insert((host, epoch), seq);
             }
             Saved::Order(id, Some(answer)) => self.orders.push_back((id, answer)),
+            Saved::Silence(id, Some(silence)) => self.suppression.restore_silence(id, silence),
+            Saved::Maintenance(name, Some(until)) => {
+                self.suppression.windows.insert(name, until);
+            }
+            Saved::Rule(name, Some(rule)) => self.restore_rule(name, &rule),
+            Saved::Subscriber { via, name, subscriber: Some(subscriber) } => {
+                self.subscribers.insert((via, name), subscriber);
+            }
             Saved::Host(_, None)
             | Saved::Check(_, None)
             | Saved::Incident(_, None)
             | Saved::Pending(_, None)
-            | Saved::Order(_, None) => {}
+            | Saved::Order(_, None)
+            | Saved::Silence(_, None)
+            | Saved::Maintenance(_, None)
+            | Saved::Rule(_, None)
+            | Saved::Subscriber { subscriber: None, .. } => {}
         }
     }
 
@@ -313,8 +358,8 @@ impl Engine {
     pub fn reconfigure(&mut self, now: Now, settings: Settings) -> Vec<Output> {
         self.look(now);
         self.settings = settings;
-        self.retire_removed_rules();
-        self.expected = alarm::expected(&self.settings.rules, self.attention);
+        self.notice_shadowed_rules();
+        self.merge_ordered_rules();
         self.tunings.clear();
         let Self { checks, hosts, settings, tunings, .. } = self;
         for (name, host) in hosts {
@@ -322,13 +367,23 @@ impl Engine {
         }
         for (address, check) in checks {
             check.tuning = shared(tunings, settings.tuning(address));
-            check.watches = alarm::absence_watches(&settings.rules, address, &self.incidents);
+        }
+        self.rules_changed();
+        self.compare_suppression();
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// What every check and number has to do with the rules is found out anew.
+    fn rules_changed(&mut self) {
+        self.retire_removed_rules();
+        self.expected = alarm::expected(&self.settings.rules, self.attention);
+        for (address, check) in &mut self.checks {
+            check.watches = alarm::absence_watches(&self.settings.rules, address, &self.incidents);
         }
         self.look_at_everything(self.attention);
         for (key, group) in &mut self.groups {
             group.resolve(key, &self.settings.rules, &self.incidents, &self.pending);
         }
-        std::mem::take(&mut self.outputs)
     }
 
     /// The tuning of an address, shared with all that have the same.
@@ -384,6 +439,7 @@ impl Engine {
             // Not when the engine is made, which does not know the date.
             self.retire_removed_rules();
         }
+        self.begin_windows();
     }
 
     /// Whether a journaled message has not come by another way already. What was never journaled is always new.
@@ -409,6 +465,7 @@ impl Engine {
             draft.id = common::message::EventId::of_origin(&format!("{host} {epoch} {seq}"), "log");
         }
         draft.data = log.data;
+        draft.suppressed_by = self.passing_suppressed_by(Kind::Log, &key.address);
         self.outputs.push(Output::Event(draft));
     }
 
@@ -422,29 +479,49 @@ impl Engine {
         self.scan_checks();
         self.scan_clocks();
         self.scan_numbers();
+        self.scan_suppression();
     }
 
     fn open(&mut self, key: Key, kind: Kind, default: Severity, since: UnixMillis, seen: Seen) {
         let severity = self.settings.classify(kind, &key.address, default);
-        if let Some(draft) = self.incidents.open(key.clone(), kind, severity, since, seen) {
-            let incident = self.incidents.get(&key).cloned();
-            self.save(Saved::Incident(key, incident));
-            self.outputs.push(Output::Event(draft));
+        // What was found late has reached a step of the ladder with its first event.
+        let (steps, at_least) = self.settings.ladder.reached(self.wall.since(since));
+        let severity = at_least.map_or(severity, |at_least| at_least.max(severity));
+        let time = seen.time;
+        let Some(mut draft) = self.incidents.open(key.clone(), kind, severity, since, seen) else { return };
+        if let Some(incident) = self.incidents.get_mut(&key) {
+            incident.steps = steps;
+        }
+        draft.step = (steps > 0).then_some(steps);
+        draft.suppressed_by = self.suppress_opening(&key);
+        self.outputs.push(Output::Event(draft));
+        let incident = self.incidents.get(&key).cloned();
+        let node = incident::node(&key);
+        self.save(Saved::Incident(key, incident));
+        if let Some(node) = node {
+            self.reach_changed(&node, time);
         }
     }
 
     fn close(&mut self, key: &Key, kind: Kind, seen: Seen) {
+        let Some(incident) = self.incidents.get(key).cloned() else { return };
         let severity = self.settings.classify(kind, &key.address, Severity::Info);
-        if let Some(draft) = self.incidents.close(key, kind, severity, seen) {
-            self.save(Saved::Incident(key.clone(), None));
-            self.outputs.push(Output::Event(draft));
+        let time = seen.time;
+        let Some(draft) = self.incidents.close(key, kind, severity, seen) else { return };
+        self.end_suppression(key, &incident);
+        self.save(Saved::Incident(key.clone(), None));
+        self.outputs.push(Output::Event(draft));
+        if let Some(node) = incident::node(key) {
+            self.reach_changed(&node, time);
         }
     }
 
     /// Says something that neither opens nor closes anything.
     fn say(&mut self, key: &Key, kind: Kind, default: Severity, seen: Seen) {
         let severity = self.settings.classify(kind, &key.address, default);
-        self.outputs.push(Output::Event(incident::passing(key, kind, severity, seen)));
+        let mut draft = incident::passing(key, kind, severity, seen);
+        draft.suppressed_by = self.passing_suppressed_by(kind, &key.address);
+        self.outputs.push(Output::Event(draft));
     }
 
     /// Closes whatever is open at an address that is no longer watched.

@@ -7,7 +7,8 @@
 
 use super::alarm::GroupKey;
 use super::incident::{self, Key, Seen};
-use super::rule::Rule;
+use super::rule::{Rule, RuleError, RuleOrigin};
+use super::suppression::{Ack, Silence};
 use super::{Engine, Output, RESERVED, Saved};
 use common::address::{CheckAddress, Pattern};
 use common::message::{ErrorBody, ErrorCode, Event, EventId, IncidentId, Kind, Ordered, Request, State};
@@ -20,6 +21,9 @@ use std::time::Duration;
 
 /// Orders remembered by id, so that one sent twice is carried out once. Beyond it the oldest is forgotten.
 pub(super) const REMEMBERED_ORDERS: usize = 1000;
+/// Rules by order, and people who asked to be told. More are refused.
+const MAX_ORDERED_RULES: usize = 1000;
+const MAX_SUBSCRIBERS: usize = 10_000;
 /// Addresses of a remembered answer. The first answer has them all.
 const REMEMBERED_ADDRESSES: usize = 1000;
 /// Bytes of an order's id, its author, a subscriber's name.
@@ -209,8 +213,7 @@ impl Order {
             return Err(ErrorBody::new(ErrorCode::UnknownRequest, message));
         };
         if !Command::NAMES.contains(&order) {
-            let quoted: String = order.chars().take(QUOTED_CHARS).collect();
-            let message = format!("there is no order {quoted:?} here, only {}", Command::NAMES.join(", "));
+            let message = format!("there is no order {:?} here, only {}", quoted(order), Command::NAMES.join(", "));
             return Err(ErrorBody::new(ErrorCode::UnknownRequest, message));
         }
         let fields = Fields { order, request };
@@ -305,8 +308,22 @@ impl Fields<'_> {
     }
 }
 
-pub(super) fn bad(message: impl Into<String>) -> ErrorBody {
+fn bad(message: impl Into<String>) -> ErrorBody {
     ErrorBody::new(ErrorCode::BadArgument, message)
+}
+
+/// What was asked for is right, but cannot be done.
+pub(super) fn refused(message: impl Into<String>) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Failed, message)
+}
+
+pub(super) fn not_found(message: impl Into<String>) -> ErrorBody {
+    ErrorBody::new(ErrorCode::NotFound, message)
+}
+
+/// What somebody sent, cut to a length that an error can bear.
+pub(super) fn quoted(text: &str) -> String {
+    text.chars().take(QUOTED_CHARS).collect()
 }
 
 /// The answer to an order, for who sends it again.
@@ -321,6 +338,35 @@ pub struct SavedOrder {
     /// What it concerned: the first of them. `value` in what was kept by an earlier cprocessd.
     #[serde(alias = "value")]
     pub addresses: Vec<String>,
+}
+
+/// A rule that somebody ordered, under its name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "they are those of Rule, and documented there")]
+pub struct SavedRule {
+    pub rule: String,
+    pub author: String,
+    pub added: UnixMillis,
+}
+
+impl SavedRule {
+    fn parse(&self, name: &str) -> Result<Rule, RuleError> {
+        let origin = RuleOrigin::Order { author: self.author.clone(), added: self.added };
+        Ok(Rule { origin, ..Rule::parse(name, &self.rule)? })
+    }
+}
+
+/// Somebody who asked to be told, under their medium and name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Subscriber {
+    /// Of what has been at least this bad.
+    pub severity: Severity,
+    /// Of what matches.
+    pub pattern: Pattern,
+    /// Who ordered it.
+    pub author: String,
+    /// When.
+    pub since: UnixMillis,
 }
 
 impl Engine {
@@ -358,11 +404,136 @@ impl Engine {
 
     fn carry_out(&mut self, order: &Order) -> Result<Ordered, ErrorBody> {
         let author = &order.author;
-        match &order.command {
-            Command::Forget { pattern } => Ok(self.forget(pattern, author)),
+        match order.command.clone() {
+            Command::Forget { pattern } => Ok(self.forget(&pattern, author)),
+            Command::Silence { pattern, until, reason, maintenance } => {
+                let author = author.clone();
+                let silence = Silence { pattern, until, since: self.wall, author, reason, maintenance };
+                self.silence(&order.id, silence)
+            }
+            Command::Unsilence { silence } => self.unsilence(&silence, author),
+            Command::Ack { target, until, reason } => {
+                let keys = self.open_at_target(&target)?;
+                Ok(self.ack(keys, &Ack { order: order.id.clone(), author: author.clone(), until, reason }))
+            }
+            Command::Unack { target } => {
+                let keys = self.open_at_target(&target)?;
+                self.unack(keys, author)
+            }
+            Command::RuleAdd { name, rule } => self.add_rule(name, rule, author),
+            Command::RuleRemove { name } => self.remove_rule(&name, author),
+            Command::SubscriberAdd { name, via, severity, pattern } => {
+                let subscriber = Subscriber { severity, pattern, author: author.clone(), since: self.wall };
+                self.subscribe(via, name, subscriber)
+            }
+            Command::SubscriberRemove { name, via } => self.unsubscribe(via, name, author),
             Command::Reload => Ok(done(format!("{author} let the configuration be read again"))),
-            _ => Err(ErrorBody::new(ErrorCode::Failed, format!("{} is not possible yet", order.command.name()))),
         }
+    }
+
+    fn open_at_target(&self, target: &Target) -> Result<Vec<Key>, ErrorBody> {
+        let keys = match target {
+            Target::Incident(id) => self.open_incident(*id),
+            Target::Pattern(pattern) => self.open_matching(pattern),
+        };
+        if keys.is_empty() {
+            return Err(not_found(format!("nothing is open for {target}")));
+        }
+        Ok(keys)
+    }
+
+    fn add_rule(&mut self, name: String, text: String, author: &str) -> Result<Ordered, ErrorBody> {
+        let existing = self.settings.rules.iter().find(|rule| rule.name == name).map(|rule| &rule.origin);
+        if let Some(RuleOrigin::File | RuleOrigin::Default) = existing {
+            return Err(refused(format!("rule {name:?} is in the configuration, and is changed there")));
+        }
+        if existing.is_none() && self.ordered_rules.len() >= MAX_ORDERED_RULES {
+            return Err(refused(format!("there are {MAX_ORDERED_RULES} rules by order already; remove one first")));
+        }
+        let saved = SavedRule { rule: text, author: author.to_owned(), added: self.wall };
+        let rule = saved.parse(&name).map_err(|error| bad(format!("rule: {error}")))?;
+        // What is open under another rule of this name is none of the new one's.
+        if existing.is_some() {
+            self.drop_rule(&name);
+        }
+        let text = format!("{author} added rule {name}: {}", rule.text);
+        self.save(Saved::Rule(name.clone(), Some(saved)));
+        self.ordered_rules.insert(name, rule);
+        self.merge_ordered_rules();
+        self.rules_changed();
+        Ok(done(text))
+    }
+
+    fn remove_rule(&mut self, name: &str, author: &str) -> Result<Ordered, ErrorBody> {
+        if !self.ordered_rules.contains_key(name) {
+            let configured = self.settings.rules.iter().any(|rule| rule.name == name);
+            return Err(if configured {
+                refused(format!("rule {name:?} is in the configuration, and is removed there"))
+            } else {
+                not_found(format!("there is no rule {:?}", quoted(name)))
+            });
+        }
+        self.drop_rule(name);
+        Ok(done(format!("{author} removed rule {name}")))
+    }
+
+    /// What is open or pending under it goes with it.
+    fn drop_rule(&mut self, name: &str) {
+        self.ordered_rules.remove(name);
+        self.save(Saved::Rule(name.to_owned(), None));
+        self.merge_ordered_rules();
+        self.rules_changed();
+    }
+
+    /// The rules by order come behind those of the file, in the order of their names, whenever they were added.
+    pub(super) fn merge_ordered_rules(&mut self) {
+        let rules = &mut self.settings.rules;
+        rules.retain(|rule| !matches!(rule.origin, RuleOrigin::Order { .. }));
+        let configured = rules.len();
+        for rule in self.ordered_rules.values() {
+            if !rules[..configured].iter().any(|own| own.name == rule.name) {
+                rules.push(rule.clone());
+            }
+        }
+    }
+
+    /// Says that a rule by order has no effect: the file has one of its name.
+    pub(super) fn notice_shadowed_rules(&mut self) {
+        for rule in self.settings.rules.iter().filter(|rule| self.ordered_rules.contains_key(&rule.name)) {
+            let text = format!("rule {:?} of the configuration takes the place of the one that was ordered", rule.name);
+            self.outputs.push(Output::Notice(text));
+        }
+    }
+
+    pub(super) fn restore_rule(&mut self, name: String, saved: &SavedRule) {
+        match saved.parse(&name) {
+            Ok(rule) => drop(self.ordered_rules.insert(name, rule)),
+            Err(error) => self.outputs.push(Output::Notice(format!("rule {name:?} is left out: {error}"))),
+        }
+    }
+
+    fn subscribe(&mut self, via: String, name: String, subscriber: Subscriber) -> Result<Ordered, ErrorBody> {
+        let key = (via, name);
+        if !self.subscribers.contains_key(&key) && self.subscribers.len() >= MAX_SUBSCRIBERS {
+            return Err(refused(format!("there are {MAX_SUBSCRIBERS} subscribers already; remove one first")));
+        }
+        let (via, name) = key.clone();
+        let Subscriber { severity, pattern, author, .. } = &subscriber;
+        let text = format!("{author} subscribed {name} by {via} to {pattern} from {severity}");
+        self.save(Saved::Subscriber { via, name, subscriber: Some(subscriber.clone()) });
+        self.subscribers.insert(key, subscriber);
+        Ok(done(text))
+    }
+
+    fn unsubscribe(&mut self, via: String, name: String, author: &str) -> Result<Ordered, ErrorBody> {
+        let key = (via, name);
+        if self.subscribers.remove(&key).is_none() {
+            return Err(not_found(format!("{:?} is not subscribed by {:?}", quoted(&key.1), quoted(&key.0))));
+        }
+        let (via, name) = key;
+        let text = format!("{author} ended the subscription of {name} by {via}");
+        self.save(Saved::Subscriber { via, name, subscriber: None });
+        Ok(done(text))
     }
 
     fn remember(&mut self, id: String, done: &Ordered) {
@@ -418,6 +589,7 @@ impl Engine {
     }
 }
 
-fn done(text: String) -> Ordered {
+/// What was done, for an answer.
+pub(super) fn done(text: String) -> Ordered {
     Ordered { text, ..Ordered::default() }
 }

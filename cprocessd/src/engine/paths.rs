@@ -119,12 +119,12 @@ impl Paths {
 
 /// Silences of one who carries others' signs of life.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Silence {
+pub(super) struct Quiet {
     /// The last that was longer than [`PAUSE`], on the clock of attention.
     last: Option<(Duration, Duration)>,
 }
 
-impl Silence {
+impl Quiet {
     /// Heard again at `now` after having been heard at `before`.
     pub(super) fn heard(&mut self, before: Duration, now: Duration) {
         if now.saturating_sub(before) > PAUSE {

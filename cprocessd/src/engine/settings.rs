@@ -1,6 +1,9 @@
 //! What the configuration says about judging, resolved per address: the most specific pattern wins.
 
+use super::dependency::Dependencies;
+use super::ladder::Ladder;
 use super::rule::Rule;
+use super::window::Window;
 use common::address::{Address, CheckAddress, Pattern};
 use common::message::Kind;
 use common::severity::Severity;
@@ -20,6 +23,12 @@ pub struct Settings {
     pub tunings: Vec<(Pattern, PartialTuning)>,
     /// What is worse, or less bad, than usual.
     pub classes: Vec<Class>,
+    /// What is said again about an outage that lasts.
+    pub ladder: Ladder,
+    /// What cannot be reached because of what.
+    pub dependencies: Dependencies,
+    /// When what is not told; no two of one name.
+    pub windows: Vec<Window>,
     /// Checks and numbers of one host beyond this are refused.
     pub max_addresses_per_host: usize,
 }
@@ -133,6 +142,9 @@ impl Settings {
             defaults: Tuning::default(),
             tunings: Vec::new(),
             classes: Vec::new(),
+            ladder: Ladder::default(),
+            dependencies: Dependencies::default(),
+            windows: Vec::new(),
             max_addresses_per_host: 20_000,
         }
     }

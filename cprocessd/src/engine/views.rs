@@ -1,15 +1,25 @@
 //! What the engine knows, as rows for those who ask.
 
 use super::Engine;
-use super::alarm::Phase;
+use super::alarm::{Group, GroupKey, Number, Phase};
 use super::check::{CheckEntry, first_of};
 use super::host::Host;
-use super::incident::{Incident, Key};
-use super::rule::{Condition, RuleOrigin};
-use common::address::{Address, CheckAddress, HostName, Pattern};
-use common::message::{AlarmRow, AlarmState, DownRow, ServerRow, ServerStatus, ServiceRow, ValueRow};
+use super::incident::{CHECK, Incident, Key};
+use super::order::Subscriber;
+use super::rule::{Condition, Rule, RuleOrigin};
+use super::suppression::{Cause, suppressed_by};
+use super::window::Window;
+use common::address::{Address, CheckAddress, HostName, Pattern, ValueAddress};
+use common::message::{
+    AlarmRow, AlarmState, DownRow, Explanation, MaintenanceRow, RuleView, ServerRow, ServerStatus, ServiceRow,
+    SilenceRow, State, SubscriberRow, ValueRow,
+};
 use common::severity::Severity;
+use common::time::UnixMillis;
 use std::collections::HashMap;
+
+/// Of a maintenance window so many occurrences are shown that are still to come.
+const SHOWN_OCCURRENCES: usize = 5;
 
 impl Engine {
     /// Whether anything was ever heard of this host.
@@ -40,7 +50,7 @@ impl Engine {
     }
 
     fn open_at<'a>(&'a self, name: &'a HostName) -> impl Iterator<Item = (&'a Key, &'a Incident)> {
-        self.incidents.iter().filter(move |(key, _)| key.address.host() == name)
+        self.incidents.of_host(name)
     }
 
     /// `server-status`, unless the host is unknown.
@@ -90,6 +100,156 @@ impl Engine {
         }
         rows.sort_by(|a, b| a.address.cmp(&b.address));
         rows
+    }
+
+    /// `silence-list`: what ends first comes first.
+    pub fn silence_list(&self) -> Vec<SilenceRow> {
+        let mut rows: Vec<_> = self
+            .suppression
+            .silences
+            .iter()
+            .map(|(id, silence)| SilenceRow {
+                id: id.clone(),
+                pattern: silence.pattern.to_string(),
+                until: silence.until,
+                since: silence.since,
+                author: silence.author.clone(),
+                reason: silence.reason.clone(),
+                maintenance: silence.maintenance,
+                open: self.suppression.count(&Cause::Silence(id.clone())) as u64,
+            })
+            .collect();
+        rows.sort_by(|a, b| a.until.cmp(&b.until).then(a.id.cmp(&b.id)));
+        rows
+    }
+
+    /// `maintenance-list`, as of the last call.
+    pub fn maintenance_list(&self) -> Vec<MaintenanceRow> {
+        let row = |window: &Window| MaintenanceRow {
+            name: window.name.clone(),
+            pattern: window.pattern.to_string(),
+            when: window.to_string(),
+            active_until: self.suppression.windows.get(&window.name).copied(),
+            next: window.next(self.wall, SHOWN_OCCURRENCES),
+        };
+        self.settings.windows.iter().map(row).collect()
+    }
+
+    /// `subscriber-list`.
+    pub fn subscriber_list(&self) -> Vec<SubscriberRow> {
+        let row = |((via, name), subscriber): (&(String, String), &Subscriber)| SubscriberRow {
+            name: name.clone(),
+            via: via.clone(),
+            severity: subscriber.severity,
+            pattern: subscriber.pattern.to_string(),
+            author: subscriber.author.clone(),
+            since: subscriber.since,
+        };
+        self.subscribers.iter().map(row).collect()
+    }
+
+    /// `explain`: all that bears on one address, unless nothing is known of it. One with a comment is also found without.
+    pub fn explain(&self, asked: &Address) -> Option<Explanation> {
+        let address = self.known_as(asked)?;
+        let (state, since, last) = self.last_seen(&address);
+        let incidents: Vec<_> = self.incidents.at(&address).map(down_row).collect();
+        let causes = self.causes(&address);
+        let mut why = Vec::new();
+        for (key, incident) in self.incidents.at(&address) {
+            let severity = incident.top_severity;
+            why.push(match key.rule.as_str() {
+                CHECK => format!("it is down ({severity}) since {}: {}", incident.since, incident.text),
+                rule => format!("{rule:?} is open ({severity}) since {}: {}", incident.since, incident.text),
+            });
+            why.extend(incident.ack.as_ref().map(|ack| format!("{} looks after it", ack.author)));
+            if incident.recovered.is_some() {
+                why.push("what it depends on has recovered, and it has not been observed since".to_owned());
+            }
+        }
+        if state == State::Unknown && incidents.is_empty() {
+            why.push("nobody reports it now".to_owned());
+        }
+        why.extend(causes.iter().map(|cause| self.in_words(cause)));
+        let dependencies = self.settings.dependencies.direct(&address);
+        Some(Explanation {
+            state,
+            since,
+            why,
+            last,
+            incidents,
+            rules: self.rule_views(&address),
+            suppressed_by: causes.iter().map(ToString::to_string).collect(),
+            depends_on: dependencies.into_iter().map(|on| (on.clone().into(), self.state_of_check(&on))).collect(),
+            address,
+        })
+    }
+
+    /// The address as we have it.
+    fn known_as(&self, asked: &Address) -> Option<Address> {
+        let is_known = |address: &Address| match address {
+            Address::Check(check) => {
+                self.checks.contains_key(check) || (is_alive(check) && self.hosts.contains_key(&check.host))
+            }
+            Address::Value(value) => self.number(value).is_some(),
+        };
+        if is_known(asked) || self.incidents.at(asked).next().is_some() {
+            return Some(asked.clone());
+        }
+        let pattern = Pattern::exact(asked);
+        let check = self.checks_of(asked.host()).map(|(address, _)| address).find(|check| pattern.matches_check(check));
+        check
+            .map(|check| check.clone().into())
+            .or_else(|| self.last_value(&pattern).first().map(|row| row.address.clone()))
+    }
+
+    fn number(&self, address: &ValueAddress) -> Option<(&Group, &Number)> {
+        let group = self.groups.get(&GroupKey::of_address(address))?;
+        Some((group, group.numbers.iter().find(|number| number.attribute == address.attribute)?))
+    }
+
+    /// State, since when, and what was last seen there.
+    fn last_seen(&self, address: &Address) -> (State, Option<UnixMillis>, Option<String>) {
+        match address {
+            Address::Check(check) => match (self.checks.get(check), self.hosts.get(&check.host)) {
+                (Some(entry), _) => (entry.state(), Some(entry.state_since()), Some(entry.text.clone())),
+                (None, Some(host)) if is_alive(check) => (host.state, Some(host.since), None),
+                (None, _) => (State::Unknown, None, None),
+            },
+            Address::Value(value) => {
+                let since = self.incidents.at(address).map(|(_, incident)| incident.since).min();
+                let state = if since.is_some() { State::Open } else { State::Resolved };
+                let number = self.number(value).filter(|(group, _)| group.time.is_some());
+                (state, since, number.map(|(_, number)| number.value.to_string()))
+            }
+        }
+    }
+
+    fn state_of_check(&self, check: &CheckAddress) -> State {
+        self.last_seen(&check.clone().into()).0
+    }
+
+    fn in_words(&self, cause: &Cause) -> String {
+        match cause {
+            Cause::Silence(id) => match self.suppression.silences.get(id) {
+                Some(silence) => format!("{} silenced {} until {}", silence.author, silence.pattern, silence.until),
+                None => cause.to_string(),
+            },
+            Cause::Maintenance(name) => format!("maintenance {name} is under way"),
+            Cause::Unreachable(root) => format!("it cannot be reached while {root} is down"),
+        }
+    }
+
+    fn rule_views(&self, address: &Address) -> Vec<RuleView> {
+        let view = |rule: &Rule| {
+            let key = Key { address: address.clone(), rule: rule.name.clone() };
+            let (phase, since) = match (self.incidents.get(&key), self.pending.get(&key)) {
+                (Some(incident), _) => ("open", Some(incident.since)),
+                (None, Some(since)) => ("pending", Some(*since)),
+                (None, None) => ("fine", None),
+            };
+            RuleView { name: rule.name.clone(), rule: rule.text.clone(), phase: phase.to_owned(), since }
+        };
+        self.settings.rules.iter().filter(|rule| rule.judges(address)).map(view).collect()
     }
 
     /// `alarm-list`.
@@ -152,6 +312,11 @@ impl Engine {
     }
 }
 
+/// A host's own incident.
+fn is_alive(check: &CheckAddress) -> bool {
+    *check == CheckAddress::alive(check.host.clone())
+}
+
 /// `open` is how many incidents there are, and the worst.
 fn server_row(name: &HostName, host: &Host, checks: u64, open: Option<(u64, Severity)>) -> ServerRow {
     ServerRow {
@@ -184,10 +349,10 @@ fn down_row((key, incident): (&Key, &Incident)) -> DownRow {
         severity: incident.top_severity,
         since: incident.since,
         text: incident.text.clone(),
-        acked: false,
-        silenced: false,
-        unreachable: false,
-        step: None,
-        suppressed_by: Vec::new(),
+        acked: incident.ack.is_some(),
+        silenced: incident.suppressed_by.iter().any(|cause| !matches!(cause, Cause::Unreachable(_))),
+        unreachable: incident.suppressed_by.iter().any(|cause| matches!(cause, Cause::Unreachable(_))),
+        step: (incident.steps > 0).then_some(incident.steps),
+        suppressed_by: suppressed_by(incident),
     }
 }

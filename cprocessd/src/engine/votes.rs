@@ -260,22 +260,22 @@ impl Engine {
     /// Only what is observed by another host than its own has to be found by its observer.
     pub(super) fn observes(&mut self, from: &HostName, address: &CheckAddress) {
         if *from != address.host {
-            self.observed.entry(from.clone()).or_default().insert(address.clone());
+            self.observations.entry(from.clone()).or_default().insert(address.clone());
         }
     }
 
     pub(super) fn observes_no_more(&mut self, from: &HostName, address: &CheckAddress) {
-        if let Some(observed) = self.observed.get_mut(from) {
+        if let Some(observed) = self.observations.get_mut(from) {
             observed.remove(address);
             if observed.is_empty() {
-                self.observed.remove(from);
+                self.observations.remove(from);
             }
         }
     }
 
     /// Checks of other hosts that this one observes.
     pub(super) fn observed_by(&self, from: &HostName) -> Vec<CheckAddress> {
-        self.observed.get(from).into_iter().flatten().cloned().collect()
+        self.observations.get(from).into_iter().flatten().cloned().collect()
     }
 
     /// Whether nobody who observes it can be heard.

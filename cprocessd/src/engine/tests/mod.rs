@@ -3,6 +3,7 @@
 //! Between two happenings the time passes in half seconds: the live hosts give their sign of life and repeat their checks,
 //! the engine is told when nothing waits. Weeks pass in milliseconds.
 
+use super::ladder::Ladder;
 use super::settings::{Agree, Class, PartialTuning};
 use super::*;
 use common::message::{Epoch, FeedSnapshotHost, Request, Values};
@@ -18,6 +19,7 @@ mod hosts;
 mod people;
 mod promises;
 mod restarts;
+mod suppression;
 mod votes;
 
 /// Second 0 of a timeline, so that dates are recognisable.
@@ -59,6 +61,8 @@ fn settings(rules: &[(&str, &str)]) -> Settings {
             .map(|(name, text)| Rule { name: (*name).into(), ..Rule::parse("", text).expect("rule") })
             .collect(),
         max_addresses_per_host: 100,
+        // What lasts is the subject of tests of its own.
+        ladder: Ladder::new(Vec::new()).expect("no steps"),
         ..Settings::new("monitor!cprocessd:".parse().expect("address"))
     }
 }
@@ -113,7 +117,11 @@ impl Timeline {
                     let at = if at % 1000 == 0 { format!("{}s", at / 1000) } else { format!("{at}ms") };
                     let after = draft.duration_ms.map_or(String::new(), |ms| format!(" after {}s", ms / 1000));
                     let rule = if draft.rule == "check" { String::new() } else { format!(" [{}]", draft.rule) };
-                    self.told.push(format!("{at} {} {} {}{rule}{after}", draft.severity, draft.kind, draft.address));
+                    let step = draft.step.map_or(String::new(), |step| format!(" step {step}"));
+                    let not_told: Vec<_> = draft.suppressed_by.iter().map(|cause| format!(" ({cause})")).collect();
+                    let not_told = not_told.concat();
+                    let Draft { severity, kind, address, .. } = &draft;
+                    self.told.push(format!("{at} {severity} {kind} {address}{rule}{after}{step}{not_told}"));
                     self.drafts.push(draft);
                 }
                 Output::Save(saved) => {

@@ -169,7 +169,7 @@ fn observers_are_bounded() {
         timeline.apply(Input::Check(Check { from: host(&format!("o{i}")), ..message }));
     }
     assert_eq!(timeline.refused, ["too_many_observers"; 4]);
-    assert_eq!(timeline.engine.observed.len(), 16);
+    assert_eq!(timeline.engine.observations.len(), 16);
     let timeline = timeline.forget("shop", "1");
-    assert!(timeline.engine.observed.is_empty());
+    assert!(timeline.engine.observations.is_empty());
 }
