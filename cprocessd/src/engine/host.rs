@@ -364,7 +364,14 @@ impl Engine {
     pub(super) fn scan_hosts(&mut self) {
         let mut overdue = Vec::new();
         for (tick, name) in self.due_hosts.take(self.attention) {
-            let Some(host) = self.hosts.get(&name).filter(|host| host.look_at == tick) else { continue };
+            let Some(host) = self.hosts.get_mut(&name).filter(|host| host.look_at == tick) else { continue };
+            // Nearly all have been heard meanwhile, so nothing else needs to be asked about them.
+            let silent_at = host.heard_at + host.tuning.host_down_after;
+            if host.state == State::Up && self.attention <= silent_at {
+                host.look_at = self.due_hosts.push_spread(silent_at, name);
+                continue;
+            }
+            let Some(host) = self.hosts.get(&name) else { continue };
             let verdict = self.verdict(&name, host);
             let unknown = host.state == State::Unknown;
             let look_at = match verdict {
