@@ -63,6 +63,8 @@ pub fn complete(saved: &mut Vec<Saved>) {
             changes: Vec::new(),
             flapping: None,
             silent: (rule == "silent").then_some(incident.since),
+            from: None,
+            votes: Vec::new(),
         };
         // Of a host's own incident the host is the state.
         if *address != CheckAddress::alive(address.host.clone()) {
@@ -274,6 +276,8 @@ mod tests {
             changes: vec![UnixMillis(5)],
             flapping: None,
             silent: None,
+            from: None,
+            votes: Vec::new(),
         };
         let pattern: common::address::Pattern = "w*!port:[ab]".parse().expect("pattern");
         let silence = Silence {
@@ -341,15 +345,10 @@ mod tests {
         let text = |text: &str| text.parse::<Address>().expect("address");
         let incident = |address: &Address, rule: &str| {
             let id = common::message::IncidentId::new(address, rule, UnixMillis(7));
-            let fields = rmpv::Value::Map(vec![
-                ("id".into(), id.to_string().into()),
-                ("top_severity".into(), "ERR".into()),
-                ("since".into(), 7.into()),
-                ("text".into(), "refused".into()),
-                ("value".into(), rmpv::Value::Nil),
-            ]);
-            let incident = rmpv::ext::from_value(fields).expect("an incident");
-            Saved::Incident(Key { address: address.clone(), rule: rule.to_owned() }, Some(incident))
+            let id = &id.to_string();
+            let fields =
+                Earlier { id, top_severity: Severity::Err, since: UnixMillis(7), text: "refused", value: None };
+            read("incident", &format!("{rule}\n{address}"), &encode(&fields)).expect("an incident")
         };
         let lost = text("w!port:www");
         let alarm = text("w!machine.disk:/.free");

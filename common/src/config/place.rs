@@ -98,11 +98,11 @@ impl<'a> Hint<'a> {
         // `port "www": interval`: the key is behind what it is in.
         let (context, key) = subject.rsplit_once(": ").unwrap_or(("", subject));
         let is_key =
-            |key: &&str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+            |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         let (kind, name) = context.split_once(' ').unwrap_or((context, ""));
-        let mut keys: Vec<&str> = if is_key(&kind) { vec![kind] } else { Vec::new() };
+        let mut keys: Vec<&str> = if is_key(kind) { vec![kind] } else { Vec::new() };
         keys.extend(key.split('.'));
-        if !keys.iter().all(|key| is_key(&key)) {
+        if !keys.iter().all(|key| is_key(key)) {
             return None;
         }
         let name = name.strip_prefix('"').and_then(|name| name.strip_suffix('"')).map(str::to_owned);

@@ -1,22 +1,25 @@
 //! Whether a check is up, and since when.
 
+use super::agentless::is_alive;
 use super::alarm::AbsenceWatch;
 use super::due::Tick;
 use super::flapping::Flaps;
+use super::host::Host;
 use super::incident::{CHECK, INITIAL, Key, SILENT, Seen};
 use super::settings::Tuning;
-use super::{Engine, MISSED_INTERVALS, Saved, SavedCheck, alarm};
+use super::votes::{Observers, Said};
+use super::{Engine, MISSED_INTERVALS, Output, Saved, SavedCheck, alarm};
 use common::address::{CheckAddress, HostName, Name, Unit};
 use common::message::{Check, Kind, State};
 use common::severity::Severity;
 use common::time::{UnixMillis, for_people};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Changes without a place in the journal that are remembered for each check; beyond it the oldest is dropped, and told again
 /// if it gets one.
-const MAX_UNJOURNALED: usize = 32;
+pub(super) const MAX_UNJOURNALED: usize = 32;
 
 /// What we know of a check.
 #[derive(Clone, Debug)]
@@ -28,7 +31,7 @@ pub(super) struct CheckEntry {
     /// It is unknown because it alone is not reported.
     silent: bool,
     /// Since when it is up or down.
-    since: UnixMillis,
+    pub(super) since: UnixMillis,
     pub(super) interval_ms: u64,
     pub(super) text: String,
     /// Of the last row of bad observations: the first, and how many.
@@ -37,8 +40,10 @@ pub(super) struct CheckEntry {
     last_bad: UnixMillis,
     last_blip: Option<UnixMillis>,
     pub(super) flaps: Flaps,
-    /// When it changed while its observer's disk failed. The same changes come again when they are journaled.
-    unjournaled: VecDeque<UnixMillis>,
+    /// Whose observation changed when while that one's disk failed. The same changes come again when they are journaled.
+    pub(super) unjournaled: VecDeque<(HostName, UnixMillis)>,
+    pub(super) observers: Observers,
+    holding: Holding,
     /// On the clock of attention.
     pub(super) heard_at: Duration,
     /// The same, or since when its host can be heard again.
@@ -52,6 +57,7 @@ pub(super) struct CheckEntry {
 impl CheckEntry {
     pub(super) fn restored(
         saved: SavedCheck,
+        open: bool,
         silent_since: Option<UnixMillis>,
         tuning: Arc<Tuning>,
         watches: Vec<AbsenceWatch>,
@@ -71,6 +77,9 @@ impl CheckEntry {
             last_blip: saved.last_blip,
             flaps: Flaps::restored(saved.changes, saved.flapping),
             unjournaled: VecDeque::new(),
+            observers: Observers::restored(saved.from, saved.votes, heard_at),
+            // What it did while its host was down may not have been told before we stopped.
+            holding: if open && saved.up { Holding::Released } else { Holding::Told },
             heard_at,
             expected_since: heard_at,
             look_at: Tick::NEVER,
@@ -81,6 +90,7 @@ impl CheckEntry {
 
     fn saved(&self) -> SavedCheck {
         let (changes, flapping) = self.flaps.saved();
+        let (from, votes) = self.observers.saved();
         SavedCheck {
             up: self.up,
             since: self.since,
@@ -92,6 +102,8 @@ impl CheckEntry {
             changes,
             flapping,
             silent: self.unknown.filter(|_| self.silent),
+            from,
+            votes,
         }
     }
 
@@ -106,6 +118,11 @@ impl CheckEntry {
     /// Since when it is in its [`Self::state`].
     pub(super) fn state_since(&self) -> UnixMillis {
         self.unknown.unwrap_or(self.since)
+    }
+
+    /// It is reported, whatever is said.
+    pub(super) fn heard(&mut self, attention: Duration) {
+        (self.heard_at, self.expected_since) = (attention, attention);
     }
 
     /// When it will be missed if nothing comes, unless it is already: soonest of silence, `absent` rules and oblivion.
@@ -137,6 +154,16 @@ pub(super) fn first_of(host: &HostName) -> CheckAddress {
     CheckAddress { host: host.clone(), service, unit: Unit::default() }
 }
 
+/// Whether what changes is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holding {
+    Told,
+    /// Its host, which lives by its check `alive`, is down: what changes is kept.
+    Held,
+    /// No longer, but something may not have been told yet.
+    Released,
+}
+
 /// What one observation means for an entry.
 enum Meaning {
     Initial,
@@ -158,15 +185,15 @@ impl Engine {
             return;
         }
         let address = check.address();
-        let known = self.checks.get(&address).map(|entry| entry.up);
-        if let (Some(_), Some(entry)) = (&check.origin, self.checks.get_mut(&address))
-            && let Some(at) = entry.unjournaled.iter().position(|changed| *changed == check.changed)
-        {
-            entry.unjournaled.remove(at);
-            if entry.up != check.up {
-                return;
-            }
+        if self.is_alive_of_an_agent(&address) {
+            self.outputs.push(Output::Refused("alive_by_another"));
+            return;
         }
+        let Some(Said { check, dissents }) = self.hear(&address, check) else {
+            return self.look_at_check(&address);
+        };
+        let check = check.as_ref();
+        let known = self.checks.get(&address).map(|entry| entry.up);
         let meaning = match known {
             Some(up) if up == check.up => Meaning::Same,
             Some(_) if check.up => Meaning::CameUp,
@@ -182,17 +209,14 @@ impl Engine {
         self.calm_down(&address, same_until, check.origin.is_none());
         let attention = self.attention;
         let Some(entry) = self.checks.get_mut(&address) else { return };
-        if check.origin.is_none() && !matches!(meaning, Meaning::Same) {
-            entry.unjournaled.push_back(check.changed);
-            if entry.unjournaled.len() > MAX_UNJOURNALED {
-                entry.unjournaled.pop_front();
-            }
+        if entry.holding != Holding::Held {
+            entry.unknown = None;
         }
-        entry.unknown = None;
         let was_silent = std::mem::take(&mut entry.silent);
-        (entry.heard_at, entry.expected_since) = (attention, attention);
+        entry.heard(attention);
         entry.interval_ms = check.interval_ms;
         let text_before = std::mem::replace(&mut entry.text, check.text.clone());
+        let released = entry.holding == Holding::Released;
         let seen = Seen { time: check.time, text: check.text.clone(), value: None, state: entry.state() };
         if was_silent {
             self.save_check(&address);
@@ -204,7 +228,11 @@ impl Engine {
         }
         match meaning {
             Meaning::Initial if check.up => self.say(&key(&address, INITIAL), Kind::Up, Severity::Debug, seen),
-            Meaning::Same if check.up => {}
+            Meaning::Same if check.up || dissents => {
+                if released {
+                    self.conclude(&address, check.time, false);
+                }
+            }
             Meaning::Same => {
                 self.bad(&address, check, false);
                 if text_before != check.text {
@@ -219,12 +247,19 @@ impl Engine {
             let attempts = if check.retries == 1 { "attempt" } else { "attempts" };
             self.blip(&address, check.time, format!("up after {} failed {attempts}", check.retries));
         }
+        self.host_lives_by(&address);
         if self.awaits_observations(&address.host) {
             self.observed(&address.into(), check.time);
         }
     }
 
     fn create(&mut self, address: &CheckAddress, check: &Check) {
+        let holding = match is_alive(address) {
+            // A host that was listed and never heard may have been told to be down.
+            true => Holding::Released,
+            false if self.is_down_by_check(address) => Holding::Held,
+            false => Holding::Told,
+        };
         let entry = CheckEntry {
             up: check.up,
             unknown: None,
@@ -237,7 +272,9 @@ impl Engine {
             last_bad: check.changed,
             last_blip: None,
             flaps: Flaps::default(),
-            unjournaled: VecDeque::new(),
+            unjournaled: VecDeque::from_iter(check.origin.is_none().then(|| (check.from.clone(), check.changed))),
+            observers: Observers::sole(check.from.clone()),
+            holding,
             heard_at: self.attention,
             expected_since: self.attention,
             look_at: Tick::NEVER,
@@ -245,6 +282,7 @@ impl Engine {
             watches: alarm::absence_watches(&self.settings.rules, address, &self.incidents),
         };
         self.checks.insert(address.clone(), entry);
+        self.observes(&check.from, address);
         self.save_check(address);
     }
 
@@ -281,22 +319,25 @@ impl Engine {
 
     /// Makes what is open agree with what was observed until `time`, unless changes are held.
     pub(super) fn conclude(&mut self, address: &CheckAddress, time: UnixMillis, changed: bool) {
-        let Some(entry) = self.checks.get(address) else { return };
-        if entry.flaps.is_flapping() {
+        let Some(entry) = self.checks.get_mut(address) else { return };
+        if entry.holding == Holding::Held || entry.flaps.is_flapping() {
             return;
         }
+        // What came and went while changes were held is no blip.
+        let released = std::mem::replace(&mut entry.holding, Holding::Told) == Holding::Released;
         let check_key = key(address, CHECK);
         let seen = Seen { time, text: entry.text.clone(), value: None, state: State::Down };
         if !entry.up {
             if entry.bad_count >= entry.tuning.confirm {
                 let since = entry.bad_since;
-                self.open(check_key, Kind::Down, Severity::Err, since, seen);
+                let severity = if is_alive(address) { Severity::Crit } else { Severity::Err };
+                self.open(check_key, Kind::Down, severity, since, seen);
             }
         } else if self.incidents.get(&check_key).is_some() {
             // The outage ended when the state changed, which may be before this observation of it.
             let seen = Seen { time: entry.since, state: State::Up, ..seen };
             self.close(&check_key, Kind::Up, seen);
-        } else if changed {
+        } else if changed && !released {
             let lasted = for_people(entry.since.since(entry.bad_since));
             self.blip(address, time, format!("was down for {lasted}, too shortly to count"));
         }
@@ -306,7 +347,8 @@ impl Engine {
     fn blip(&mut self, address: &CheckAddress, time: UnixMillis, text: String) {
         let Some(entry) = self.checks.get_mut(address) else { return };
         let quiet = entry.tuning.blip_quiet;
-        let told = entry.flaps.is_flapping() || entry.last_blip.is_some_and(|last| time.since(last) < quiet);
+        let held = entry.holding == Holding::Held || entry.flaps.is_flapping();
+        let told = held || entry.last_blip.is_some_and(|last| time.since(last) < quiet);
         entry.last_blip = Some(time);
         let state = entry.state();
         self.save_check(address);
@@ -324,13 +366,40 @@ impl Engine {
     }
 
     /// The host can no longer be heard: its checks are unknown, without an event for each, and for as long as the host is not
-    /// up. That is what a restart finds as well, which has nothing but the host to go by.
+    /// up. That is what a restart finds as well, which has nothing but the host to go by. So are those of others that it
+    /// alone observes.
     pub(super) fn blind_checks(&mut self, host: &HostName) {
         let Some(since) = self.hosts.get(host).map(|host| host.since) else { return };
-        for (_, entry) in self.checks.range_mut(first_of(host)..).take_while(|(address, _)| address.host == *host) {
-            if !entry.silent {
+        let lives_by_check = self.lives_by_check(host);
+        for (address, entry) in self.checks.range_mut(first_of(host)..).take_while(|(address, _)| address.host == *host)
+        {
+            if !(entry.silent || lives_by_check && is_alive(address)) {
                 entry.unknown = Some(since);
             }
+        }
+        for address in self.observed_by(host) {
+            let Some(entry) = self.checks.get(&address).filter(|entry| self.is_unobserved(entry)) else { continue };
+            if entry.unknown.is_none() {
+                if let Some(entry) = self.checks.get_mut(&address) {
+                    entry.unknown = Some(since);
+                }
+                self.host_lives_by(&address);
+            }
+        }
+    }
+
+    /// From now on changes of this host's checks are kept untold, or no longer.
+    pub(super) fn hold_checks(&mut self, host: &HostName, held: bool) {
+        for (address, entry) in self.checks.range_mut(first_of(host)..).take_while(|(address, _)| address.host == *host)
+        {
+            if is_alive(address) {
+                continue;
+            }
+            entry.holding = match (held, entry.holding) {
+                (true, _) => Holding::Held,
+                (false, Holding::Held) => Holding::Released,
+                (false, before) => before,
+            };
         }
     }
 
@@ -341,6 +410,12 @@ impl Engine {
             entry.expected_since = attention;
         }
         self.look_at_checks(host, attention);
+        for address in self.observed_by(host) {
+            if let Some(entry) = self.checks.get_mut(&address) {
+                entry.expected_since = attention;
+            }
+            self.look_at_checks(&address.host, attention);
+        }
     }
 
     /// This check is to be looked at when it will be missed, unless its host's checks are looked at before.
@@ -367,7 +442,9 @@ impl Engine {
         let mut missed = Vec::new();
         for (tick, name) in self.due_checks.take(self.attention) {
             // A host may have been forgotten and its checks not.
-            self.touch_host(&name);
+            if self.has_checks(&name) {
+                self.touch_host(&name);
+            }
             if self
                 .hosts
                 .get(&name)
@@ -389,10 +466,9 @@ impl Engine {
     }
 
     fn scan_checks_of(&mut self, name: &HostName, missed: &mut Vec<(CheckAddress, Missed)>) {
-        let heard = self.can_be_heard(name);
         let attention = self.attention;
         let Self { checks, hosts, due_checks, .. } = self;
-        let Some(host) = hosts.get_mut(name) else { return };
+        let Some(host) = hosts.get(name) else { return };
         // Forgotten now, it would come back with its host as another outage of the same date.
         let away = host.is_away();
         let of_host = |(address, _): &(&CheckAddress, &mut CheckEntry)| address.host == *name;
@@ -400,7 +476,7 @@ impl Engine {
         for (address, entry) in checks.range_mut(first_of(name)..).take_while(of_host) {
             let mut look_again = |at: Duration| next = Some(next.map_or(at, |soonest| soonest.min(at)));
             let silence = attention.saturating_sub(entry.heard_at);
-            let listed = host.inventory.contains(address);
+            let listed = is_listed(hosts, host, address, entry);
             // What a rule would miss is not forgotten.
             if !listed && entry.watches.is_empty() && !away {
                 let after = entry.tuning.forget_discovered_after;
@@ -414,10 +490,10 @@ impl Engine {
                 let allowed = entry.allowed();
                 if attention.saturating_sub(entry.expected_since) <= allowed {
                     look_again(entry.expected_since + allowed);
-                } else if heard {
+                } else if is_expected(hosts, attention, address, entry) {
                     missed.push((address.clone(), Missed::Silent { listed, allowed }));
                 }
-                // Else it is expected anew when its host is heard again.
+                // Else it is expected anew when its observer is heard again.
             }
             for watch in entry.watches.iter_mut().filter(|watch| !watch.open) {
                 if silence > watch.lasting {
@@ -428,9 +504,12 @@ impl Engine {
                 }
             }
         }
-        host.look_at_checks = next.map_or(Tick::NEVER, |next| due_checks.push_spread(next, name.clone()));
+        let look_at = next.map_or(Tick::NEVER, |next| due_checks.push_spread(next, name.clone()));
         for (_, entry) in checks.range_mut(first_of(name)..).take_while(of_host) {
-            entry.look_at = host.look_at_checks;
+            entry.look_at = look_at;
+        }
+        if let Some(host) = hosts.get_mut(name) {
+            host.look_at_checks = look_at;
         }
     }
 
@@ -438,12 +517,14 @@ impl Engine {
     #[cfg(test)]
     pub(super) fn is_overlooked(&self, address: &CheckAddress, entry: &CheckEntry) -> bool {
         let silence = self.attention.saturating_sub(entry.heard_at);
-        let listed = self.hosts[&address.host].inventory.contains(address);
+        let listed = is_listed(&self.hosts, &self.hosts[&address.host], address, entry);
         let missed_for = self.attention.saturating_sub(entry.expected_since);
         let oblivion = missed_for > entry.tuning.forget_discovered_after && !self.hosts[&address.host].is_away();
         let forgotten = !listed && entry.watches.is_empty() && oblivion;
-        let silent =
-            !entry.silent && entry.interval_ms > 0 && missed_for > entry.allowed() && self.can_be_heard(&address.host);
+        let silent = !entry.silent
+            && entry.interval_ms > 0
+            && missed_for > entry.allowed()
+            && is_expected(&self.hosts, self.attention, address, entry);
         forgotten || silent || entry.watches.iter().any(|watch| !watch.open && silence > watch.lasting)
     }
 
@@ -459,6 +540,7 @@ impl Engine {
             let seen = Seen { time: wall, text, value: None, state: State::Unknown };
             self.open(key(address, SILENT), Kind::Absent, Severity::Warn, since, seen);
         }
+        self.host_lives_by(address);
     }
 
     /// Nobody watches it any more: whatever is open about it is closed.
@@ -466,7 +548,11 @@ impl Engine {
         if let Some(entry) = self.checks.remove(address) {
             self.release(&address.host, 1);
             self.save(Saved::Check(address.clone(), None));
+            for from in entry.observers.names() {
+                self.observes_no_more(from, address);
+            }
             self.end_flapping(address, entry, why);
+            self.host_loses(address);
         }
         self.retire_incidents_at(&address.clone().into(), why);
     }
@@ -474,5 +560,28 @@ impl Engine {
     pub(super) fn save_check(&mut self, address: &CheckAddress) {
         let saved = self.checks.get(address).map(CheckEntry::saved);
         self.save(Saved::Check(address.clone(), saved));
+    }
+}
+
+/// Whether a configuration asks for it: its own host's, or that of one who observes it.
+fn is_listed(hosts: &BTreeMap<HostName, Host>, host: &Host, address: &CheckAddress, entry: &CheckEntry) -> bool {
+    let others = entry.observers.names().filter(|from| **from != address.host);
+    host.inventory.contains(address)
+        || others.filter_map(|from| hosts.get(from)).any(|observer| observer.inventory.contains(address))
+}
+
+/// Whether its silence says something about the check, and not about its observers or us.
+fn is_expected(
+    hosts: &BTreeMap<HostName, Host>,
+    attention: Duration,
+    address: &CheckAddress,
+    entry: &CheckEntry,
+) -> bool {
+    let can_be_heard = |name: &HostName| hosts.get(name).is_some_and(|host| host.can_be_heard(attention));
+    let mut observers = entry.observers.names().peekable();
+    // Of what was kept before observers were, only the host is known.
+    match observers.peek() {
+        Some(_) => observers.any(can_be_heard),
+        None => can_be_heard(&address.host),
     }
 }

@@ -52,11 +52,11 @@ impl Flaps {
         self.recent.len() > tuning.flap_changes
     }
 
-    fn begin(&mut self, top_severity: Severity) -> Option<SavedFlapping> {
+    fn begin(&mut self, top_severity: Severity, suppressed_by: Vec<String>) -> Option<SavedFlapping> {
         let (first, last) = (*self.recent.front()?, *self.recent.back()?);
         let changes = u32::try_from(self.recent.len()).unwrap_or(u32::MAX);
         self.recent.clear();
-        self.flapping = Some(SavedFlapping { since: first, last, changes, top_severity });
+        self.flapping = Some(SavedFlapping { since: first, last, changes, top_severity, suppressed_by });
         self.flapping.clone()
     }
 
@@ -96,8 +96,10 @@ impl Engine {
         if !entry.flaps.change(check.changed, &entry.tuning) {
             return;
         }
+        let suppressed_by = self.passing_suppressed_by(Kind::Flapping, &address.clone().into());
+        let Some(entry) = self.checks.get_mut(address) else { return };
         let severity = self.settings.classify(Kind::Flapping, &address.clone().into(), Severity::Warn);
-        let Some(flapping) = entry.flaps.begin(severity) else { return };
+        let Some(flapping) = entry.flaps.begin(severity, suppressed_by) else { return };
         let calm = for_people(entry.tuning.flap_calm);
         let text = format!("{}; single ones are not told until it is calm for {calm}", flapping.text());
         let state = if entry.up { State::Up } else { State::Down };
@@ -126,7 +128,8 @@ impl Engine {
             top_severity: flapping.top_severity,
             since: flapping.since,
             duration_ms,
-            suppressed_by: self.passing_suppressed_by(Kind::Flapping, &key.address),
+            // And only who heard of its beginning.
+            suppressed_by: flapping.suppressed_by.clone(),
             ..incident::passing(&key, Kind::Flapping, severity, seen)
         };
         self.outputs.push(Output::Event(draft));

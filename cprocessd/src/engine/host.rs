@@ -1,5 +1,6 @@
 //! Whether a host is alive: its own incident is `HOST!alive:`, and while it lasts its checks are unknown rather than down.
 
+use super::clock::Clock;
 use super::due::Tick;
 use super::incident::{CHECK, INITIAL, Key, Seen};
 use super::paths::{MAX_VIA, Paths, Quiet, Verdict};
@@ -36,6 +37,7 @@ pub(super) struct Host {
     pub(super) silence: Quiet,
     /// Since when it is up, on the clock of attention: what it has may be expected since then.
     up_at: Duration,
+    pub(super) clock: Clock,
     /// When it was last saved, on the clock of attention.
     saved_at: Duration,
     /// It has given a sign of life at all.
@@ -67,6 +69,7 @@ impl Host {
             heard_at: attention,
             silence: Quiet::default(),
             up_at: attention,
+            clock: Clock::default(),
             saved_at: attention,
             heard: false,
             paths: Paths::default(),
@@ -91,7 +94,7 @@ impl Host {
     }
 
     /// Its silence counts from the start: nobody is blamed for our being away.
-    pub(super) fn restored(saved: SavedHost, heard_at: Duration, tuning: Arc<Tuning>) -> Self {
+    pub(super) fn restored(saved: SavedHost, clock: Clock, heard_at: Duration, tuning: Arc<Tuning>) -> Self {
         Self {
             state: saved.state,
             since: saved.since,
@@ -100,6 +103,7 @@ impl Host {
             heard_at,
             silence: Quiet::default(),
             up_at: heard_at,
+            clock,
             saved_at: Duration::ZERO,
             heard: saved.heard,
             paths: Paths::restored(saved.paths, saved.feed, saved.own, heard_at),
@@ -111,6 +115,19 @@ impl Host {
             look_at: Tick::NEVER,
             look_at_checks: Tick::NEVER,
         }
+    }
+
+    /// Whether it gives signs of life.
+    pub(super) fn is_heard(&self) -> bool {
+        self.heard && self.state == State::Up
+    }
+
+    /// Whether what it does not say says something.
+    pub(super) fn can_be_heard(&self, attention: Duration) -> bool {
+        attention > SETTLE
+            && self.state == State::Up
+            && self.goodbye.is_none()
+            && attention.saturating_sub(self.heard_at) <= PAUSE
     }
 
     /// Whether nobody can be heard through its ccollectd. One that was never heard itself says nothing of those that are.
@@ -200,6 +217,7 @@ impl Engine {
         if host.state == State::Up {
             (host.state, host.since) = (State::Unknown, time);
         }
+        self.forget_clock(name);
         self.save_host(name);
         self.blind_checks(name);
         let seen = Seen { time, text: "ccollectd was asked to stop".into(), value: None, state: State::Unknown };
@@ -219,7 +237,13 @@ impl Engine {
             goodbye => goodbye.is_some(),
         };
         host.goodbye = None;
+        self.compare_clocks(name, time);
+        let Some(host) = self.hosts.get_mut(name) else { return };
         let first = !std::mem::replace(&mut host.heard, true);
+        if first {
+            self.lives_by_itself(name);
+        }
+        let Some(host) = self.hosts.get_mut(name) else { return };
         let was = host.state;
         if was != State::Up {
             (host.state, host.since) = (State::Up, time);
@@ -253,7 +277,9 @@ impl Engine {
         let gone: Vec<_> = before.difference(&host.inventory).cloned().collect();
         let changed = before != host.inventory;
         for address in gone {
-            self.retire_check(&address, "no longer configured");
+            if !self.withdraw(&address, name) {
+                self.retire_check(&address, "no longer configured");
+            }
         }
         if changed {
             self.save_host(name);
@@ -352,7 +378,14 @@ impl Engine {
     pub(super) fn scan_hosts(&mut self) {
         let mut overdue = Vec::new();
         for (tick, name) in self.due_hosts.take(self.attention) {
-            let Some(host) = self.hosts.get(&name).filter(|host| host.look_at == tick) else { continue };
+            let Some(host) = self.hosts.get_mut(&name).filter(|host| host.look_at == tick) else { continue };
+            // Nearly all have been heard meanwhile, so nothing else needs to be asked about them.
+            let silent_at = host.heard_at + host.tuning.host_down_after;
+            if host.state == State::Up && self.attention <= silent_at {
+                host.look_at = self.due_hosts.push_spread(silent_at, name);
+                continue;
+            }
+            let Some(host) = self.hosts.get(&name) else { continue };
             let verdict = self.verdict(&name, host);
             let unknown = host.state == State::Unknown;
             let look_at = match verdict {
@@ -388,6 +421,7 @@ impl Engine {
         let wall = self.wall;
         let Some(host) = self.hosts.get_mut(name) else { return };
         (host.state, host.since) = (State::Down, since);
+        self.forget_clock(name);
         self.save_host(name);
         self.blind_checks(name);
         let seen = Seen { time: wall, text, value: None, state: State::Down };
@@ -398,26 +432,17 @@ impl Engine {
         let wall = self.wall;
         let Some(host) = self.hosts.get_mut(name) else { return };
         (host.state, host.since) = (State::Unknown, wall);
+        self.forget_clock(name);
         self.save_host(name);
         self.blind_checks(name);
     }
 
-    fn save_host(&mut self, name: &HostName) {
+    pub(super) fn save_host(&mut self, name: &HostName) {
         let attention = self.attention;
         let saved = self.hosts.get_mut(name).map(|host| {
             host.saved_at = attention;
             host.saved()
         });
         self.save(Saved::Host(name.clone(), saved));
-    }
-
-    /// Whether a check's silence says something about the check, and not about its host or us.
-    pub(super) fn can_be_heard(&self, name: &HostName) -> bool {
-        self.attention > SETTLE
-            && self.hosts.get(name).is_some_and(|host| {
-                host.state == State::Up
-                    && host.goodbye.is_none()
-                    && self.attention.saturating_sub(host.heard_at) <= Duration::from_secs(2)
-            })
     }
 }

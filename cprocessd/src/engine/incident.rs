@@ -17,8 +17,10 @@ pub(super) const SILENT: &str = "silent";
 pub(super) const INITIAL: &str = "initial";
 /// The rule name of a check that changes too often.
 pub(super) const FLAPPING: &str = "flapping";
+/// The rule name of a clock that differs from ours.
+pub(super) const CLOCK: &str = "clock";
 /// Rule names that the engine uses itself.
-pub const RESERVED: [&str; 8] = [CHECK, SILENT, INITIAL, FLAPPING, "blip", "log", "alive", "order"];
+pub const RESERVED: [&str; 9] = [CHECK, SILENT, INITIAL, FLAPPING, CLOCK, "blip", "log", "alive", "order"];
 
 /// What an incident is about: at most one is open per key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -8,8 +8,10 @@
 //! pause. Deadlines fire only on [`Input::Idle`], which the shell sends when no input waits: what has arrived is never
 //! overtaken by the suspicion that it has not.
 
+mod agentless;
 mod alarm;
 mod check;
+mod clock;
 pub mod dependency;
 mod due;
 mod flapping;
@@ -25,9 +27,11 @@ mod suppression;
 #[cfg(test)]
 mod tests;
 mod views;
+mod votes;
 pub mod window;
 
 use check::CheckEntry;
+use clock::{Clock, Clocks};
 use common::address::{Address, CheckAddress, HostName};
 use common::message::{
     Alive, Beat, Check, ErrorBody, FeedSnapshot, Kind, LogEvent, Ordered, Origin, Sample, Samples, State,
@@ -36,8 +40,8 @@ use common::severity::Severity;
 use common::time::UnixMillis;
 use due::Due;
 use host::Host;
+use incident::{CHECK, CLOCK, Incidents, SILENT, Seen};
 pub use incident::{Draft, Incident, Key, RESERVED};
-use incident::{Incidents, SILENT, Seen};
 use numbers::Numbers;
 use order::{Order, SavedOrder, SavedRule, Subscriber};
 use paths::Quiet;
@@ -45,11 +49,12 @@ pub use paths::SavedPath;
 use rule::Rule;
 use serde::{Deserialize, Serialize};
 use settings::{Settings, Tuning};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use suppression::Suppression;
 pub use suppression::{Ack, Cause, Owed, Silence};
+pub use votes::SavedVote;
 
 /// We were not looking if nobody called us for this long.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -187,6 +192,10 @@ pub struct SavedCheck {
     /// Since when it alone is not reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silent: Option<UnixMillis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<HostName>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub votes: Vec<SavedVote>,
 }
 
 /// A check that changes too often, as it is kept.
@@ -200,6 +209,9 @@ pub struct SavedFlapping {
     pub changes: u32,
     /// How bad the beginning was.
     pub top_severity: Severity,
+    /// Why the beginning was not told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suppressed_by: Vec<String>,
 }
 
 /// A feed, by when it last beat.
@@ -227,8 +239,11 @@ pub struct Engine {
     hosts: BTreeMap<HostName, Host>,
     checks: BTreeMap<CheckAddress, CheckEntry>,
     numbers: Numbers,
+    /// The checks of other hosts that each observes.
+    observations: HashMap<HostName, BTreeSet<CheckAddress>>,
     expected: Vec<alarm::Expected>,
     incidents: Incidents,
+    clocks: Clocks,
     /// Hosts by when they may be overdue, and by when their checks may be.
     due_hosts: Due<HostName>,
     due_checks: Due<HostName>,
@@ -260,7 +275,9 @@ impl Engine {
             hosts: BTreeMap::new(),
             checks: BTreeMap::new(),
             numbers: Numbers::default(),
+            observations: HashMap::new(),
             incidents: Incidents::default(),
+            clocks: Clocks::default(),
             due_hosts: Due::default(),
             due_checks: Due::default(),
             tunings: Vec::new(),
@@ -293,6 +310,7 @@ impl Engine {
         engine.orders.make_contiguous().sort_by_key(|(_, answer)| answer.n);
         engine.count_checks();
         paths::own_feeds(&engine.hosts, &mut engine.feeds);
+        engine.find_observers();
         engine.blind_checks_of_silent_hosts();
         engine.await_numbers();
         engine.restore_suppression();
@@ -304,13 +322,15 @@ impl Engine {
         match saved {
             Saved::Host(name, Some(host)) => {
                 let tuning = self.tuning(&CheckAddress::alive(name.clone()));
-                self.hosts.insert(name, Host::restored(host, SETTLE, tuning));
+                let told = self.incidents.contains(&CheckAddress::alive(name.clone()).into(), CLOCK);
+                self.hosts.insert(name, Host::restored(host, Clock::restored(told), SETTLE, tuning));
             }
             Saved::Check(address, Some(check)) => {
                 let tuning = self.tuning(&address);
                 let watches = alarm::absence_watches(&self.settings.rules, &address, &self.incidents);
                 let silent_since = self.incidents.get(&check::key(&address, SILENT)).map(|incident| incident.since);
-                self.checks.insert(address, CheckEntry::restored(check, silent_since, tuning, watches, SETTLE));
+                let open = self.incidents.get(&check::key(&address, CHECK)).is_some();
+                self.checks.insert(address, CheckEntry::restored(check, open, silent_since, tuning, watches, SETTLE));
             }
             Saved::Incident(key, Some(incident)) => self.incidents.restore(key, incident),
             Saved::Pending(key, Some(since)) => {
@@ -469,6 +489,7 @@ impl Engine {
         self.last_scan = self.attention;
         self.scan_hosts();
         self.scan_checks();
+        self.scan_clocks();
         self.scan_numbers();
         self.scan_suppression();
     }

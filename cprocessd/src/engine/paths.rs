@@ -170,7 +170,7 @@ enum Way {
 impl Engine {
     /// What is to be said of a host that may be silent.
     pub(super) fn verdict(&self, name: &HostName, host: &Host) -> Verdict {
-        if host.state == State::Down || host.paths.is_empty() {
+        if host.state == State::Down || host.paths.is_empty() || (!host.heard && self.lives_by_check(name)) {
             return Verdict::Never;
         }
         let now = self.attention;

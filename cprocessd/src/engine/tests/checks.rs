@@ -376,3 +376,18 @@ fn unconfirmed_downs_flap_too_and_a_down_afterwards_has_to_be_confirmed() {
     }
     timeline.expect(["1000s INFO flapping web1!port:www [flapping] after 6s", "1001s ERR down web1!port:www"]);
 }
+
+#[test]
+fn who_heard_that_it_flaps_hears_that_it_is_calm_and_nobody_else() {
+    let order = |timeline: Timeline, id: &str, until_secs: u64| {
+        let (pattern, until) = (Some("web1!port".into()), Some(wall(until_secs * 1000)));
+        timeline.order(id, Request { pattern, until, ..Request::order("silence") })
+    };
+    let calm = |timeline: &Timeline| {
+        events_of(timeline, Kind::Flapping).iter().map(|draft| draft.suppressed_by.clone()).collect::<Vec<_>>()
+    };
+    let told = flap(up_and_running(), 8, 30);
+    assert_eq!(calm(&order(told, "s1", 1000).at(600)), [vec![], Vec::<String>::new()]);
+    let untold = flap(order(up_and_running(), "s1", 300), 8, 30);
+    assert_eq!(calm(&untold.at(600)), [["silence:s1"], ["silence:s1"]]);
+}

@@ -142,7 +142,11 @@ fn a_host_whose_clock_was_put_back_while_it_was_stopped_is_back_all_the_same() {
         timeline.apply(Input::Alive { feed: FEED.into(), alive });
     }
     assert_eq!(timeline.state_of("web1"), State::Up);
-    timeline.expect(["4000s INFO stopped web1!alive:", "430s INFO started web1!alive:"]);
+    timeline.expect([
+        "4000s INFO stopped web1!alive:",
+        "430s INFO started web1!alive:",
+        "4035s WARN alarm web1!alive: [clock]",
+    ]);
 }
 
 #[test]

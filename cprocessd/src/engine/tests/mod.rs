@@ -4,21 +4,24 @@
 //! the engine is told when nothing waits. Weeks pass in milliseconds.
 
 use super::ladder::Ladder;
-use super::settings::{Class, PartialTuning};
+use super::settings::{Agree, Class, PartialTuning};
 use super::*;
 use common::message::{Epoch, FeedSnapshotHost, Request, Values};
 use proptest::prelude::*;
 use rule::Rule;
 use std::collections::BTreeSet;
 
+mod agentless;
 mod alarms;
 mod checks;
+mod clocks;
 mod hosts;
 mod people;
 mod promises;
 mod restarts;
 mod suppressed_histories;
 mod suppression;
+mod votes;
 
 /// Second 0 of a timeline, so that dates are recognisable.
 const ORIGIN: i64 = 1_000_000_000_000;
@@ -38,8 +41,13 @@ struct Timeline {
     other_beating: bool,
     /// The ways by which a host is heard, where they are not the usual one: feed, relays.
     paths: BTreeMap<String, Vec<(&'static str, Vec<HostName>)>>,
+    /// How far the clock of a host is ahead, and how far ours is.
+    ahead_ms: BTreeMap<String, i64>,
+    own_ahead_ms: i64,
     /// The checks that their hosts repeat: address, up, changed.
     repeated: BTreeMap<String, (bool, i64)>,
+    /// The same of checks by other hosts than their own: `FROM ADDRESS`.
+    observations: BTreeMap<String, (bool, i64)>,
     saved: Vec<Saved>,
     told: Vec<String>,
     drafts: Vec<Draft>,
@@ -83,7 +91,10 @@ impl Timeline {
             beating: true,
             other_beating: false,
             paths: BTreeMap::new(),
+            ahead_ms: BTreeMap::new(),
+            own_ahead_ms: 0,
             repeated: BTreeMap::new(),
+            observations: BTreeMap::new(),
             saved: Vec::new(),
             told: Vec::new(),
             drafts: Vec::new(),
@@ -93,7 +104,8 @@ impl Timeline {
     }
 
     fn apply(&mut self, input: Input) {
-        let now = Now { monotonic: Duration::from_millis(self.now_ms), wall: wall(self.now_ms) };
+        let wall = UnixMillis(wall(self.now_ms).0 + self.own_ahead_ms);
+        let now = Now { monotonic: Duration::from_millis(self.now_ms), wall };
         let outputs = self.engine.apply(now, input);
         self.take(outputs);
     }
@@ -157,6 +169,19 @@ impl Timeline {
                 self.apply(Input::Check(self.check_message(&address, up, changed, 0)));
             }
         }
+        for (key, (up, changed)) in self.observations.clone() {
+            let (from, address) = key.split_once(' ').expect("two");
+            if self.live.contains(from) {
+                let message = self.check_message(&address.parse().expect("address"), up, changed, 0);
+                self.apply(Input::Check(Check { from: host(from), ..message }));
+            }
+        }
+    }
+
+    /// The observer stops observing it.
+    fn unobserved(mut self, from: &str, address: &str) -> Self {
+        self.observations.remove(&format!("{from} {address}"));
+        self
     }
 
     /// By each of its ways that is not cut by a silent relay.
@@ -185,7 +210,7 @@ impl Timeline {
     fn alive_message(&self, name: &str) -> Alive {
         Alive {
             host: host(name),
-            time: wall(self.now_ms),
+            time: UnixMillis(wall(self.now_ms).0 + self.ahead_ms.get(name).copied().unwrap_or(0)),
             via: if name == "web1" { Vec::new() } else { vec![host("web1")] },
             inventory: String::new(),
             addresses: None,
@@ -214,6 +239,18 @@ impl Timeline {
             seq: None,
             origin: None,
         }
+    }
+
+    /// The clock of a host is ahead by so much from now on.
+    fn ahead(mut self, name: &str, ms: i64) -> Self {
+        self.ahead_ms.insert(name.into(), ms);
+        self
+    }
+
+    /// And ours.
+    fn own_ahead(mut self, ms: i64) -> Self {
+        self.own_ahead_ms = ms;
+        self
     }
 
     /// The host gives signs of life from now on.
@@ -263,6 +300,19 @@ impl Timeline {
         let origin = Some(self.journaled());
         let message = self.check_message(&address.parse().expect("address"), up, changed, retries);
         self.apply(Input::Check(Check { origin, ..message }));
+        self
+    }
+
+    /// What one host observes of another, and repeats.
+    fn observed(mut self, from: &str, address: &str, up: bool) -> Self {
+        let key = format!("{from} {address}");
+        let changed = match self.observations.get(&key) {
+            Some((was, changed)) if *was == up => *changed,
+            _ => wall(self.now_ms).0,
+        };
+        self.observations.insert(key, (up, changed));
+        let message = self.check_message(&address.parse().expect("address"), up, changed, 0);
+        self.apply(Input::Check(Check { from: host(from), ..message }));
         self
     }
 

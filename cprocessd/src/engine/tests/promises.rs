@@ -29,9 +29,18 @@ enum Step {
     Reload(bool),
     /// Down and up again, so many times.
     Flap(u8, u8),
+    /// A router without a ccollectd, as web1 sees it.
+    Router(bool),
+    /// Its port, as web1 or db1 sees it.
+    Port(u8, bool),
+    Unobserved(u8),
+    /// db1 lives, or not.
+    Other(bool),
 }
 
 const RULES: [&str; 2] = ["*!machine.disk > 50 for 5s clear 40 WARN", "*!machine.disk:/other > 50 WARN"];
+
+const OBSERVERS: [&str; 2] = ["web1", "db1"];
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
@@ -51,6 +60,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just(Step::Forget),
         any::<bool>().prop_map(Step::Beats),
         any::<bool>().prop_map(Step::Reload),
+        any::<bool>().prop_map(Step::Router),
+        (0..2u8, any::<bool>()).prop_map(|(from, up)| Step::Port(from, up)),
+        (0..2u8).prop_map(Step::Unobserved),
+        any::<bool>().prop_map(Step::Other),
         (0..3u8, 1..5u8).prop_map(|(n, times)| Step::Flap(n, times)),
     ];
     prop::collection::vec(step, 1..60)
@@ -89,6 +102,11 @@ fn history(steps: &[Step], restarts: bool) -> Timeline {
                 timeline.forget("web1!port", &format!("p{secs}")).forget("web1!machine", &format!("m{secs}"))
             }
             Step::Beats(beating) => Timeline { beating: *beating, ..timeline },
+            Step::Router(up) => timeline.observed("web1", "router1!alive:", *up),
+            Step::Port(from, up) => timeline.observed(OBSERVERS[usize::from(*from)], "router1!port:ssh", *up),
+            Step::Unobserved(from) => timeline.unobserved(OBSERVERS[usize::from(*from)], "router1!port:ssh"),
+            Step::Other(true) => timeline.live("db1"),
+            Step::Other(false) => timeline.silent("db1"),
             Step::Reload(other) => timeline.reload(rules(*other)),
             Step::Flap(n, times) => (0..u64::from(*times) * 2)
                 .fold(timeline, |timeline, i| timeline.at(secs + i).check(&format!("web1!port:p{n}"), i % 2 == 1, 0)),
@@ -182,7 +200,9 @@ proptest! {
         // Liveness, and so what can be reached, staleness and alarms depend on when we looked; what was observed up and down
         // does not.
         let checks = |timeline: &Timeline| -> Vec<Draft> {
-            let observed = |d: &&Draft| matches!(d.kind, Kind::Down | Kind::Up | Kind::Flapping) && d.address.service().as_str() == "port";
+            // So does whose vote counts.
+            let of_web1 = |d: &Draft| d.address.host().as_str() == "web1" && d.address.service().as_str() == "port";
+            let observed = |d: &&Draft| of_web1(d) && matches!(d.kind, Kind::Down | Kind::Up | Kind::Flapping);
             let reachable = |draft: &Draft| Draft { suppressed_by: Vec::new(), ..draft.clone() };
             timeline.drafts.iter().filter(observed).map(reachable).collect()
         };
@@ -200,7 +220,10 @@ proptest! {
         for (name, host) in &engine.hosts {
             let verdict = engine.verdict(name, host);
             let fine = matches!(verdict, Verdict::Fine { .. } | Verdict::Wait { .. } | Verdict::Never);
-            let blind = matches!(verdict, Verdict::Blind { .. }) && host.state == State::Unknown;
+            // Nobody can tell either way, so it is no hurry to say so.
+            let silence = engine.attention.saturating_sub(host.heard_at);
+            let blind = matches!(verdict, Verdict::Blind { .. })
+                && (host.state == State::Unknown || silence <= host.tuning.host_down_after);
             prop_assert!(fine || blind, "{name} {verdict:?} {:?}", host.state);
         }
         for (address, check) in &engine.checks {
