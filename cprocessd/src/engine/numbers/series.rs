@@ -440,7 +440,11 @@ impl Numbers {
         match self.shapes.find(&shape.key()) {
             Some(id) => self.shapes.acquire_again(id),
             None => {
-                let candidates = candidates(&shape.service, &shape.resource, rules);
+                let candidates = match *shape.attributes {
+                    // Of a group that is only being made.
+                    [] => Box::default(),
+                    _ => candidates(&shape.service, &shape.resource, rules),
+                };
                 self.shapes.acquire(Shape { candidates, ..shape })
             }
         }
