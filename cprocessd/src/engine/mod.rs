@@ -363,7 +363,7 @@ impl Engine {
     /// Other settings from now on. What is open under a rule that is gone, or looks elsewhere now, is closed.
     pub fn reconfigure(&mut self, now: Now, settings: Settings) -> Vec<Output> {
         self.look(now);
-        let before = std::mem::replace(&mut self.settings, settings);
+        self.settings = settings;
         self.notice_shadowed_rules();
         self.merge_ordered_rules();
         self.tunings.clear();
@@ -374,20 +374,20 @@ impl Engine {
         for (address, check) in checks {
             check.tuning = shared(tunings, settings.tuning(address));
         }
-        self.rules_changed(&before.rules);
+        self.rules_changed();
         self.compare_suppression();
         std::mem::take(&mut self.outputs)
     }
 
     /// What every check and number has to do with the rules is found out anew.
-    fn rules_changed(&mut self, before: &[Rule]) {
+    fn rules_changed(&mut self) {
         self.retire_removed_rules();
         self.expected = alarm::expected(&self.settings.rules, self.attention);
         for (address, check) in &mut self.checks {
             check.watches = alarm::absence_watches(&self.settings.rules, address, &self.incidents);
         }
         self.look_at_everything(self.attention);
-        self.resolve_numbers(before);
+        self.resolve_numbers();
     }
 
     /// The tuning of an address, shared with all that have the same.

@@ -458,9 +458,8 @@ impl Engine {
         let text = format!("{author} added rule {name}: {}", rule.text);
         self.save(Saved::Rule(name.clone(), Some(saved)));
         self.ordered_rules.insert(name, rule);
-        let before = self.settings.rules.clone();
         self.merge_ordered_rules();
-        self.rules_changed(&before);
+        self.rules_changed();
         Ok(done(text))
     }
 
@@ -481,9 +480,8 @@ impl Engine {
     fn drop_rule(&mut self, name: &str) {
         self.ordered_rules.remove(name);
         self.save(Saved::Rule(name.to_owned(), None));
-        let before = self.settings.rules.clone();
         self.merge_ordered_rules();
-        self.rules_changed(&before);
+        self.rules_changed();
     }
 
     /// The rules by order come behind those of the file, in the order of their names, whenever they were added.

@@ -121,7 +121,13 @@ fn decoding(values: usize) -> f64 {
     median(|| {
         let began = cpu_nanos();
         let read: usize = (0..rounds)
-            .map(|_| Samples::decode(std::hint::black_box(&batch)).expect("a batch").iter().map(|s| s.values.len()).sum::<usize>())
+            .map(|_| {
+                Samples::decode(std::hint::black_box(&batch))
+                    .expect("a batch")
+                    .iter()
+                    .map(|s| s.values.len())
+                    .sum::<usize>()
+            })
             .sum();
         assert_eq!(read, values * rounds);
         (cpu_nanos() - began) as f64 / read as f64

@@ -122,10 +122,10 @@ impl Engine {
     }
 
     /// Finds out anew which rules look at which number.
-    pub(super) fn resolve_numbers(&mut self, before: &[Rule]) {
+    pub(super) fn resolve_numbers(&mut self) {
         let Self { numbers, settings, incidents, pending, .. } = self;
         let phases = phases(&settings.rules, incidents, pending);
-        numbers.resolve(before, &settings.rules, settings.defaults.forget_discovered_after, phases);
+        numbers.resolve(&settings.rules, settings.defaults.forget_discovered_after, phases);
     }
 
     /// Numbers that are not heard of: some are missed, those nobody asked for are forgotten.

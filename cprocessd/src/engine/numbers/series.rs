@@ -527,7 +527,6 @@ impl Numbers {
     /// Other rules from now on. `phase` says how each number is under each of them; what a rule remembers stays with it.
     pub(in crate::engine) fn resolve(
         &mut self,
-        before: &[Rule],
         rules: &[Rule],
         forget_after: Duration,
         phase: impl Fn(&View<'_>, &Name, usize) -> Phase,
@@ -536,7 +535,6 @@ impl Numbers {
         for shape in self.shapes.iter_mut() {
             shape.candidates = candidates(&shape.service, &shape.resource, rules);
         }
-        let same = |before: &Rule, now: &Rule| before.name == now.name && before.condition == now.condition;
         let old_plans = std::mem::take(&mut self.plans);
         for place in self.places() {
             let group = &self.hosts.get(place.host).groups[place.group as usize];
@@ -545,16 +543,14 @@ impl Numbers {
             let group = &mut self.hosts.get_mut(place.host).groups[place.group as usize];
             let (old_plan, old_watches) = (std::mem::replace(&mut group.plan, plan), group.watches.take());
             let plan = self.plans.get(plan);
-            if plan.remembers
-                && let Some(old_watches) = old_watches
-            {
-                let old = old_plans.get(old_plan).looks.iter().zip(old_watches.0);
-                for (old, watch) in old.filter(|(old, _)| before[old.rule as usize].condition.remembers()) {
-                    let goes_on = |look: &Look| {
-                        look.value == old.value && same(&before[old.rule as usize], &rules[look.rule as usize])
+            if let (true, Some(old_watches)) = (plan.remembers, old_watches) {
+                let old: Vec<_> = old_plans.get(old_plan).looks.iter().zip(old_watches.0).collect();
+                for (watch, look) in group.watches(plan, rules).iter_mut().zip(&plan.looks) {
+                    let fits = |(old, remembered): &&(&Look, Watch)| {
+                        old.value == look.value && remembered.memory.serves(&rules[look.rule as usize].condition)
                     };
-                    if let Some(at) = plan.looks.iter().position(goes_on) {
-                        group.watches(plan, rules)[at].memory = watch.memory;
+                    if let Some((_, remembered)) = old.iter().find(fits) {
+                        watch.memory = remembered.memory.clone();
                     }
                 }
             }

@@ -62,6 +62,15 @@ impl Memory {
         }
     }
 
+    /// Whether such a rule remembers the same.
+    pub(in crate::engine) fn serves(&self, condition: &Condition) -> bool {
+        match (self, *condition) {
+            (Self::Last(_), Condition::Rate { .. }) => true,
+            (Self::Window(window), Condition::Within { over, .. }) => window.over == over,
+            (Self::Nothing | Self::Last(_) | Self::Window(_), _) => false,
+        }
+    }
+
     /// Remembers a sample, and says what the rule makes of it; nothing as long as it cannot know.
     pub(in crate::engine) fn read(&mut self, time: UnixMillis, value: f64, condition: &Condition) -> Option<Reading> {
         match (self, *condition) {

@@ -260,3 +260,154 @@ fn refused_numbers_leave_nothing_behind() {
     let groups = timeline.engine.numbers.hosts().flat_map(|host| timeline.engine.numbers.of_host(host));
     assert_eq!(groups.count(), 100);
 }
+
+/// A value each minute from `from` on, `from + per_minute`, and so on.
+fn each_minute(mut timeline: Timeline, minutes: std::ops::Range<u64>, value: impl Fn(u64) -> f64) -> Timeline {
+    for minute in minutes {
+        timeline = timeline.at(minute * 60).value(DISK, value(minute));
+    }
+    timeline
+}
+
+#[test]
+fn a_rate_over_its_limit_is_an_alarm_and_a_counter_that_begins_anew_is_none() {
+    let errors = "web1!app.queue:in.errors";
+    let timeline = Timeline::with(settings(&[("errors", "rate(*!app.queue:*.errors) > 10 clear 5 WARN")]))
+        .live("web1")
+        .value(errors, 1000.0)
+        .at(10)
+        .value(errors, 1100.0)
+        .expect(["0s DEBUG up web1!alive: [initial]"])
+        .at(20)
+        .value(errors, 1201.0)
+        .expect(["20s WARN alarm web1!app.queue:in.errors [errors]"])
+        .at(30)
+        .value(errors, 1261.0)
+        .at(40)
+        .value(errors, 3.0)
+        .expect([])
+        .at(50)
+        .value(errors, 53.0)
+        .expect(["50s INFO solved web1!app.queue:in.errors [errors] after 30s"]);
+    let texts: Vec<_> = timeline.drafts.iter().map(|draft| (draft.text.as_str(), draft.value)).collect();
+    assert_eq!(texts[1..], [("10.1 per second > 10", Some(10.1)), ("back at 5 per second", Some(5.0))]);
+}
+
+#[test]
+fn a_rate_has_to_last_as_long_as_its_rule_says() {
+    let errors = "web1!app.queue:in.errors";
+    Timeline::with(settings(&[("errors", "rate(*!app.queue:*.errors) > 10 for 20s WARN")]))
+        .live("web1")
+        .value(errors, 0.0)
+        .at(10)
+        .value(errors, 200.0)
+        .at(20)
+        .value(errors, 400.0)
+        .expect(["0s DEBUG up web1!alive: [initial]"])
+        .at(30)
+        .value(errors, 600.0)
+        .expect(["30s WARN alarm web1!app.queue:in.errors [errors]"]);
+}
+
+#[test]
+fn a_disk_that_will_be_full_is_told_of_in_time_and_solved_when_it_no_longer_will() {
+    let timeline = disk_rule("*!machine.disk:*.used_percentage full within 4h over 1h ERR");
+    // 0.1 a minute: full after 200 minutes more, seen after a quarter of the window.
+    let timeline = each_minute(timeline, 0..15, |minute| 80.0 + minute as f64 * 0.1).expect([]);
+    let timeline = each_minute(timeline, 15..16, |minute| 80.0 + minute as f64 * 0.1)
+        .expect(["900s ERR alarm web1!machine.disk:/.used_percentage [disk]"]);
+    assert_eq!(timeline.drafts.last().expect("the alarm").text, "full in about 3h 5m at 6 per hour");
+    assert_eq!(timeline.drafts.last().expect("the alarm").value, Some(81.5));
+    // Somebody makes room.
+    let timeline = each_minute(timeline, 16..18, |_| 40.0)
+        .expect(["960s INFO solved web1!machine.disk:/.used_percentage [disk] after 60s"]);
+    let solved = &timeline.drafts.last().expect("the end").text;
+    assert!(solved.starts_with("at 40 and -") && solved.ends_with("no longer expected within 4h 0m"), "{solved}");
+}
+
+#[test]
+fn what_is_beyond_its_limit_already_stays_an_alarm_although_it_moves_no_more() {
+    let timeline = disk_rule("*!machine.disk:*.used_percentage full within 4h over 1h ERR");
+    let timeline = each_minute(timeline, 0..180, |minute| (90.0 + minute as f64).min(100.0));
+    assert_eq!(timeline.drafts.last().expect("the alarm").text, "full already, at 100");
+    timeline.expect(["900s ERR alarm web1!machine.disk:/.used_percentage [disk]"]);
+}
+
+#[test]
+fn room_that_runs_out_is_predicted_downwards_too() {
+    let free = "web1!machine.disk:/.free";
+    let mut timeline =
+        Timeline::with(settings(&[("room", "*!machine.disk:*.free < 100 within 2h over 1h for 5m WARN")]))
+            .live("web1")
+            .expect(["0s DEBUG up web1!alive: [initial]"]);
+    for minute in 0..=20 {
+        timeline = timeline.at(minute * 60).value(free, 1000.0 - minute as f64 * 10.0);
+    }
+    assert_eq!(timeline.drafts.last().expect("the alarm").text, "< 100 in about 1h 10m at -600 per hour");
+    timeline.expect(["1200s WARN alarm web1!machine.disk:/.free [room]"]);
+}
+
+#[test]
+fn a_prediction_begins_anew_with_a_restart_and_what_is_open_stays_so() {
+    let timeline = disk_rule("*!machine.disk:*.used_percentage full within 4h over 1h ERR");
+    let timeline = each_minute(timeline, 0..20, |minute| 80.0 + minute as f64 * 0.1)
+        .expect(["900s ERR alarm web1!machine.disk:/.used_percentage [disk]"])
+        .restart();
+    // For a quarter of the window nobody can know.
+    let timeline = each_minute(timeline, 20..35, |_| 82.0).expect([]);
+    each_minute(timeline, 35..36, |_| 82.0)
+        .expect(["2100s INFO solved web1!machine.disk:/.used_percentage [disk] after 1200s"]);
+}
+
+#[test]
+fn a_reload_keeps_what_a_prediction_has_seen() {
+    let rule = "*!machine.disk:*.used_percentage full within 4h over 1h ERR";
+    let timeline = each_minute(disk_rule(rule), 0..14, |minute| 80.0 + minute as f64 * 0.1);
+    let timeline = timeline.reload(settings(&[("another", "*!machine > 1t WARN"), ("disk", rule)]));
+    each_minute(timeline, 14..16, |minute| 80.0 + minute as f64 * 0.1)
+        .expect(["900s ERR alarm web1!machine.disk:/.used_percentage [disk]"]);
+}
+
+#[test]
+fn attributes_may_come_in_any_order_some_missing_and_some_twice() {
+    let mut timeline = Timeline::with(settings(&[("b", "*!app.x:u.b > 5 WARN")])).live("web1");
+    let sample = |values: &[(&str, f64)]| Sample {
+        host: host("web1"),
+        from: host("web1"),
+        service: "app".parse().expect("name"),
+        time: wall(0),
+        interval_ms: 0,
+        resource: "x".parse().expect("name"),
+        unit: "u".parse().expect("unit"),
+        values: Values(values.iter().map(|(name, value)| (name.parse().expect("name"), *value)).collect()),
+        backfill: false,
+    };
+    for values in [&[("a", 1.0), ("b", 2.0)][..], &[("b", 3.0), ("a", 4.0)], &[("c", 5.0)], &[("b", 9.0), ("b", 1.0)]] {
+        timeline.apply(Input::Sample(sample(values)));
+    }
+    let rows = timeline.engine.last_value(&"*".parse().expect("pattern"));
+    let rows: Vec<_> = rows.iter().map(|row| (row.address.to_string(), row.value)).collect();
+    let expected = [("web1!app.x:u.a", 4.0), ("web1!app.x:u.b", 1.0), ("web1!app.x:u.c", 5.0)];
+    assert_eq!(rows, expected.map(|(address, value)| (address.to_owned(), value)));
+    timeline
+        .expect([
+            "0s DEBUG up web1!alive: [initial]",
+            "0s WARN alarm web1!app.x:u.b [b]",
+            "0s INFO solved web1!app.x:u.b [b] after 0s",
+        ])
+        .forget("web1!app.x:u.b", "order-1")
+        .at(1);
+}
+
+#[test]
+fn a_number_of_many_is_forgotten_alone_and_the_others_stay_with_their_rules() {
+    let mut timeline = Timeline::with(settings(&[("c", "*!machine.disk:/.c > 5 for 10s WARN")])).live("web1");
+    for attribute in ["a", "b", "c", "d"] {
+        timeline = timeline.value(&format!("web1!machine.disk:/.{attribute}"), 9.0);
+    }
+    let timeline = timeline.forget("*!machine.disk:/.[ab]", "order-1").at(10).value("web1!machine.disk:/.c", 9.0);
+    let rows = timeline.engine.last_value(&"*".parse().expect("pattern"));
+    let rows: Vec<_> = rows.iter().map(|row| row.address.to_string()).collect();
+    assert_eq!(rows, ["web1!machine.disk:/.c", "web1!machine.disk:/.d"]);
+    assert!(timeline.told.contains(&"10s WARN alarm web1!machine.disk:/.c [c]".to_owned()), "{:?}", timeline.told);
+}
