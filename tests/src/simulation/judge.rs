@@ -178,7 +178,7 @@ impl Judge {
             let start = self.disk.cursors.get(feed).map_or(Start::Snapshot, |cursor| Start::After(cursor.clone()));
             (*feed, Following::new(start))
         });
-        let off = if self.generation % 2 == 0 { 0 } else { 90_500 };
+        let off = if self.generation.is_multiple_of(2) { 0 } else { 90_500 };
         self.process = Some(Process {
             engine: self.restored(feeds),
             twin: self.twins.then(|| (self.restored(feeds), off)),
