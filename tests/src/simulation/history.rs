@@ -3,7 +3,7 @@
 use super::judge::{Committed, Judge};
 use super::notifier::{Flight, Notifier, StreamMessage};
 use super::oracle;
-use super::plan::{Death, FEED_HOSTS, PATTERNS, Plan, Planned, Setup, Step, Weather};
+use super::plan::{Death, FEED_HOSTS, PATTERNS, Plan, Planned, Setup, Step, Weather, letter};
 use super::rng::Rng;
 use super::world::{self, Feed, FeedMessage, Host};
 use common::address::{CheckAddress, Pattern};
@@ -128,7 +128,7 @@ pub struct History {
 /// What this cprocessd judges by.
 pub fn settings(setup: &Setup, judge: usize) -> Settings {
     let rule = |name: &str, text: &str| Rule { name: name.into(), ..Rule::parse(name, text).expect("a rule") };
-    let own: CheckAddress = "mon!cprocessd:".parse().expect("an address");
+    let own: CheckAddress = format!("mon-{}!cprocessd:", letter(judge)).parse().expect("an address");
     let mut rules = vec![
         rule("disk full", "*!machine.disk:/.used_percentage > 90% for 10s clear 80% ERR"),
         rule("queue long", "*!app.queue:out.length > 100 clear 20 WARN"),

@@ -29,6 +29,7 @@ pub fn judged(history: &History) -> Vec<String> {
             let feed_runs = history.owner(host.feed).running;
             expect_of_host(host, feed_runs, process.engine.knows(&host.name), &mut expected);
         }
+        expect_of_clocks(history, judge, &mut expected);
         for (key, must) in &expected {
             let is_open = open.contains_key(key);
             if (*must == Expected::Open && !is_open) || (*must == Expected::Closed && is_open) {
@@ -99,6 +100,41 @@ fn expect_of_host(host: &Host, feed_runs: bool, is_known: bool, expected: &mut B
             _ => Open,
         };
         expected.insert((number.address.to_string(), rule.to_owned()), must);
+    }
+}
+
+/// Whose clock is wrong, by how far each that is heard is ahead of that of who judges: most of three or more by the same is
+/// the fault of who judges.
+fn expect_of_clocks(history: &History, judge: &Judge, expected: &mut BTreeMap<Key, Expected>) {
+    let limit = i64::try_from(judge.settings.defaults.clock_skew.as_millis()).expect("a short time");
+    let of = |ahead: i64| match ahead.abs() {
+        off if off > limit => Expected::Open,
+        off if off <= limit / 2 => Expected::Closed,
+        _ => Expected::Either,
+    };
+    let followed = || history.hosts.iter().filter(|host| history.setup.follows(judge.at, host.feed));
+    let (heard, unheard): (Vec<_>, Vec<_>) =
+        followed().partition(|host| host.running && history.owner(host.feed).running);
+    let ahead = |host: &Host| host.clock - judge.clock;
+    let mut wrong: Vec<i64> = heard.iter().map(|host| ahead(host)).filter(|ahead| ahead.abs() > limit).collect();
+    wrong.sort_unstable();
+    let median = wrong.get(wrong.len() / 2).copied().unwrap_or(0);
+    let alike = wrong.iter().filter(|ahead| (*ahead - median).abs() <= limit).count();
+    let doubtful = heard.iter().any(|host| of(ahead(host)) == Expected::Either);
+    let is_ours = heard.len() >= 3 && alike * 2 > heard.len();
+    let own = match (is_ours, doubtful) {
+        (_, true) => Expected::Either,
+        (true, _) => Expected::Open,
+        (false, _) => Expected::Closed,
+    };
+    expected.insert((judge.settings.own.to_string(), "clock".into()), own);
+    let off = if is_ours { median } else { 0 };
+    for host in heard {
+        let must = if doubtful { Expected::Either } else { of(ahead(host) - off) };
+        expected.insert((format!("{}!alive:", host.name), "clock".into()), must);
+    }
+    for host in unheard {
+        expected.insert((format!("{}!alive:", host.name), "clock".into()), Expected::Either);
     }
 }
 
