@@ -4,6 +4,9 @@
 //! crate `zeromq`, which shares no code with the daemons. PROTOCOL.md itself is held against the code at the end.
 
 use common::message;
+use cprocessd::engine::RESERVED;
+use cprocessd::engine::order::Command as Ordered;
+use cprocessd::engine::rule::Rule;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
@@ -315,7 +318,8 @@ fn each_example_of_the_protocol_is_what_the_daemons_say() {
         seen.insert(format!("hex {name}"));
     }
     let needed = "sample check log alive beat event plugin request refusal server-list server-status service-list \
-                  down-list last-value alarm-list events snapshot feed-snapshot health forget";
+                  down-list last-value alarm-list events snapshot feed-snapshot health silence-list maintenance-list \
+                  subscriber-list explain ordered forget ledger";
     for name in needed.split_whitespace().chain(["hex beat", "hex plugin", "hex request"]) {
         assert!(seen.contains(name), "PROTOCOL.md has no example of {name}");
     }
@@ -357,6 +361,32 @@ fn words_of_the_messages() -> BTreeSet<String> {
         words.remove(inner);
     }
     words
+}
+
+/// The lines of the blocks ```` ```text NAME ```` of a document.
+fn lines_of(document: &str, name: &str) -> Vec<String> {
+    let text = fs::read_to_string(repository().join(document)).expect("a document");
+    let opening = format!("```text {name}\n");
+    let blocks = text.split(&opening).skip(1).map(|rest| rest.split_once("```").expect("the end of a block").0);
+    blocks.flat_map(str::lines).map(str::to_owned).collect()
+}
+
+#[test]
+fn each_rule_and_order_of_the_documents_is_one() {
+    for document in ["PROTOCOL.md", "README.md"] {
+        let rules = lines_of(document, "rules");
+        assert!(rules.len() >= 5, "{document} has {rules:?}");
+        for rule in rules {
+            Rule::parse("r", &rule).unwrap_or_else(|error| panic!("{document}: {rule}: {error}"));
+        }
+    }
+    let text = protocol();
+    for name in Ordered::NAMES {
+        assert!(text.contains(&format!("| `{name}`")) || text.contains(&format!(", `{name}` |")), "{name}");
+    }
+    for name in RESERVED {
+        assert!(text.contains(&format!("`{name}`")), "{name}");
+    }
 }
 
 fn kebab(name: &str) -> String {
