@@ -130,7 +130,7 @@ impl Daemon {
         let new = match Config::load(&self.path) {
             Ok(new) => new,
             Err(error) => {
-                tracing::error!("the configuration stays as it was: {error}");
+                common::startup::stays_configured(&error);
                 return;
             }
         };

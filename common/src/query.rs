@@ -1,11 +1,13 @@
 //! Questions and orders on both sides: one frame in, one out, in MessagePack or, if the first byte is `{`, in JSON.
 
-use crate::message::{ErrorBody, ErrorCode, Reply, Request, decode, encode};
+use crate::message::{DecodeError, ErrorBody, ErrorCode, Reply, Request, decode, encode};
 use crate::socket::{Requester, SocketError};
 use base64::Engine;
 use rmpv::Value;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// Items on one page of a long answer.
@@ -358,7 +360,17 @@ pub async fn ask_without(
     let mut taken = 0;
     for _ in 0..MAX_PAGES {
         let bytes = requester.ask(encode(&request), timeout).await?;
-        let reply: Reply = decode(&bytes).map_err(|error| AskError::BadAnswer(error.to_string()))?;
+        let bad = |error: DecodeError| AskError::BadAnswer(error.to_string());
+        let too_large = || {
+            let most = requester.max_answer_bytes() >> 20;
+            AskError::BadAnswer(format!("an answer that takes more than {most} MiB of memory"))
+        };
+        // Before it takes it: a byte may become thirty.
+        let Footprint(page_bytes) = decode(&bytes).map_err(bad)?;
+        if taken + page_bytes > requester.max_answer_bytes() {
+            return Err(too_large());
+        }
+        let reply: Reply = decode(&bytes).map_err(bad)?;
         if let Some(error) = reply.error {
             return Err(AskError::Refused(error));
         }
@@ -368,10 +380,6 @@ pub async fn ask_without(
             lists.for_each(|(_, list)| *list = Value::Array(Vec::new()));
         }
         taken += memory(&page);
-        if taken > requester.max_answer_bytes() {
-            let most = requester.max_answer_bytes() >> 20;
-            return Err(AskError::BadAnswer(format!("an answer that takes more than {most} MiB of memory")));
-        }
         whole = Some(match whole {
             None => page,
             Some(before) => joined(before, page),
@@ -403,6 +411,78 @@ fn memory(value: &Value) -> usize {
             }
             Value::Nil | Value::Boolean(_) | Value::Integer(_) | Value::F32(_) | Value::F64(_) => 0,
         }
+}
+
+/// What a message takes as a [`Value`], found out without making one.
+struct Footprint(usize);
+
+impl Footprint {
+    const OF_ONE: usize = size_of::<Value>();
+}
+
+impl<'de> Deserialize<'de> for Footprint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Measure)
+    }
+}
+
+struct Measure;
+
+impl<'de> Visitor<'de> for Measure {
+    type Value = Footprint;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Footprint, E> {
+        Ok(Footprint(Footprint::OF_ONE))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Footprint, E> {
+        Ok(Footprint(Footprint::OF_ONE))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Footprint, E> {
+        Ok(Footprint(Footprint::OF_ONE))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Footprint, E> {
+        Ok(Footprint(Footprint::OF_ONE))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Footprint, E> {
+        Ok(Footprint(Footprint::OF_ONE))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Footprint, E> {
+        Ok(Footprint(Footprint::OF_ONE + ALLOCATION_BYTES + text.len()))
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Footprint, E> {
+        Ok(Footprint(Footprint::OF_ONE + ALLOCATION_BYTES + bytes.len()))
+    }
+
+    /// An extension: its type and its bytes.
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Footprint, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Footprint, A::Error> {
+        let mut sum = Footprint::OF_ONE + ALLOCATION_BYTES;
+        while let Some(Footprint(item)) = items.next_element()? {
+            sum += item;
+        }
+        Ok(Footprint(sum))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Footprint, A::Error> {
+        let mut sum = Footprint::OF_ONE + ALLOCATION_BYTES;
+        while let Some((Footprint(key), Footprint(value))) = fields.next_entry()? {
+            sum += key + value;
+        }
+        Ok(Footprint(sum))
+    }
 }
 
 /// As [`ask`], read as `T`.
@@ -464,6 +544,23 @@ mod tests {
                 None => return all,
             }
         }
+    }
+
+    #[test]
+    fn what_a_message_takes_is_known_before_it_takes_it() {
+        let row = || Value::Map(vec![("name".into(), "www".into()), ("n".into(), 7.into()), ("x".into(), Value::Nil)]);
+        let reply = Value::Map(vec![
+            ("ok".into(), true.into()),
+            ("data".into(), Value::Array((0..100).map(|_| row()).collect())),
+            ("bytes".into(), Value::Binary(vec![0; 1000])),
+            ("number".into(), 1.5.into()),
+            ("less".into(), (-1).into()),
+        ]);
+        let Footprint(bytes) = decode(&encode(&reply)).expect("a map");
+        assert_eq!(bytes, memory(&reply));
+        let extension = Value::Map(vec![("data".into(), Value::Ext(1, vec![0; 100]))]);
+        let Footprint(bytes) = decode(&encode(&extension)).expect("a map");
+        assert!(bytes >= memory(&extension), "{bytes}");
     }
 
     #[test]

@@ -42,6 +42,13 @@ impl DaemonArgs {
     }
 }
 
+/// Says why a reload changes nothing: a line for each mistake.
+pub fn stays_configured(error: &ConfigError) {
+    for mistake in error.lines() {
+        tracing::error!("the configuration stays as it was: {mistake}");
+    }
+}
+
 /// Why a daemon ends by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {

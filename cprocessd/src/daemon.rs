@@ -522,7 +522,7 @@ impl Daemon {
     fn reload(&mut self) {
         match Config::load(&self.config_path) {
             Ok(config) => self.swap(config),
-            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+            Err(error) => common::startup::stays_configured(&error),
         }
     }
 

@@ -192,7 +192,7 @@ impl Daemon {
                 self.config.access = config.access;
                 tracing::info!("configuration read again");
             }
-            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+            Err(error) => common::startup::stays_configured(&error),
         }
     }
 

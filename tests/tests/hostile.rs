@@ -120,6 +120,7 @@ impl Siege {
             let process = self.suite.daemon(daemon);
             assert!(process.runs() && process.pid() == pid, "{daemon} died");
             let peak = process.memory("VmHWM:");
+            eprintln!("{daemon} at most {} MB", peak >> 20);
             assert!(peak < MAX_RSS_BYTES, "{daemon} grew to {} MB", peak >> 20);
             let log = self.suite.log(daemon);
             let warnings: Vec<&str> = log.lines().filter(|line| !line.contains(" INFO ")).collect();

@@ -548,7 +548,7 @@ impl<M: Medium> Daemon<M> {
                 self.install(setup.lanes);
                 tracing::info!("configuration read again");
             }
-            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+            Err(error) => crate::startup::stays_configured(&error),
         }
     }
 }

@@ -127,8 +127,8 @@ fn start(dir: &Path) {
         println!(
             "{name}: open {:.2} s, load {:.2} s, engine {:.2} s, together {:.2} s",
             opened.as_secs_f64(),
-            (loaded - opened).as_secs_f64(),
-            (restored - loaded).as_secs_f64(),
+            loaded.saturating_sub(opened).as_secs_f64(),
+            restored.saturating_sub(loaded).as_secs_f64(),
             restored.as_secs_f64()
         );
         drop(engine);

@@ -3,7 +3,7 @@
 use super::judge::{Committed, Judge};
 use super::notifier::{Flight, Notifier, StreamMessage};
 use super::oracle;
-use super::plan::{Death, FEED_HOSTS, PATTERNS, Plan, Planned, Setup, Step, Weather};
+use super::plan::{Death, FEED_HOSTS, PATTERNS, Plan, Planned, Setup, Step, Weather, letter};
 use super::rng::Rng;
 use super::world::{self, Feed, FeedMessage, Host};
 use common::address::{CheckAddress, Pattern};
@@ -128,7 +128,7 @@ pub struct History {
 /// What this cprocessd judges by.
 pub fn settings(setup: &Setup, judge: usize) -> Settings {
     let rule = |name: &str, text: &str| Rule { name: name.into(), ..Rule::parse(name, text).expect("a rule") };
-    let own: CheckAddress = "mon!cprocessd:".parse().expect("an address");
+    let own: CheckAddress = format!("mon-{}!cprocessd:", letter(judge)).parse().expect("an address");
     let mut rules = vec![
         rule("disk full", "*!machine.disk:/.used_percentage > 90% for 10s clear 80% ERR"),
         rule("queue long", "*!app.queue:out.length > 100 clear 20 WARN"),
@@ -146,7 +146,7 @@ pub fn settings(setup: &Setup, judge: usize) -> Settings {
         dependencies: Dependencies::new(vec![jobs]).expect("no circle"),
         defaults: Tuning {
             stop_grace: Duration::from_secs(20),
-            blip_quiet: Duration::from_secs(60),
+            blip_quiet: Duration::from_mins(1),
             forget_discovered_after: Duration::from_mins(1),
             flap_window: Duration::from_mins(1),
             flap_calm: Duration::from_secs(20),
@@ -712,92 +712,102 @@ impl History {
         }
         match step {
             Step::Wait => {}
-            Step::Goes { host, thing, up } => {
+            Step::Goes { host, .. }
+            | Step::Blips { host, .. }
+            | Step::Reports { host, .. }
+            | Step::Configured { host, .. }
+            | Step::Value { host, .. }
+            | Step::Flaps { host, .. }
+            | Step::Happens { host }
+            | Step::HostStops { host, .. }
+            | Step::HostStarts { host }
+            | Step::HostForgets { host }
+            | Step::HostDisk { host, .. }
+            | Step::HostClock { host, .. } => {
                 if let Some(host) = self.host_at(*host) {
-                    self.hosts[host].things[*thing].up = *up;
+                    self.step_of_host(host, step);
                 }
             }
-            Step::Blips { host, thing } => {
-                if let Some(host) = self.host_at(*host) {
-                    self.hosts[host].blips(*thing);
+            Step::JudgeDies { judge, .. }
+            | Step::JudgeStarts { judge }
+            | Step::JudgeForgets { judge }
+            | Step::JudgePauses { judge, .. }
+            | Step::JudgeClock { judge, .. } => self.step_of_judge(*judge, step),
+            Step::NotifierDies { .. }
+            | Step::NotifierStarts
+            | Step::NotifierPauses { .. }
+            | Step::NotifierClock { .. }
+            | Step::Medium { .. }
+            | Step::Selects { .. } => self.step_of_notifier(step),
+            Step::Silence { .. } | Step::Unsilence { .. } | Step::Ack { .. } | Step::Unack { .. } => {
+                self.step_of_people(step);
+            }
+            Step::Weather { link, weather } => {
+                if let Some(link) = self.links.get_mut(*link) {
+                    link.weather = *weather;
                 }
             }
-            Step::Reports { host, thing, reports } => {
-                if let Some(host) = self.host_at(*host) {
-                    self.hosts[host].things[*thing].reports = *reports;
+            Step::Rest => self.rest(),
+        }
+    }
+
+    fn step_of_host(&mut self, at: usize, step: &Step) {
+        let host = &mut self.hosts[at];
+        match step {
+            Step::Goes { thing, up, .. } => host.things[*thing].up = *up,
+            Step::Blips { thing, .. } => host.blips(*thing),
+            Step::Reports { thing, reports, .. } => host.things[*thing].reports = *reports,
+            Step::Configured { thing, configured, .. } => host.set_listed(*thing, *configured),
+            Step::Value { number, zone, .. } => host.numbers[*number].zone = *zone,
+            Step::Flaps { thing, times, .. } => host.things[*thing].flaps = *times,
+            Step::Happens { .. } if host.running => {
+                self.log_texts += 1;
+                host.log(self.at, self.log_texts);
+            }
+            Step::Happens { .. } => {}
+            Step::HostStops { goodbye, .. } => self.host_stops(at, *goodbye),
+            Step::HostStarts { .. } => self.host_starts(at),
+            Step::HostForgets { .. } => self.host_forgets(at),
+            Step::HostDisk { works, .. } => host.set_disk(*works),
+            Step::HostClock { secs, .. } => host.clock += secs * 1000,
+            _ => unreachable!("{step:?} is not about a host"),
+        }
+    }
+
+    fn step_of_judge(&mut self, judge: usize, step: &Step) {
+        match step {
+            Step::JudgeDies { how: Death::Now, .. } => self.judge_died(judge),
+            Step::JudgeDies { how, .. } => {
+                if self.judges[judge].process.is_some() {
+                    self.judges[judge].doom = Some(*how);
                 }
             }
-            Step::Configured { host, thing, configured } => {
-                if let Some(host) = self.host_at(*host) {
-                    self.hosts[host].set_listed(*thing, *configured);
+            Step::JudgeStarts { .. } => {
+                if self.judges[judge].process.is_none() {
+                    self.start_judge(judge);
                 }
             }
-            Step::Value { host, number, zone } => {
-                if let Some(host) = self.host_at(*host) {
-                    self.hosts[host].numbers[*number].zone = *zone;
-                }
-            }
-            Step::Happens { host } => {
-                if let Some(host) = self.host_at(*host)
-                    && self.hosts[host].running
-                {
-                    self.log_texts += 1;
-                    let n = self.log_texts;
-                    self.hosts[host].log(self.at, n);
-                }
-            }
-            Step::HostStops { host, goodbye } => self.host_stops(*host, *goodbye),
-            Step::HostStarts { host } => {
-                if let Some(host) = self.host_at(*host) {
-                    self.host_starts(host);
-                }
-            }
-            Step::HostForgets { host } => {
-                if let Some(host) = self.host_at(*host) {
-                    self.hosts[host].dies();
-                    let feed = self.hosts[host].feed;
-                    let owns = self.hosts[host].owns_feed;
-                    self.cut = true;
-                    let feed_journal = if owns { Some(&mut self.feeds[feed]) } else { None };
-                    self.hosts[host].forgets(feed_journal);
-                    if owns {
-                        for other in self.hosts.iter_mut().filter(|other| other.feed == feed && !other.owns_feed) {
-                            other.known = other.running;
-                        }
-                    }
-                    self.host_starts(host);
-                }
-            }
-            Step::HostDisk { host, works } => {
-                if let Some(host) = self.host_at(*host) {
-                    self.hosts[host].set_disk(*works);
-                }
-            }
-            Step::JudgeDies { judge, how: Death::Now } => self.judge_died(*judge),
-            Step::JudgeDies { judge, how } => {
-                if self.judges[*judge].process.is_some() {
-                    self.judges[*judge].doom = Some(*how);
-                }
-            }
-            Step::JudgeStarts { judge } => {
-                if self.judges[*judge].process.is_none() {
-                    self.start_judge(*judge);
-                }
-            }
-            Step::JudgeForgets { judge } => {
+            Step::JudgeForgets { .. } => {
                 self.cut = true;
-                self.judges[*judge].forgets();
-                self.start_judge(*judge);
+                self.judges[judge].forgets();
+                self.start_judge(judge);
             }
-            Step::JudgePauses { judge, secs } => {
+            Step::JudgePauses { secs, .. } => {
                 let until = self.at + secs * 1000;
-                if let Some(process) = &mut self.judges[*judge].process {
+                if let Some(process) = &mut self.judges[judge].process {
                     process.paused_until = until;
                 }
                 if *secs > 3600 {
                     self.sleep(until);
                 }
             }
+            Step::JudgeClock { secs, .. } => self.judges[judge].clock += secs * 1000,
+            _ => unreachable!("{step:?} is not about a cprocessd"),
+        }
+    }
+
+    fn step_of_notifier(&mut self, step: &Step) {
+        match step {
             Step::NotifierDies { how: Death::Now } => self.notifier.dies(),
             Step::NotifierDies { how } => {
                 if self.notifier.process.is_some() {
@@ -818,29 +828,19 @@ impl History {
                     self.sleep(until);
                 }
             }
-            Step::Weather { link, weather } => {
-                if let Some(link) = self.links.get_mut(*link) {
-                    link.weather = *weather;
-                }
-            }
-            Step::Medium { lane, does } => self.notifier.media[*lane] = *does,
-            Step::HostClock { host, secs } => {
-                if let Some(host) = self.host_at(*host) {
-                    self.hosts[host].clock += secs * 1000;
-                }
-            }
-            Step::JudgeClock { judge, secs } => self.judges[*judge].clock += secs * 1000,
             Step::NotifierClock { secs } => self.notifier.clock += secs * 1000,
+            Step::Medium { lane, does } => self.notifier.media[*lane] = *does,
             Step::Selects { recipient, choice } => {
                 self.ops_selects_all &= *recipient != 0;
                 self.notifier.set_selection(*recipient, *choice);
                 self.settle_notifier();
             }
-            Step::Flaps { host, thing, times } => {
-                if let Some(host) = self.host_at(*host) {
-                    self.hosts[host].things[*thing].flaps = *times;
-                }
-            }
+            _ => unreachable!("{step:?} is not about the notifier"),
+        }
+    }
+
+    fn step_of_people(&mut self, step: &Step) {
+        match step {
             Step::Silence { pattern, secs } => {
                 let id = self.order(|at, clock| Command::Silence {
                     pattern: pattern_of(*pattern),
@@ -866,8 +866,24 @@ impl History {
             Step::Unack { pattern } => {
                 self.order(|_, _| Command::Unack { target: Target::Pattern(pattern_of(*pattern)) });
             }
-            Step::Rest => self.rest(),
+            _ => unreachable!("{step:?} is no order"),
         }
+    }
+
+    /// Its ccollectd is killed, loses its disk and is started.
+    fn host_forgets(&mut self, host: usize) {
+        self.hosts[host].dies();
+        let feed = self.hosts[host].feed;
+        let owns = self.hosts[host].owns_feed;
+        self.cut = true;
+        let feed_journal = if owns { Some(&mut self.feeds[feed]) } else { None };
+        self.hosts[host].forgets(feed_journal);
+        if owns {
+            for other in self.hosts.iter_mut().filter(|other| other.feed == feed && !other.owns_feed) {
+                other.known = other.running;
+            }
+        }
+        self.host_starts(host);
     }
 
     /// Everybody who is there carries out an order, given at this time by the clock of who judges. Its id.
@@ -913,7 +929,9 @@ impl History {
     }
 
     fn host_stops(&mut self, host: usize, goodbye: bool) {
-        let Some(host) = self.host_at(host).filter(|host| self.hosts[*host].running) else { return };
+        if !self.hosts[host].running {
+            return;
+        }
         if goodbye {
             let feed = self.hosts[host].feed;
             let published = world::goodbye(self.at, host, &mut self.feeds[feed], &mut self.hosts);

@@ -231,7 +231,7 @@ impl Notifier {
     #[must_use]
     pub fn dispatch(&mut self, at: u64, flights: &mut Vec<Flight>) -> bool {
         let now = self.now(at);
-        for lane in 0..LANES.len() {
+        for (lane, name) in LANES.into_iter().enumerate() {
             let Some(process) = &mut self.process else { return true };
             if process.busy[lane] {
                 continue;
@@ -244,7 +244,7 @@ impl Notifier {
                 stories = letter.stories[..told].to_vec();
                 Composed { bytes: Vec::new(), told }
             };
-            let Some(outgoing) = process.desk.next(LANES[lane], now, compose).expect("memory does not fail") else {
+            let Some(outgoing) = process.desk.next(name, now, compose).expect("memory does not fail") else {
                 continue;
             };
             process.busy[lane] = true;

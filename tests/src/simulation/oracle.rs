@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What an incident must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Must {
-    BeOpen,
-    BeClosed,
+enum Expected {
+    Open,
+    Closed,
     /// The world does not say.
-    BeEither,
+    Either,
 }
 
 type Key = (String, String);
@@ -24,14 +24,15 @@ pub fn judged(history: &History) -> Vec<String> {
     let mut wrong = Vec::new();
     for (judge, open) in history.judges.iter().zip(history.open_by_judge()) {
         let Some(process) = &judge.process else { continue };
-        let mut expected: BTreeMap<Key, Must> = BTreeMap::new();
+        let mut expected: BTreeMap<Key, Expected> = BTreeMap::new();
         for host in history.hosts.iter().filter(|host| history.setup.follows(judge.at, host.feed)) {
             let feed_runs = history.owner(host.feed).running;
             expect_of_host(host, feed_runs, process.engine.knows(&host.name), &mut expected);
         }
+        expect_of_clocks(history, judge, &mut expected);
         for (key, must) in &expected {
             let is_open = open.contains_key(key);
-            if (*must == Must::BeOpen && !is_open) || (*must == Must::BeClosed && is_open) {
+            if (*must == Expected::Open && !is_open) || (*must == Expected::Closed && is_open) {
                 let expected = if is_open { "closed" } else { "open" };
                 wrong.push(format!("{}: {} [{}] must be {expected}, and is not", judge.name, key.0, key.1));
             }
@@ -43,62 +44,97 @@ pub fn judged(history: &History) -> Vec<String> {
     wrong
 }
 
-fn expect_of_host(host: &Host, feed_runs: bool, is_known: bool, expected: &mut BTreeMap<Key, Must>) {
-    use Must::{BeClosed, BeEither, BeOpen};
+fn expect_of_host(host: &Host, feed_runs: bool, is_known: bool, expected: &mut BTreeMap<Key, Expected>) {
+    use Expected::{Closed, Either, Open};
     let alive = match (host.running, feed_runs) {
-        (true, true) => BeClosed,
+        (true, true) => Closed,
         // Nobody told of it.
-        _ if !is_known => BeClosed,
-        (false, true) => BeOpen,
-        (_, false) if host.owns_feed => BeOpen,
+        _ if !is_known => Closed,
+        (false, true) => Open,
+        (_, false) if host.owns_feed => Open,
         // What it was when it was last seen.
-        (_, false) => BeEither,
+        (_, false) => Either,
     };
     expected.insert((format!("{}!alive:", host.name), "check".into()), alive);
     let is_seen = host.running && feed_runs;
     for (i, thing) in host.things.iter().enumerate() {
         let key = |rule: &str| (thing.address.to_string(), rule.to_owned());
         let check = match (thing.listed, thing.reports) {
-            _ if !is_seen => BeEither,
+            _ if !is_seen => Either,
             // A plugin is kept; a check that hangs is what it was, if that was confirmed.
             (true, false) => match host.reported_up(i) {
-                Some(true) => BeClosed,
-                _ => BeEither,
+                Some(true) => Closed,
+                _ => Either,
             },
             // Only what is configured can leave.
-            (false, _) => BeClosed,
-            (true, true) if thing.up => BeClosed,
-            (true, true) => BeOpen,
+            (false, _) => Closed,
+            (true, true) if thing.up => Closed,
+            (true, true) => Open,
         };
         expected.insert(key("check"), check);
         if thing.is_configured {
             let silent = match (thing.listed, thing.reports) {
-                (false, _) if feed_runs && host.running => BeClosed,
-                _ if !is_seen => BeEither,
-                (true, false) if host.reported_up(i).is_some() => BeOpen,
+                (false, _) if feed_runs && host.running => Closed,
+                _ if !is_seen => Either,
+                (true, false) if host.reported_up(i).is_some() => Open,
                 // Its ccollectd has lost its state: who knew of it misses it, others do not.
-                (true, false) => BeEither,
-                _ => BeClosed,
+                (true, false) => Either,
+                _ => Closed,
             };
             expected.insert(key("silent"), silent);
         }
         if thing.address.to_string() == "web1!backup:nightly" {
             // Its ccollectd goes on saying what it said last; nothing, if that was nothing.
             let absent = match (is_seen, host.reported_up(i)) {
-                (true, Some(_)) => BeClosed,
-                _ => BeOpen,
+                (true, Some(_)) => Closed,
+                _ => Open,
             };
             expected.insert(key("backup"), absent);
         }
     }
     for (number, rule) in host.numbers.iter().zip(["disk full", "queue long"]) {
         let must = match number.zone {
-            _ if !is_seen => BeEither,
-            0 => BeClosed,
-            1 => BeEither,
-            _ => BeOpen,
+            _ if !is_seen => Either,
+            0 => Closed,
+            1 => Either,
+            _ => Open,
         };
         expected.insert((number.address.to_string(), rule.to_owned()), must);
+    }
+}
+
+/// Whose clock is wrong, by how far each that is heard is ahead of that of who judges: most of three or more by the same is
+/// the fault of who judges.
+fn expect_of_clocks(history: &History, judge: &Judge, expected: &mut BTreeMap<Key, Expected>) {
+    let limit = i64::try_from(judge.settings.defaults.clock_skew.as_millis()).expect("a short time");
+    let of = |ahead: i64| match ahead.abs() {
+        off if off > limit => Expected::Open,
+        off if off <= limit / 2 => Expected::Closed,
+        _ => Expected::Either,
+    };
+    let followed = || history.hosts.iter().filter(|host| history.setup.follows(judge.at, host.feed));
+    let (heard, unheard): (Vec<_>, Vec<_>) =
+        followed().partition(|host| host.running && history.owner(host.feed).running);
+    let ahead = |host: &Host| host.clock - judge.clock;
+    let mut wrong: Vec<i64> = heard.iter().map(|host| ahead(host)).filter(|ahead| ahead.abs() > limit).collect();
+    wrong.sort_unstable();
+    let median = wrong.get(wrong.len() / 2).copied().unwrap_or(0);
+    let alike = wrong.iter().filter(|ahead| (*ahead - median).abs() <= limit).count();
+    let doubtful = heard.iter().any(|host| of(ahead(host)) == Expected::Either);
+    let is_ours = heard.len() >= 3 && alike * 2 > heard.len();
+    let own = match (is_ours, doubtful) {
+        (_, true) => Expected::Either,
+        (true, _) => Expected::Open,
+        (false, _) => Expected::Closed,
+    };
+    expected.insert((judge.settings.own.to_string(), "clock".into()), own);
+    let off = if is_ours { median } else { 0 };
+    for host in heard {
+        let must = if doubtful { Expected::Either } else { of(ahead(host) - off) };
+        expected.insert((format!("{}!alive:", host.name), "clock".into()), must);
+    }
+    for host in unheard {
+        expected.insert((format!("{}!alive:", host.name), "clock".into()), Expected::Either);
     }
 }
 

@@ -247,7 +247,7 @@ impl Plan {
             twins: rng.percent(25),
         };
         // A history is about few things at a time, or they would never meet.
-        let themes: Vec<u64> = (0..1 + rng.below(4)).map(|_| rng.below(THEMES)).collect();
+        let themes: Vec<u64> = (0..=rng.below(4)).map(|_| rng.below(THEMES)).collect();
         let count = 4 + rng.index(24);
         let mut steps: Vec<Planned> = (0..count)
             .map(|_| {

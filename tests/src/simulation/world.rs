@@ -52,6 +52,7 @@ impl FeedMessage {
 
 /// A check in the world, and what its ccollectd makes of it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of the world that changes by itself")]
 pub struct Thing {
     pub address: CheckAddress,
     pub interval_ms: u64,
@@ -93,14 +94,13 @@ pub struct Number {
 
 /// A host and its ccollectd.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of the world that changes by itself")]
 pub struct Host {
     pub name: HostName,
     /// The feed by which it is seen.
     pub feed: usize,
     pub owns_feed: bool,
     pub running: bool,
-    /// It said goodbye before it stopped.
-    pub said_goodbye: bool,
     /// How far its clock is off.
     pub clock: i64,
     pub things: Vec<Thing>,
@@ -183,7 +183,6 @@ impl Host {
             feed,
             owns_feed: FEED_HOSTS.contains(&host),
             running: true,
-            said_goodbye: false,
             clock: 0,
             things: things.collect(),
             numbers: numbers.collect(),
@@ -221,9 +220,9 @@ impl Host {
         }
     }
 
-    fn origin(&mut self) -> Option<Origin> {
+    fn origin(&mut self) -> Origin {
         self.seq += 1;
-        Some(Origin { host: self.name.clone(), epoch: self.epoch.clone(), seq: self.seq })
+        Origin { host: self.name.clone(), epoch: self.epoch.clone(), seq: self.seq }
     }
 
     fn check(&self, thing: usize, retries: u32) -> Check {
@@ -253,7 +252,7 @@ impl Host {
         let time = wall(at, self.clock);
         if self.journaled_inventory != Some(self.inventory) {
             self.journaled_inventory = Some(self.inventory);
-            let origin = self.origin();
+            let origin = Some(self.origin());
             let watched = Alive { addresses: Some(self.inventory()), origin, ..self.alive(at) };
             self.waiting.push_back(FeedMessage::Alive(watched));
         }
@@ -278,7 +277,7 @@ impl Host {
             let changed = before.as_ref().filter(|kept| kept.up == up).map_or(time, |kept| kept.changed);
             thing.kept = Some(Kept { up, changed, time });
             if before.is_none_or(|kept| kept.up != up) || retries > 0 {
-                let origin = self.origin();
+                let origin = Some(self.origin());
                 let check = Check { origin, ..self.check(i, retries) };
                 self.waiting.push_back(FeedMessage::Check(check));
             } else {
@@ -314,7 +313,7 @@ impl Host {
     /// Something happened on it.
     pub fn log(&mut self, at: u64, n: u64) -> String {
         let text = format!("log {n}");
-        let origin = self.origin();
+        let origin = Some(self.origin());
         self.waiting.push_back(FeedMessage::Log(LogEvent {
             host: self.name.clone(),
             from: self.name.clone(),
@@ -368,7 +367,6 @@ impl Host {
 
     pub fn starts(&mut self, at: u64) {
         self.running = true;
-        self.said_goodbye = false;
         for thing in &mut self.things {
             thing.next_look = thing.next_look.max(at);
         }
@@ -454,9 +452,8 @@ pub fn tick(at: u64, feed_at: usize, feed: &mut Feed, hosts: &mut [Host]) -> Vec
 pub fn goodbye(at: u64, host: usize, feed: &mut Feed, hosts: &mut [Host]) -> Vec<Rc<FeedMessage>> {
     let own_runs = hosts.iter().any(|other| other.feed == hosts[host].feed && other.owns_feed && other.running);
     let host = &mut hosts[host];
-    let origin = host.origin();
+    let origin = Some(host.origin());
     let said = Alive { goodbye: true, origin, ..host.alive(at) };
-    host.said_goodbye = true;
     if host.owns_feed && !host.disk_works {
         return vec![Rc::new(FeedMessage::Alive(Alive { origin: None, ..said }))];
     }
