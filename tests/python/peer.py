@@ -209,7 +209,7 @@ MAINTENANCE = {
 SUBSCRIBER = {"name": str, "via": str, "severity": SEVERITIES, "pattern": str, "author": str, "since": millis}
 HEALTH = {
     "daemon": str, "version": str, "epoch": str, "head_seq": int, "rss_bytes": int, "peak_rss_bytes": int,
-    "uptime_secs": int, "counters": dict,
+    "uptime_secs": int, "databases": [str], "counters": dict,
 }
 # PROTOCOL.md, the stream.
 EVENT = {
