@@ -598,7 +598,8 @@ fn follow_feeds(feeds: &[PathBuf], cursors: &BTreeMap<String, Cursor>, counters:
             max_answer_bytes: MAX_ANSWER_BYTES,
         };
         let (counters, inbox, room) = (counters.clone(), inbox.clone(), room.clone());
-        let (out, mut followed) = mpsc::channel(64);
+        // What waits here is not in WAITING_BYTES yet, and may be 256 KiB each.
+        let (out, mut followed) = mpsc::channel(8);
         let forward = async move {
             while let Some(delivery) = followed.recv().await {
                 let room = room.clone().acquire_many_owned(weight(&delivery)).await.expect("nobody closes it");
