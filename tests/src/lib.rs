@@ -13,6 +13,7 @@ pub mod pki;
 pub mod raw;
 pub mod servers;
 pub mod simulation;
+pub mod table;
 
 use common::query::{ask, to_json};
 use common::socket::Requester;

@@ -8,7 +8,7 @@ use super::host::Host;
 use super::incident::{CHECK, INITIAL, Key, SILENT, Seen};
 use super::settings::Tuning;
 use super::votes::{Observers, Said};
-use super::{Engine, MISSED_INTERVALS, Output, Saved, SavedCheck, alarm};
+use super::{Engine, MISSED_INTERVALS, OVERDUE_AT_ONCE, Output, Saved, SavedCheck, alarm};
 use common::address::{CheckAddress, HostName, Name, Unit};
 use common::message::{Check, Kind, State};
 use common::severity::Severity;
@@ -438,9 +438,12 @@ impl Engine {
     }
 
     /// Checks that are not reported although their host is, or for so long that they are forgotten or a rule misses them.
-    pub(super) fn scan_checks(&mut self) {
+    /// False if there may be more of them.
+    pub(super) fn scan_checks(&mut self) -> bool {
         let mut missed = Vec::new();
-        for (tick, name) in self.due_checks.take(self.attention) {
+        while missed.len() < OVERDUE_AT_ONCE
+            && let Some((tick, name)) = self.due_checks.next(self.attention)
+        {
             // A host may have been forgotten and its checks not.
             if self.has_checks(&name) {
                 self.touch_host(&name);
@@ -463,6 +466,7 @@ impl Engine {
                 Missed::Absent { rule, lasting } => self.absent(rule, address.into(), lasting),
             }
         }
+        self.due_checks.is_done()
     }
 
     fn scan_checks_of(&mut self, name: &HostName, missed: &mut Vec<(CheckAddress, Missed)>) {

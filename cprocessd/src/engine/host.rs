@@ -5,7 +5,7 @@ use super::due::Tick;
 use super::incident::{CHECK, INITIAL, Key, Seen};
 use super::paths::{MAX_VIA, Paths, Quiet, Verdict};
 use super::settings::Tuning;
-use super::{Engine, Feed, PAUSE, SETTLE, Saved, SavedHost};
+use super::{Engine, Feed, OVERDUE_AT_ONCE, PAUSE, SETTLE, Saved, SavedHost};
 use common::address::{CheckAddress, HostName};
 use common::message::{Alive, Beat, FeedSnapshot, Kind, State};
 use common::severity::Severity;
@@ -374,10 +374,12 @@ impl Engine {
         }
     }
 
-    /// Hosts without a sign of life.
-    pub(super) fn scan_hosts(&mut self) {
+    /// Hosts without a sign of life. False if there may be more of them.
+    pub(super) fn scan_hosts(&mut self) -> bool {
         let mut overdue = Vec::new();
-        for (tick, name) in self.due_hosts.take(self.attention) {
+        while overdue.len() < OVERDUE_AT_ONCE
+            && let Some((tick, name)) = self.due_hosts.next(self.attention)
+        {
             let Some(host) = self.hosts.get_mut(&name).filter(|host| host.look_at == tick) else { continue };
             // Nearly all have been heard meanwhile, so nothing else needs to be asked about them.
             let silent_at = host.heard_at + host.tuning.host_down_after;
@@ -415,6 +417,7 @@ impl Engine {
                 _ => self.host_down(&name, since, format!("no sign of life for {}", for_people(after))),
             }
         }
+        self.due_hosts.is_done()
     }
 
     fn host_down(&mut self, name: &HostName, since: UnixMillis, text: String) {

@@ -60,6 +60,9 @@ pub use votes::SavedVote;
 const PAUSE: Duration = Duration::from_secs(2);
 /// How often absence is looked for.
 const SCAN_EVERY: Duration = Duration::from_millis(500);
+/// So many hosts, or about so many checks or numbers, are found overdue at once. The shell commits them and answers who waits; the
+/// rest has its turn right behind.
+const OVERDUE_AT_ONCE: usize = 500;
 /// After a start, absence is not judged for this long: two intervals of a second.
 const SETTLE: Duration = Duration::from_secs(2);
 /// Intervals without a report that make a value stale and a check unknown.
@@ -486,12 +489,12 @@ impl Engine {
         if self.attention < self.last_scan + SCAN_EVERY {
             return;
         }
-        self.last_scan = self.attention;
-        self.scan_hosts();
-        self.scan_checks();
-        self.scan_clocks();
-        self.scan_numbers();
-        self.scan_suppression();
+        // The checks of a host that is silent itself are not missed, so hosts come first.
+        if self.scan_hosts() && self.scan_checks() && self.scan_numbers() {
+            self.last_scan = self.attention;
+            self.scan_clocks();
+            self.scan_suppression();
+        }
     }
 
     fn open(&mut self, key: Key, kind: Kind, default: Severity, since: UnixMillis, seen: Seen) {

@@ -2,14 +2,13 @@
 //! takes in memory. Prints a table; medians of several runs, in CPU time, so that a busy machine disturbs them little.
 //! `bench-engine [SERIES]`, 10,000,000 for the memory if not said.
 
-#![expect(clippy::print_stdout, reason = "a program for people")]
-
 use common::message::{Sample, Samples, Values, encode};
 use common::time::UnixMillis;
 use cprocessd::engine::rule::Rule;
 use cprocessd::engine::settings::Settings;
 use cprocessd::engine::{Engine, Now};
 use std::time::Duration;
+use tests::table::{self, Target};
 
 /// As many numbers as a host has, and how they are grouped.
 const GROUPS_PER_HOST: usize = 20;
@@ -20,7 +19,7 @@ const RUNS: usize = 7;
 const VALUES_PER_RUN: usize = 2_000_000;
 
 fn main() {
-    println!("{:<58} {:>10}  unit", "what (median of several runs)", "figure");
+    table::head();
     // First, while nothing was ever given back that could be used again.
     memory(5_000);
     memory(std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(10_000_000));
@@ -44,7 +43,7 @@ fn main() {
 }
 
 fn row(what: &str, figure: f64, unit: &str) {
-    println!("{what:<58} {figure:>10.1}  {unit}");
+    table::row(what, figure, unit, Target::None);
 }
 
 /// One message a host, as a ccollectd sends it each second.

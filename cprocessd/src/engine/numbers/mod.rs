@@ -128,8 +128,9 @@ impl Engine {
         numbers.resolve(&settings.rules, settings.defaults.forget_discovered_after, phases);
     }
 
-    /// Numbers that are not heard of: some are missed, those nobody asked for are forgotten.
-    pub(super) fn scan_numbers(&mut self) {
+    /// Numbers that are not heard of: some are missed, those nobody asked for are forgotten. False if there may be
+    /// more of them.
+    pub(super) fn scan_numbers(&mut self) -> bool {
         let Self { numbers, settings, hosts, attention, .. } = self;
         let forget_after = settings.defaults.forget_discovered_after;
         // A host that is away keeps its numbers: another cprocessd may hear it.
@@ -143,6 +144,7 @@ impl Engine {
             self.retire_numbers(&addresses, &format!("not reported for {}", for_people(forget_after)));
         }
         self.scan_expected();
+        self.numbers.is_done(millis(self.attention))
     }
 
     /// Forgets the numbers that match; returns their addresses.

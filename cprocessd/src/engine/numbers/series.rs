@@ -6,6 +6,7 @@
 
 use super::names::{Id, Keyed, Shared};
 use super::trend::{Memory, Reading};
+use crate::engine::OVERDUE_AT_ONCE;
 use crate::engine::alarm::{Phase, Turn, judge};
 use crate::engine::rule::{Condition, Operator, Rule};
 use common::address::{Address, HostName, Name, Pattern, Unit, ValueAddress};
@@ -660,7 +661,9 @@ impl Numbers {
         expected_since: impl Fn(&HostName) -> u64,
     ) -> Overdue {
         let mut overdue = Overdue::default();
-        while let Some((_, host)) = self.deadlines.first().copied().filter(|(due, _)| *due < now) {
+        while overdue.missed.len() + overdue.forgotten.len() < OVERDUE_AT_ONCE
+            && let Some((_, host)) = self.deadlines.first().copied().filter(|(due, _)| *due < now)
+        {
             let expected_since = expected_since(&self.hosts.get(host).name);
             let mut forgotten = Vec::new();
             // From the end, so that a removal changes no place that is still to come.
@@ -696,6 +699,11 @@ impl Numbers {
         overdue.missed.sort();
         overdue.forgotten.sort();
         overdue
+    }
+
+    /// Whether nothing is left to be found overdue.
+    pub(in crate::engine) fn is_done(&self, now: u64) -> bool {
+        self.deadlines.first().is_none_or(|(due, _)| *due >= now)
     }
 
     /// Forgets a group; returns the addresses of its numbers.

@@ -240,12 +240,17 @@ pub(crate) fn probe(unit: &str, level: f64) -> Vec<u8> {
 /// Many hosts with the same series.
 pub(crate) struct Fleet {
     pub(crate) hosts: usize,
-    /// Numbers of each host.
+    /// Numbers of each host, and of each of its samples.
     pub(crate) series: usize,
+    pub(crate) grouped: usize,
     /// One host's batch as it goes over the wire.
     template: Vec<u8>,
     hosts_at: Vec<usize>,
     times_at: Vec<usize>,
+}
+
+fn resource(thing: usize) -> String {
+    format!("pool{thing}")
 }
 
 /// The name of a host of a fleet.
@@ -254,15 +259,34 @@ pub(crate) fn name(host: usize) -> String {
 }
 
 impl Fleet {
-    /// `things` of ten numbers on each host.
+    /// `things` of ten numbers on each host, each with all its numbers in one sample.
     pub(crate) fn new(hosts: usize, things: usize) -> Self {
-        let host = String::from_utf8_lossy(&HOST);
-        let samples: Vec<Sample> = (0..things)
-            .map(|thing| {
-                let values = ATTRIBUTES.iter().enumerate().map(|(i, name)| (*name, thing as f64 + i as f64 / 4.0));
-                sample(&host, &format!("pool{thing}"), &format!("/data/{thing}"), values.collect())
-            })
-            .collect();
+        let samples = (0..things).map(|thing| {
+            let values = ATTRIBUTES.iter().enumerate().map(|(i, name)| (*name, thing as f64 + i as f64 / 4.0));
+            sample(&String::from_utf8_lossy(&HOST), &resource(thing), &format!("/data/{thing}"), values.collect())
+        });
+        Self::of_samples(hosts, &samples.collect::<Vec<_>>())
+    }
+
+    /// A hundred numbers on each host, each a thing of its own: they have nothing in common, so none costs more.
+    pub(crate) fn ungrouped(hosts: usize) -> Self {
+        Self::single(hosts, |n| format!("/data/{n}"))
+    }
+
+    /// A hundred numbers of ten things on each host, but each in a sample of its own.
+    pub(crate) fn scattered(hosts: usize) -> Self {
+        Self::single(hosts, |n| format!("/data/{}", n / ATTRIBUTES.len()))
+    }
+
+    fn single(hosts: usize, unit: impl Fn(usize) -> String) -> Self {
+        let samples = (0..100).map(|n| {
+            let values = vec![(ATTRIBUTES[n % ATTRIBUTES.len()], n as f64 / 4.0)];
+            sample(&String::from_utf8_lossy(&HOST), &resource(n / ATTRIBUTES.len()), &unit(n), values)
+        });
+        Self::of_samples(hosts, &samples.collect::<Vec<_>>())
+    }
+
+    fn of_samples(hosts: usize, samples: &[Sample]) -> Self {
         let template = raw::message(&[&[b"value.", &HOST[..], b"!"].concat(), &encode(&samples)]);
         let at = |needle: &[u8]| -> Vec<usize> {
             let found = template.windows(needle.len()).enumerate().filter(|(_, window)| *window == needle);
@@ -270,9 +294,10 @@ impl Fleet {
         };
         // The key, and the mark of 64 bits that every date of ours has.
         let times_at: Vec<usize> = at(b"\xa4time\xcf").into_iter().map(|at| at + 6).collect();
-        assert_eq!(times_at.len(), things, "a date in each sample");
+        assert_eq!(times_at.len(), samples.len(), "a date in each sample");
         let hosts_at = at(&HOST);
-        Self { hosts, series: things * ATTRIBUTES.len(), template, hosts_at, times_at }
+        let series = samples.iter().map(|sample| sample.values.0.len()).sum();
+        Self { hosts, series, grouped: series / samples.len(), template, hosts_at, times_at }
     }
 
     /// All its numbers.

@@ -32,7 +32,7 @@ pub(crate) struct Judge {
     pub(crate) feed: Feed,
     events: Receiver<Told>,
     folder: TempDir,
-    _state: TempDir,
+    state: TempDir,
     runtime: tokio::runtime::Runtime,
     probes: usize,
 }
@@ -76,7 +76,7 @@ impl Judge {
         wait_for("the stream is there", || run.join("stream").exists().then_some(()));
         let events = subscribe(&run);
         feed.wait_for_subscriber();
-        let mut judge = Self { process, feed, events, folder, _state: state, runtime, probes: 0 };
+        let mut judge = Self { process, feed, events, folder, state, runtime, probes: 0 };
         judge.settle();
         judge
     }
@@ -86,10 +86,11 @@ impl Judge {
         self.folder.path().join("run")
     }
 
-    /// Ends it and starts it on the same state; returns how long the first answer took.
-    pub(crate) fn restart(&mut self) -> Duration {
+    /// Ends it and starts it on the same state, to which `between` may have added; returns how long the first answer took.
+    pub(crate) fn restart(&mut self, between: impl FnOnce(&Path)) -> Duration {
         self.process.terminate();
         self.feed.forget_subscriber();
+        between(&self.state.path().join("cprocessd.db"));
         let began = Instant::now();
         self.process = spawn(self.folder.path());
         let mut requester = Requester::new(&self.run().join("query"));
@@ -214,21 +215,38 @@ pub(crate) fn own_cpu() -> f64 {
     ran(Path::new("/proc/thread-self")).expect("schedstat")
 }
 
-/// Asks a question again and again on one connection until `stop`, `pause` apart, and returns how long each answer took.
+/// A question and its answer.
+pub(crate) struct Asked {
+    /// When it was due: what is asked late since the answer before was late counts as having waited.
+    pub(crate) at: Instant,
+    answered: Instant,
+}
+
+impl Asked {
+    /// Seconds until the answer.
+    pub(crate) fn took(&self) -> f64 {
+        self.answered.saturating_duration_since(self.at).as_secs_f64()
+    }
+}
+
+/// Asks a question again and again on one connection until `stop`, every so often, or as fast as it is answered.
 pub(crate) async fn asker(
     socket: PathBuf,
     question: impl Fn(usize) -> Request,
-    pause: Duration,
+    every: Duration,
     stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
-) -> Vec<f64> {
+) -> Vec<Asked> {
     let mut requester = Requester::new(&socket);
-    let (mut took, mut due) = (Vec::new(), tokio::time::Instant::now());
+    let (mut asked, mut due) = (Vec::new(), Instant::now());
     while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-        tokio::time::sleep_until(due).await;
-        due += pause;
-        let began = Instant::now();
-        requester.ask(encode(&question(took.len())), PATIENCE).await.expect("an answer");
-        took.push(began.elapsed().as_secs_f64());
+        if every.is_zero() {
+            due = Instant::now();
+        } else {
+            tokio::time::sleep_until(due.into()).await;
+        }
+        requester.ask(encode(&question(asked.len())), PATIENCE).await.expect("an answer");
+        asked.push(Asked { at: due, answered: Instant::now() });
+        due += every;
     }
-    took
+    asked
 }

@@ -1,14 +1,13 @@
 //! What judging costs: a real cprocessd on its own sockets, fed by a modelled ccollectd that costs next to nothing.
 //!
-//! `bench-judge [--runs N] [MEASUREMENT...]`, by default all but `huge`, three runs each; `bench-judge --push RUN VALUES` is the
-//! load alone, for `tests/python/contender.py`. It prints a table and judges nothing;
-//! it ends badly only where something was lost, since then nothing was measured. CPU is the daemon's, in nanoseconds from
+//! `bench-judge [--runs N] [MEASUREMENT...]`, by default all, three runs each; `bench-judge --push RUN VALUES` is the load
+//! alone, for `tests/python/contender.py`. It prints a table with what is asked of each figure, and fails for none of them: it
+//! ends badly only where something was lost, since then nothing was measured. CPU is the daemon's, in nanoseconds from
 //! the kernel's `schedstat`: what else the machine does delays it, but hardly counts in it. What it did is said by the load.
 //! A number counts as judged when an event about a later one is on the stream; afterwards the last values are compared.
 
-#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
-
 mod feed;
+mod journal;
 mod judge;
 mod latency;
 mod memory;
@@ -19,26 +18,25 @@ mod start;
 mod storm;
 mod throughput;
 
-use std::fmt::Display;
-use std::fs;
 use std::path::Path;
+use tests::table;
 
 /// Measures and prints.
 type Measurement = fn(&Table);
 
-/// The measurements by name; those that are not asked for by default come last.
-const MEASUREMENTS: [(&str, Measurement); 9] = [
+/// The measurements by name.
+const MEASUREMENTS: [(&str, Measurement); 10] = [
     ("throughput", throughput::measure),
     ("million", throughput::measure_million),
     ("rules", rules::measure),
     ("memory", memory::measure),
+    ("huge", memory::measure_huge),
     ("latency", latency::measure),
     ("storm", storm::measure),
     ("questions", questions::measure),
     ("start", start::measure),
-    ("huge", memory::measure_huge),
+    ("journal", journal::measure),
 ];
-const BY_DEFAULT: usize = MEASUREMENTS.len() - 1;
 
 /// How figures are taken.
 pub(crate) struct Table {
@@ -52,16 +50,6 @@ impl Table {
         let runs: Vec<[f64; N]> = (0..self.runs).map(|_| run()).collect();
         std::array::from_fn(|i| median(runs.iter().map(|run| run[i]).collect()))
     }
-}
-
-/// Prints a figure, and what it was asked to be.
-pub(crate) fn row(what: impl Display, asked: &str, measured: f64, unit: &str) {
-    let measured = match measured.abs() {
-        ..10.0 => format!("{measured:.3}"),
-        10.0..1000.0 => format!("{measured:.1}"),
-        _ => format!("{measured:.0}"),
-    };
-    println!("{what:62} | {asked:>10} | {measured:>10} | {unit:20} | {}", load());
 }
 
 fn main() {
@@ -84,9 +72,9 @@ fn main() {
         panic!("there is no measurement {unknown:?}, only {}", known.join(", "));
     }
     let table = Table { runs };
-    println!("{:62} | {:>10} | {:>10} | {:20} | load", "what", "asked", "measured", "unit");
-    for (i, (name, measure)) in MEASUREMENTS.into_iter().enumerate() {
-        if if wanted.is_empty() { i < BY_DEFAULT } else { wanted.iter().any(|wanted| wanted == name) } {
+    table::head();
+    for (name, measure) in MEASUREMENTS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
             measure(&table);
         }
     }
@@ -104,10 +92,4 @@ fn quantile(values: &mut [f64], share: f64) -> f64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place in the list")]
     let at = (last as f64 * share).round() as usize;
     values[at]
-}
-
-/// Processes that ran or waited for a core, over the last minute.
-fn load() -> String {
-    let load = fs::read_to_string("/proc/loadavg").expect("/proc");
-    load.split_whitespace().next().unwrap_or_default().to_owned()
 }

@@ -1,23 +1,25 @@
 //! What series take in memory, each with one rule that looks at it. All hosts have the same series, as hosts of one kind do.
 
+use crate::Table;
 use crate::feed::Fleet;
 use crate::judge::{Disk, Judge};
-use crate::{Table, row};
+use tests::table::{Target, row};
 
 const RULE: &str = "[[alarm]]\nname = 'all'\nrule = 'h*!app.*:* > 1000000 WARN'\n";
 
 pub(crate) fn measure(table: &Table) {
-    fleet(table, 50, "");
-    fleet(table, 10_000, "<= 120");
+    fleet(table, &Fleet::new(50, 10), Target::Below(40.0), Target::None);
+    fleet(table, &Fleet::new(10_000, 10), Target::None, Target::AtMost(120.0));
 }
 
 pub(crate) fn measure_huge(table: &Table) {
-    fleet(table, 100_000, "<= 120");
+    for fleet in [Fleet::new(100_000, 10), Fleet::ungrouped(100_000)] {
+        self::fleet(table, &fleet, Target::None, Target::AtMost(120.0));
+    }
 }
 
-fn fleet(table: &Table, hosts: usize, asked: &str) {
-    let fleet = Fleet::new(hosts, 10);
-    let series = fleet.all_series();
+fn fleet(table: &Table, fleet: &Fleet, asked_rss: Target, asked_each: Target) {
+    let (hosts, series) = (fleet.hosts, fleet.all_series());
     let [rss, peak, each] = table.medians(|| {
         let mut judge = Judge::start(RULE, Disk::Real);
         let empty = judge.memory("VmRSS:");
@@ -28,7 +30,8 @@ fn fleet(table: &Table, hosts: usize, asked: &str) {
         judge.has_all((0..hosts).step_by((hosts / 100).max(1)), fleet.series, date);
         [rss, peak, (rss - empty) * f64::from(1 << 20) / series as f64]
     });
-    row(format!("{series} series: RSS"), if hosts == 50 { "< 40" } else { "" }, rss, "MiB");
-    row(format!("{series} series: peak RSS"), "", peak, "MiB");
-    row(format!("{series} series: more than none"), asked, each, "bytes / series");
+    let what = format!("{series} series, {} in a sample", fleet.grouped);
+    row(format!("{what}: RSS"), rss, "MiB", asked_rss);
+    row(format!("{what}: peak RSS"), peak, "MiB", Target::None);
+    row(format!("{what}: more than none"), each, "bytes / series", asked_each);
 }
