@@ -156,7 +156,9 @@ fn killing_ccollectd_loses_no_fault_that_outlasts_it_and_nothing_it_had_journale
             )
         })
         .collect();
-    let mut suite = Suite::running(&ports.concat(), "default_rules = false\n[judging]\nhost_down_after = \"60s\"\n");
+    // Each outage is to be told by itself.
+    let judging = "default_rules = false\n[judging]\nhost_down_after = \"60s\"\nflap_changes = 100\n";
+    let mut suite = Suite::running(&ports.concat(), judging);
     wait_for("all ports are up", || (suite.query(r#"{"query":"service-list"}"#)?.as_array()?.len() == 5).then_some(()));
     let mut moments = Moments::from_environment();
     let mut plugin = Plugin::connect(&suite);
