@@ -65,6 +65,7 @@ pub fn complete(saved: &mut Vec<Saved>) {
             silent: (rule == "silent").then_some(incident.since),
             from: None,
             votes: Vec::new(),
+            unjournaled: Vec::new(),
         };
         // Of a host's own incident the host is the state.
         if *address != CheckAddress::alive(address.host.clone()) {
@@ -278,6 +279,7 @@ mod tests {
             silent: None,
             from: None,
             votes: Vec::new(),
+            unjournaled: Vec::new(),
         };
         let pattern: common::address::Pattern = "w*!port:[ab]".parse().expect("pattern");
         let silence = Silence {

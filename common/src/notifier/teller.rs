@@ -386,8 +386,24 @@ impl Teller {
                 self.begin(&recipient, Some(publisher), &event, outputs);
             }
         }
+        for recipient in self.recipients.keys().cloned().collect::<Vec<_>>() {
+            if self.kept_back_from(&recipient, open).next().is_some() && self.selections.remove(&recipient).is_some() {
+                outputs.push(Output::Selects { recipient, selection: None });
+            }
+        }
         // What was told and is not there closes once it has been missing for long enough.
         self.compare_at = self.last;
+    }
+
+    /// What is not told at the moment, and this recipient does not know of.
+    fn kept_back_from<'a>(&self, recipient: &str, open: &'a [DownRow]) -> impl Iterator<Item = &'a DownRow> {
+        let (told, selection) = (self.told.get(recipient), &self.recipients[recipient]);
+        open.iter().filter(move |row| {
+            let key = || Key { address: row.address.clone(), rule: row.rule.clone() };
+            !is_tellable(row)
+                && selection.wants(row.severity, &row.address)
+                && !told.and_then(|told| told.get(&key())).is_some_and(|known| known.open)
+        })
     }
 
     fn compared(&mut self, open: &[DownRow], now: Now, outputs: &mut Vec<Output>) {
@@ -397,8 +413,11 @@ impl Teller {
             for row in tellable(open) {
                 self.begin(&recipient, None, &beginning(row, now), outputs);
             }
-            self.selections.insert(recipient.clone(), selection.clone());
-            outputs.push(Output::Selects { recipient, selection: Some(selection) });
+            // Who was told of it before hears no more when it is no longer kept back, so it is compared until then.
+            if self.kept_back_from(&recipient, open).next().is_none() {
+                self.selections.insert(recipient.clone(), selection.clone());
+                outputs.push(Output::Selects { recipient, selection: Some(selection) });
+            }
         }
         let open: BTreeSet<(&Address, &str)> = open.iter().map(|row| (&row.address, row.rule.as_str())).collect();
         let mut missing = BTreeMap::new();
@@ -636,8 +655,11 @@ fn synthetic(
 
 /// What is open and nothing keeps from being told.
 fn tellable(open: &[DownRow]) -> impl Iterator<Item = &DownRow> {
-    let told = |row: &&DownRow| !row.acked && !row.silenced && !row.unreachable && row.suppressed_by.is_empty();
-    open.iter().filter(told).filter(|row| row.rule.len() <= MAX_RULE_BYTES)
+    open.iter().filter(|row| is_tellable(row)).filter(|row| row.rule.len() <= MAX_RULE_BYTES)
+}
+
+fn is_tellable(row: &DownRow) -> bool {
+    !row.acked && !row.silenced && !row.unreachable && row.suppressed_by.is_empty()
 }
 
 /// The event that opened an incident, as far as a list of what is open tells.

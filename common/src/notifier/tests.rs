@@ -632,6 +632,28 @@ fn whoever_is_new_or_selects_more_hears_of_what_is_open_once() {
 }
 
 #[test]
+fn what_was_kept_back_from_whoever_is_new_or_had_lost_its_beginning_is_told_when_it_no_longer_is() {
+    let mut timeline = Timeline::ops().until(20);
+    let row = |since, silenced| DownRow { silenced, ..row(since, "web1!port:smtp") };
+    let who = Who { lane: "lane".to_owned(), selection: Selection::at_least(Severity::Warn) };
+    timeline.recipients = BTreeMap::from([("new".to_owned(), who)]);
+    timeline.set_recipients();
+    let mut timeline = timeline.until(21);
+    timeline.apply(Input::Compared { open: vec![row(10, true)] });
+    // Nothing is revealed at the end of the silence, since others knew of it before.
+    let mut timeline = timeline.until(330);
+    timeline.apply(Input::Compared { open: vec![row(10, false)] });
+    let timeline = timeline.settle().up(340, "web1!port:smtp", 10);
+    let mut timeline = timeline.snapshot(vec![row(350, true)]).until(660);
+    timeline.apply(Input::Compared { open: vec![row(350, false)] });
+    timeline.settle().expect([
+        "330s new: DOWN web1!port:smtp (5m 20s ago)",
+        "340s new: UP web1!port:smtp after 5m 30s",
+        "660s new: DOWN web1!port:smtp (5m 10s ago)",
+    ]);
+}
+
+#[test]
 fn a_publisher_that_falls_silent_is_said_once_and_so_is_its_return() {
     let timeline = Timeline::new(&[("crit", Severity::Crit)]).until(5).silent_until(34).expect([]);
     let timeline = timeline.silent_until(50).expect(["35s crit: SILENT mon!cprocessd:a (30s ago)"]);

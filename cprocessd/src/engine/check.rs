@@ -76,7 +76,7 @@ impl CheckEntry {
             last_bad: saved.bad_since,
             last_blip: saved.last_blip,
             flaps: Flaps::restored(saved.changes, saved.flapping),
-            unjournaled: VecDeque::new(),
+            unjournaled: saved.unjournaled.into(),
             observers: Observers::restored(saved.from, saved.votes, heard_at),
             // What it did while its host was down may not have been told before we stopped.
             holding: if open && saved.up { Holding::Released } else { Holding::Told },
@@ -104,6 +104,7 @@ impl CheckEntry {
             silent: self.unknown.filter(|_| self.silent),
             from,
             votes,
+            unjournaled: self.unjournaled.iter().cloned().collect(),
         }
     }
 

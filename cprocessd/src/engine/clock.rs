@@ -140,13 +140,22 @@ impl Engine {
             (wrong.ahead_ms, wrong.since, wrong.proved_at) = (ahead_ms, wall, attention);
             self.clocks.news = true;
         }
-        if told && within(off_ms, limit / 2) {
+        if told && within(off_ms, limit / 2) && !self.forgot_own_skew() {
             let text = "its clock agrees with ours again".to_owned();
             self.close(&clock_key(name), Kind::Solved, Seen { time: wall, text, value: None, state: State::Resolved });
             if let Some(host) = self.hosts.get_mut(name) {
                 host.clock.told = false;
             }
+            // If it is wrong after all, that is another incident than the one that ended.
+            if let Some(wrong) = self.clocks.wrong.get_mut(name) {
+                wrong.since = wall;
+            }
         }
+    }
+
+    /// Ours was told to be wrong by an earlier process, and nobody has proved yet by how much.
+    fn forgot_own_skew(&self) -> bool {
+        self.clocks.own_ahead_ms.is_none() && self.incidents.contains(&self.settings.own.clone().into(), CLOCK)
     }
 
     /// The host is not heard any more, so its clock says nothing. What was told of it stays so.
@@ -154,7 +163,13 @@ impl Engine {
         if let Some(host) = self.hosts.get_mut(name) {
             host.clock = Clock::restored(host.clock.told);
         }
-        self.clocks.news |= self.clocks.wrong.remove(name).is_some();
+        self.clocks.wrong.remove(name);
+        self.count_clocks_anew();
+    }
+
+    /// Whether most clocks are wrong depends on how many are heard, of which there is one more or less.
+    pub(super) fn count_clocks_anew(&mut self) {
+        self.clocks.news |= !self.clocks.wrong.is_empty() || self.clocks.own_ahead_ms.is_some();
     }
 
     /// Says whose clock is wrong.

@@ -249,6 +249,7 @@ impl Engine {
             (host.state, host.since) = (State::Up, time);
             host.up_at = attention;
             self.look_at_host(name, attention);
+            self.count_clocks_anew();
         }
         let Some(host) = self.hosts.get_mut(name) else { return };
         let news = news || attention.saturating_sub(host.saved_at) >= SAVE_LAST_ALIVE_EVERY;

@@ -67,6 +67,9 @@ const OVERDUE_AT_ONCE: usize = 500;
 const SETTLE: Duration = Duration::from_secs(2);
 /// Intervals without a report that make a value stale and a check unknown.
 const MISSED_INTERVALS: u32 = 3;
+/// What comes by a slower way was observed at most this long before what came by a faster one. What is older still is from a
+/// clock that was put back.
+const OVERTAKEN_AT_MOST_MS: u64 = 10_000;
 
 /// The time, twice: `monotonic` for our own waiting, `wall` for dates.
 #[derive(Clone, Copy, Debug)]
@@ -199,6 +202,8 @@ pub struct SavedCheck {
     pub from: Option<HostName>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub votes: Vec<SavedVote>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unjournaled: Vec<(HostName, UnixMillis)>,
 }
 
 /// A check that changes too often, as it is kept.

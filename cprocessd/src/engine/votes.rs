@@ -7,7 +7,7 @@
 
 use super::check::{CheckEntry, MAX_UNJOURNALED};
 use super::settings::Agree;
-use super::{Engine, MISSED_INTERVALS, Output};
+use super::{Engine, MISSED_INTERVALS, OVERTAKEN_AT_MOST_MS, Output};
 use common::address::{CheckAddress, HostName};
 use common::message::Check;
 use common::time::UnixMillis;
@@ -17,9 +17,6 @@ use std::time::Duration;
 
 /// Observers of one check; of more, the one that was not heard for longest makes way.
 const MAX_OBSERVERS: usize = 16;
-/// A repeated state that comes by a slower way was observed at most this long before a change that came by a faster one. What
-/// is older still is from a clock that was put back.
-const OVERTAKEN_AT_MOST_MS: u64 = 10_000;
 
 /// What one observer last said.
 #[derive(Clone, Debug)]
@@ -125,6 +122,11 @@ impl Engine {
                 if before.is_some_and(|(up, _)| up != check.up) {
                     return None;
                 }
+            } else if before.is_some_and(|(up, _)| up != check.up)
+                && entry.unjournaled.iter().any(|(from, changed)| *from == check.from && *changed > check.changed)
+            {
+                // No change when it was heard, as we knew it from before, and older than what was heard since.
+                return None;
             }
         } else if let Some((up, changed)) = before
             && up != check.up

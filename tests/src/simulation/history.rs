@@ -3,7 +3,7 @@
 use super::judge::{Committed, Judge};
 use super::notifier::{Flight, Notifier, StreamMessage};
 use super::oracle;
-use super::plan::{Death, FEED_HOSTS, PATTERNS, Plan, Planned, Setup, Step, Weather, letter};
+use super::plan::{Death, FEED_HOSTS, Judging, PATTERNS, Plan, Planned, Setup, Step, Weather, letter};
 use super::rng::Rng;
 use super::world::{self, Feed, FeedMessage, Host};
 use common::address::{CheckAddress, Pattern};
@@ -769,7 +769,10 @@ impl History {
             Step::HostStarts { .. } => self.host_starts(at),
             Step::HostForgets { .. } => self.host_forgets(at),
             Step::HostDisk { works, .. } => host.set_disk(*works),
-            Step::HostClock { secs, .. } => host.clock += secs * 1000,
+            Step::HostClock { secs, .. } => {
+                host.clock += secs * 1000;
+                self.notifier.copies_look_new |= *secs < 0 && self.setup.judging == Judging::Redundant;
+            }
             _ => unreachable!("{step:?} is not about a host"),
         }
     }

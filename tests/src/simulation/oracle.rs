@@ -130,7 +130,8 @@ fn expect_of_clocks(history: &History, judge: &Judge, expected: &mut BTreeMap<Ke
     expected.insert((judge.settings.own.to_string(), "clock".into()), own);
     let off = if is_ours { median } else { 0 };
     for host in heard {
-        let must = if doubtful { Expected::Either } else { of(ahead(host) - off) };
+        let agrees_with_ours = is_ours && of(ahead(host)) != Expected::Open;
+        let must = if doubtful || agrees_with_ours { Expected::Either } else { of(ahead(host) - off) };
         expected.insert((format!("{}!alive:", host.name), "clock".into()), must);
     }
     for host in unheard {
@@ -214,21 +215,21 @@ pub fn told(history: &History) -> Vec<String> {
         }
     }
     let Some(process) = &history.notifier.process else { return wrong };
+    // Two whose own clocks differ say each the truth about the same clock, and the last word counts.
+    let clocks_differ = history.judges.iter().any(|judge| judge.clock != history.judges[0].clock);
+    let disputed = |key: &Key| clocks_differ && key.1 == "clock";
     for (who, reader) in &history.notifier.readers {
         let selection = &history.notifier.who[who].selection;
-        let ledger = || history.notifier.ledger(who);
-        let on_record = |address: &str| {
-            let given_up = |state: Delivery| matches!(state, Delivery::Failed | Delivery::Dropped);
-            ledger().iter().any(|row| row.address.to_string() == address && given_up(row.state))
-        };
-        for (key, row) in &open {
+        let on_record = |address: &str| history.notifier.gave_up(who, address);
+        for (key, row) in open.iter().filter(|(key, _)| !disputed(key)) {
             let kept_back = row.silenced || row.unreachable || row.acked;
             let wanted = selection.wants(row.severity, &row.address) && !kept_back;
             if wanted && !reader.open.contains_key(key) && !on_record(&key.0) {
                 wrong.push(format!("{who} was not told of {} [{}], which is open since {}", key.0, key.1, row.since));
             }
         }
-        for key in reader.open.keys().filter(|key| !open.contains_key(*key) && !on_record(&key.0)) {
+        let over = reader.open.keys().filter(|key| !open.contains_key(*key) && !disputed(key));
+        for key in over.filter(|key| !on_record(&key.0)) {
             wrong.push(format!("{who} was told of {} [{}], but not that it is over", key.0, key.1));
         }
         let known: BTreeSet<Key> = process

@@ -336,7 +336,8 @@ impl Host {
 
     pub fn set_listed(&mut self, thing: usize, listed: bool) {
         let thing = &mut self.things[thing];
-        if thing.is_configured && thing.listed != listed {
+        // What leaves and comes back before its leaving can be journaled would be retired while it is reported.
+        if thing.is_configured && thing.listed != listed && self.disk_works {
             thing.listed = listed;
             thing.reports = true;
             if !listed {

@@ -25,6 +25,9 @@ impl Engine {
         let heard_at = millis(self.attention);
         for sample in samples.iter().filter(|sample| !sample.backfill) {
             let place = self.numbers.find(&sample);
+            if place.is_some_and(|place| self.numbers.overtaken(place, &sample, heard_at)) {
+                continue;
+            }
             if !place.is_some_and(|place| self.numbers.take(place, &sample, heard_at)) {
                 self.look_closely(&sample, heard_at);
             }

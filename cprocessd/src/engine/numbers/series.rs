@@ -6,9 +6,9 @@
 
 use super::names::{Id, Keyed, Shared};
 use super::trend::{Memory, Reading};
-use crate::engine::OVERDUE_AT_ONCE;
 use crate::engine::alarm::{Phase, Turn, judge};
 use crate::engine::rule::{Condition, Operator, Rule};
+use crate::engine::{OVERDUE_AT_ONCE, OVERTAKEN_AT_MOST_MS};
 use common::address::{Address, HostName, Name, Pattern, Unit, ValueAddress};
 use common::message::SampleRef;
 use common::time::UnixMillis;
@@ -317,6 +317,20 @@ impl Numbers {
         };
         let group = series.by_key.find(self.hasher.hash_one((service, resource, unit)), is)?;
         Some(Place { host, group: *group })
+    }
+
+    /// Whether a later sample of the same numbers has overtaken this one, which then says only that the group is reported. Of
+    /// a group that comes in parts, each with a time of its own, no part overtakes another.
+    pub(in crate::engine) fn overtaken(&mut self, place: Place, sample: &SampleRef<'_>, heard_at: u64) -> bool {
+        let group = &mut self.hosts.get_mut(place.host).groups[place.group as usize];
+        let overtaken = sample.time < group.time
+            && group.has_value
+            && sample.time.distance(group.time) <= OVERTAKEN_AT_MOST_MS
+            && self.shapes.get(group.shape).attributes.len() == sample.values.len();
+        if overtaken {
+            group.heard_at = heard_at;
+        }
+        overtaken
     }
 
     /// Takes a sample that is as the one before, of which no rule says anything: nearly all are. False if it has to be looked

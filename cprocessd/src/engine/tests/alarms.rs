@@ -411,3 +411,21 @@ fn a_number_of_many_is_forgotten_alone_and_the_others_stay_with_their_rules() {
     assert_eq!(rows, ["web1!machine.disk:/.c", "web1!machine.disk:/.d"]);
     assert!(timeline.told.contains(&"10s WARN alarm web1!machine.disk:/.c [c]".to_owned()), "{:?}", timeline.told);
 }
+
+#[test]
+fn a_number_that_a_later_one_has_overtaken_is_not_judged() {
+    let mut timeline =
+        disk_rule("*!machine.disk:*.used_percentage > 90 ERR").at(10).value(DISK, 95.0).at(15).value(DISK, 5.0);
+    timeline.now_ms = 10_000;
+    let late = timeline.sample(DISK, 95.0);
+    timeline.now_ms = 16_000;
+    timeline.apply(Input::Sample(late.clone()));
+    let timeline = timeline.at(30).expect([
+        "10s ERR alarm web1!machine.disk:/.used_percentage [disk]",
+        "15s INFO solved web1!machine.disk:/.used_percentage [disk] after 5s",
+    ]);
+    // What is older still is from a clock that was put back.
+    let mut timeline = timeline;
+    timeline.apply(Input::Sample(Sample { time: wall(1000), ..late }));
+    timeline.expect(["1s ERR alarm web1!machine.disk:/.used_percentage [disk]"]);
+}

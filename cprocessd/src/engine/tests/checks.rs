@@ -174,6 +174,26 @@ fn after_a_short_silence_of_its_host_a_check_has_as_long_as_ever_to_be_reported(
 }
 
 #[test]
+fn what_was_journaled_late_does_not_end_an_outage_that_began_after_it() {
+    let mut timeline = up_and_running().up("web1!port:www").at(10);
+    timeline.told.clear();
+    let address: CheckAddress = "web1!port:www".parse().expect("address");
+    // Its ccollectd has lost its state and its disk fails: that the port is up is news to it, and then it is down.
+    let late = timeline.check_message(&address, true, wall(10_000).0, 0);
+    timeline.apply(Input::Check(late.clone()));
+    let mut timeline = timeline.unreported("web1!port:www").at(12);
+    let down = timeline.check_message(&address, false, wall(12_000).0, 0);
+    timeline.apply(Input::Check(down.clone()));
+    // That holds for who starts meanwhile, too.
+    timeline = timeline.at(13).restart();
+    for check in [late, down] {
+        let origin = Some(timeline.journaled());
+        timeline.apply(Input::Check(Check { origin, ..check }));
+    }
+    timeline.expect(["12s ERR down web1!port:www"]);
+}
+
+#[test]
 fn an_outage_that_was_told_while_a_disk_failed_is_not_told_again_when_it_is_journaled() {
     let mut timeline = up_and_running();
     let address: CheckAddress = "web1!port:www".parse().expect("address");

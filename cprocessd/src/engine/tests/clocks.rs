@@ -90,3 +90,27 @@ fn a_host_that_is_forgotten_is_told_of_no_more() {
         "ordered a!alive:",
     ]);
 }
+
+#[test]
+fn what_was_told_of_a_clock_before_ours_was_blamed_is_not_told_again_as_the_same() {
+    let mut timeline = four_hosts().ahead("a", -60_000).at(40).ahead("b", -60_000).ahead("c", -60_000).at(80);
+    let first = timeline.drafts.iter().find(|draft| draft.kind == Kind::Alarm).expect("event").id;
+    timeline.told.clear();
+    let timeline = timeline.ahead("b", 0).ahead("c", 0).at(120);
+    assert_ne!(timeline.drafts.last().expect("event").id, first);
+    timeline.expect(["81s INFO solved monitor!cprocessd: [clock] after 35s", "84s WARN alarm a!alive: [clock]"]);
+}
+
+#[test]
+fn whose_clock_it_is_depends_on_how_many_hosts_are_heard() {
+    let timeline = four_hosts().ahead("a", 60_000).ahead("b", 60_000).ahead("c", 60_000).at(60);
+    let timeline = timeline.expect(["26s WARN alarm monitor!cprocessd: [clock]"]);
+    let timeline = timeline.silent("web1").silent("c").at(100).expect([
+        "70500ms CRIT down web1!alive:",
+        "71s INFO solved monitor!cprocessd: [clock] after 45s",
+        "74s WARN alarm a!alive: [clock]",
+        "74s WARN alarm b!alive: [clock]",
+    ]);
+    // And it is the same for who starts now.
+    timeline.restart().at(120).expect([]);
+}

@@ -334,9 +334,9 @@ impl Timeline {
         self
     }
 
-    fn value(mut self, address: &str, value: f64) -> Self {
+    fn sample(&self, address: &str, value: f64) -> Sample {
         let Address::Value(a) = address.parse().expect("address") else { panic!("{address} is no value") };
-        let sample = Sample {
+        Sample {
             host: a.host.clone(),
             from: a.host,
             service: a.service,
@@ -346,7 +346,11 @@ impl Timeline {
             unit: a.unit,
             values: Values(vec![(a.attribute, value)]),
             backfill: false,
-        };
+        }
+    }
+
+    fn value(mut self, address: &str, value: f64) -> Self {
+        let sample = self.sample(address, value);
         self.apply(Input::Sample(sample));
         self
     }
