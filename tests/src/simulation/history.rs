@@ -752,12 +752,15 @@ impl History {
     }
 
     fn step_of_host(&mut self, at: usize, step: &Step) {
+        let disk_works = self.hosts[at].disk_works() && self.owner(self.hosts[at].feed).disk_works();
         let host = &mut self.hosts[at];
         match step {
             Step::Goes { thing, up, .. } => host.things[*thing].up = *up,
             Step::Blips { thing, .. } => host.blips(*thing),
             Step::Reports { thing, reports, .. } => host.things[*thing].reports = *reports,
-            Step::Configured { thing, configured, .. } => host.set_listed(*thing, *configured),
+            // What leaves and comes back before its leaving can be journaled would be retired while it is reported.
+            Step::Configured { thing, configured, .. } if disk_works => host.set_listed(*thing, *configured),
+            Step::Configured { .. } => {}
             Step::Value { number, zone, .. } => host.numbers[*number].zone = *zone,
             Step::Flaps { thing, times, .. } => host.things[*thing].flaps = *times,
             Step::Happens { .. } if host.running => {
@@ -770,7 +773,7 @@ impl History {
             Step::HostForgets { .. } => self.host_forgets(at),
             Step::HostDisk { works, .. } => host.set_disk(*works),
             Step::HostClock { secs, .. } => {
-                host.clock += secs * 1000;
+                host.clock += jump_ms(*secs);
                 self.notifier.copies_look_new |= *secs < 0 && self.setup.judging == Judging::Redundant;
             }
             _ => unreachable!("{step:?} is not about a host"),
@@ -804,7 +807,7 @@ impl History {
                     self.sleep(until);
                 }
             }
-            Step::JudgeClock { secs, .. } => self.judges[judge].clock += secs * 1000,
+            Step::JudgeClock { secs, .. } => self.judges[judge].clock += jump_ms(*secs),
             _ => unreachable!("{step:?} is not about a cprocessd"),
         }
     }
@@ -831,7 +834,7 @@ impl History {
                     self.sleep(until);
                 }
             }
-            Step::NotifierClock { secs } => self.notifier.clock += secs * 1000,
+            Step::NotifierClock { secs } => self.notifier.clock += jump_ms(*secs),
             Step::Medium { lane, does } => self.notifier.media[*lane] = *does,
             Step::Selects { recipient, choice } => {
                 self.ops_selects_all &= *recipient != 0;
@@ -995,6 +998,11 @@ impl History {
         });
         judges.collect()
     }
+}
+
+/// By how much a clock jumps: never to dates at which something was observed before, since outages of one date are one.
+fn jump_ms(secs: i64) -> i64 {
+    secs * 1000 + secs.signum() * 137
 }
 
 fn pattern_of(pattern: usize) -> Pattern {

@@ -336,8 +336,7 @@ impl Host {
 
     pub fn set_listed(&mut self, thing: usize, listed: bool) {
         let thing = &mut self.things[thing];
-        // What leaves and comes back before its leaving can be journaled would be retired while it is reported.
-        if thing.is_configured && thing.listed != listed && self.disk_works {
+        if thing.is_configured && thing.listed != listed {
             thing.listed = listed;
             thing.reports = true;
             if !listed {
@@ -390,6 +389,10 @@ impl Host {
             feed.first = 1;
             feed.journal.clear();
         }
+    }
+
+    pub fn disk_works(&self) -> bool {
+        self.disk_works
     }
 
     pub fn set_disk(&mut self, works: bool) {
