@@ -9,8 +9,9 @@ use common::address::Pattern;
 /// What can be open. The first two are on a host that lives, the others are looked at from there.
 const CHECKS: [&str; 5] = ["web1!port:www", "web1!port:sql", "router1!port:ssh", "uplink!port:x", "db1!port:sql"];
 const PATTERNS: [&str; 4] = ["web1", "*!port:www", "router1", "*"];
-/// Longer than any silence, acknowledgement and step of a history, and when the window is over at the latest.
-const QUIET_SECS: u64 = 300;
+/// Longer than any silence, acknowledgement and step of a history, and than what flaps has to be calm; and when the window is
+/// over at the latest.
+const QUIET_SECS: u64 = 400;
 const WINDOW_OVER_SECS: u64 = 1450;
 
 #[derive(Clone, Debug)]
@@ -143,8 +144,11 @@ fn quiet(timeline: Timeline) -> Timeline {
         timeline = timeline.at(after + patience * 5);
         observe_all(&mut timeline);
     }
-    let mut timeline = timeline.at(WINDOW_OVER_SECS.max(after + QUIET_SECS));
-    observe_all(&mut timeline);
+    // What was flapping is seen to be calm first, then what depends on it is observed anew.
+    for patience in 0..4 {
+        timeline = timeline.at(WINDOW_OVER_SECS.max(after + QUIET_SECS) + patience * 5);
+        observe_all(&mut timeline);
+    }
     let acked: BTreeSet<_> =
         timeline.engine.down_list().into_iter().filter(|row| row.acked).map(|row| row.incident).collect();
     for incident in acked {
