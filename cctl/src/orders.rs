@@ -148,7 +148,7 @@ pub(crate) enum Rules {
 /// Who is told beside those of the notifiers' configuration.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Subscribers {
-    /// Tell somebody from now on
+    /// Add somebody, or change what they are to be told. It is kept and shared with peers; no notifier reads it yet
     Add {
         /// Who: a recipient, by a name or address of the medium
         #[arg(value_parser = line_of_text)]

@@ -12,6 +12,7 @@ use common::journal::Retention;
 use common::message::Kind;
 use common::severity::Severity;
 use jiff::civil::{DateTime, Time, Weekday};
+use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -141,8 +142,21 @@ fn rule<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Rule, D::Error> {
 #[serde(deny_unknown_fields)]
 struct RawClass {
     pattern: Pattern,
+    #[serde(default, deserialize_with = "judged_kind")]
     kind: Option<Kind>,
     severity: Severity,
+}
+
+/// A kind whose severity is classified: what people did has none of its own.
+fn judged_kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Kind>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match Kind::deserialize(text.as_str().into_deserializer())? {
+        Kind::Other => Err(serde::de::Error::custom(format!("no event is of the kind {text:?}"))),
+        Kind::Ack | Kind::Silence | Kind::Order => {
+            Err(serde::de::Error::custom(format!("events of the kind {text:?} are not classified")))
+        }
+        kind => Ok(Some(kind)),
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -318,6 +332,7 @@ impl Config {
             raw.classify.into_iter().map(|c| Class { pattern: c.pattern, kind: c.kind, severity: c.severity });
         let host = common::startup::host_or_system(raw.host).map_err(|error| wrong(error.to_string()))?;
         let feeds = raw.feeds.unwrap_or_else(|| vec![raw.run_dir.join("feed")]);
+        check_unique("feeds", feeds.iter().map(|feed| feed.to_str().unwrap_or_default())).map_err(wrong)?;
         check_peers(&raw.peers, &raw.run_dir.join("stream"), &feeds).map_err(wrong)?;
         Ok(Self {
             feeds,
@@ -623,6 +638,14 @@ mod tests {
         assert!(complaint("peers = ['/run/cairn/stream']").contains("is our own stream"));
         assert!(complaint("peers = ['/run/cairn/feed']").contains("is a feed"));
         assert!(complaint("peers = ['/a/stream', '/a/stream']").contains("stands twice"));
+        assert!(complaint("feeds = ['/a/feed', '/a/feed']").contains("feeds \"/a/feed\" stands twice"));
+        let class = |kind: &str| complaint(&format!("[[classify]]\npattern = '*'\nkind = '{kind}'\nseverity = 'ERR'"));
+        assert!(
+            class("dwon").ends_with("cprocessd.toml:3: classify.kind: no event is of the kind \"dwon\""),
+            "{}",
+            class("dwon")
+        );
+        assert!(class("ack").contains("are not classified"));
         assert!(complaint("[judging]\nconfirm = 0").contains("judging.confirm is 0, but must be 1 to 1000"));
         assert!(complaint("[judging]\nhost_down_after = '1s'").contains("host_down_after is 1s, but must be 3s to 1d"));
         assert!(complaint("[judging]\nflap_changes = 1").contains("judging.flap_changes is 1, but must be 2 to 100"));

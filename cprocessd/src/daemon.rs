@@ -527,11 +527,12 @@ impl Daemon {
     }
 
     fn swap(&mut self, config: Config) {
-        let fixed = |config: &Config| {
+        let paths = |config: &Config| {
             (config.run_dir.clone(), config.state_dir.clone(), config.feeds.clone(), config.peers.clone())
         };
-        if fixed(&config) != fixed(&self.config) {
-            tracing::warn!("run_dir, state_dir, feeds and peers change only with a restart");
+        let others = |config: &Config| (config.control_group.clone(), config.retention);
+        if paths(&config) != paths(&self.config) || others(&config) != others(&self.config) {
+            tracing::warn!("run_dir, state_dir, feeds, peers, control_group and journal_* change only with a restart");
         }
         let outputs = self.engine.reconfigure(self.now(), config.settings.clone());
         self.config.settings = config.settings;

@@ -379,7 +379,7 @@ impl Teller {
     }
 
     fn snapshot(&mut self, publisher: &str, open: &[DownRow], now: Now, outputs: &mut Vec<Output>) {
-        tracing::info!("{publisher}: compared {} open incidents with what was told", open.len());
+        tracing::info!("{publisher}: compared what is open ({}) with what was told", open.len());
         for row in tellable(open) {
             let event = beginning(row, now);
             for recipient in self.recipients.keys().cloned().collect::<Vec<_>>() {

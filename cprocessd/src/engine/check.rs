@@ -244,7 +244,8 @@ impl Engine {
             Meaning::CameUp => self.good(&address, check),
         }
         self.look_at_check(&address);
-        if check.up && check.retries > 0 {
+        // What was down and needed them to come up is told as its end.
+        if known != Some(false) && check.up && check.retries > 0 {
             let attempts = if check.retries == 1 { "attempt" } else { "attempts" };
             self.blip(&address, check.time, format!("up after {} failed {attempts}", check.retries));
         }

@@ -580,7 +580,8 @@ impl Engine {
         }
         forgotten.sort();
         forgotten.dedup();
-        let text = format!("{author} let forget {pattern}: {} addresses", forgotten.len());
+        let addresses = if forgotten.len() == 1 { "address" } else { "addresses" };
+        let text = format!("{author} let forget {pattern}: {} {addresses}", forgotten.len());
         Ordered { text, addresses: forgotten, unreached: Vec::new() }
     }
 }

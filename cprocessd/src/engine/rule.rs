@@ -159,6 +159,15 @@ impl Operator {
         Self::ALL.into_iter().find(|(text, _)| *text == word).map(|(_, operator)| operator)
     }
 
+    /// Whether all that it holds for is below 0.
+    fn only_below_zero(self, limit: f64) -> bool {
+        match self {
+            Operator::Less => limit <= 0.0,
+            Operator::LessOrEqual | Operator::Equal => limit < 0.0,
+            Operator::Greater | Operator::GreaterOrEqual | Operator::NotEqual => false,
+        }
+    }
+
     #[expect(clippy::float_cmp, reason = "== and != in a rule mean what they say: a count, a status")]
     /// Whether the number is on the bad side.
     pub fn holds(self, value: f64, limit: f64) -> bool {
@@ -255,7 +264,13 @@ impl Rule {
 
 fn absent<'a>(rest: &mut impl Iterator<Item = &'a str>) -> Result<Condition, String> {
     match (rest.next(), rest.next(), rest.next()) {
-        (Some("for"), Some(lasting), None) => Ok(Condition::Absent { lasting: duration(lasting)? }),
+        (Some("for"), Some(lasting), None) => {
+            let lasting = duration(lasting)?;
+            if lasting.is_zero() {
+                return Err("absent for 0s would be open all the time".into());
+            }
+            Ok(Condition::Absent { lasting })
+        }
         _ => Err("after absent there must be: for DURATION".into()),
     }
 }
@@ -305,6 +320,10 @@ fn beyond<'a>(
             Ok(Condition::Within { operator, limit, clear, within, over, lasting })
         }
         (None, Some(_)) => Err("over says how far back within looks, but there is no within".into()),
+        // A counter that goes down has begun anew.
+        (None, None) if rate && operator.only_below_zero(limit) => {
+            Err(format!("rate() is never {operator} {limit}: it is never below 0"))
+        }
         (None, None) if rate => Ok(Condition::Rate { operator, limit, clear, lasting }),
         (None, None) => Ok(Condition::Beyond { operator, limit, clear, lasting }),
     }
@@ -419,6 +438,8 @@ mod tests {
         assert!(complaint("a!b.c:d.e > 5 within 3 WARN").contains('3'));
         assert!(complaint("a!b.c:d.e > 5 over 1h WARN").contains("there is no within"));
         assert!(complaint("a!b.c:d.e > 5 within 1h over 5s WARN").contains("over is 5s, but must be 1m to 1d"));
+        assert!(complaint("a!b absent for 0s WARN").contains("open all the time"));
+        assert!(complaint("rate(a!b.c:d.e) < -5 WARN").contains("it is never below 0"));
         assert!(complaint("a!b.c:d.e == 5 within 1h WARN").contains("not =="));
         assert!(complaint("a!b.c:d.e full WARN").contains("after full there must be: within"));
         assert!(complaint("a!b.c:d.e full for 5m WARN").contains("after full there must be: within"));

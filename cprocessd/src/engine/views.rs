@@ -7,7 +7,7 @@ use super::incident::{CHECK, Incident, Key};
 use super::numbers::View;
 use super::order::Subscriber;
 use super::rule::{Condition, Rule, RuleOrigin};
-use super::suppression::{Cause, suppressed_by};
+use super::suppression::{Cause, Silence, suppressed_by};
 use super::window::Window;
 use common::address::{Address, CheckAddress, HostName, Pattern};
 use common::message::{
@@ -16,7 +16,7 @@ use common::message::{
 };
 use common::severity::Severity;
 use common::time::UnixMillis;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// Of a maintenance window so many occurrences are shown that are still to come.
 const SHOWN_OCCURRENCES: usize = 5;
@@ -169,6 +169,8 @@ impl Engine {
             why.push("nobody reports it now".to_owned());
         }
         why.extend(causes.iter().map(|cause| self.in_words(cause)));
+        let of_incidents = incidents.iter().flat_map(|row| row.suppressed_by.iter().cloned());
+        let untold: BTreeSet<_> = causes.iter().map(ToString::to_string).chain(of_incidents).collect();
         let dependencies = self.settings.dependencies.direct(&address);
         Some(Explanation {
             state,
@@ -177,7 +179,7 @@ impl Engine {
             last,
             incidents,
             rules: self.rule_views(&address),
-            suppressed_by: causes.iter().map(ToString::to_string).collect(),
+            suppressed_by: untold.into_iter().collect(),
             depends_on: dependencies.into_iter().map(|on| (on.clone().into(), self.state_of_check(&on))).collect(),
             address,
         })
@@ -227,7 +229,10 @@ impl Engine {
     fn in_words(&self, cause: &Cause) -> String {
         match cause {
             Cause::Silence(id) => match self.suppression.silences.get(id) {
-                Some(silence) => format!("{} silenced {} until {}", silence.author, silence.pattern, silence.until),
+                Some(Silence { author, pattern, until, maintenance, .. }) => {
+                    let what = if *maintenance { "has under maintenance" } else { "silenced" };
+                    format!("{author} {what} {pattern} until {until}")
+                }
                 None => cause.to_string(),
             },
             Cause::Maintenance(name) => format!("maintenance {name} is under way"),

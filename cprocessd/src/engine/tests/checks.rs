@@ -62,6 +62,16 @@ fn success_after_retries_is_one_blip_until_it_was_clean_for_ten_minutes() {
 }
 
 #[test]
+fn an_outage_that_ends_with_a_retry_has_its_end_and_no_blip() {
+    up_and_running()
+        .at(10)
+        .down("web1!port:www")
+        .at(20)
+        .retried("web1!port:www")
+        .expect(["10s ERR down web1!port:www", "20s INFO up web1!port:www after 10s"]);
+}
+
+#[test]
 fn what_is_down_for_less_than_confirm_is_a_blip() {
     let three = PartialTuning { confirm: Some(3), ..PartialTuning::default() };
     let settings = Settings { tunings: vec![("web1!port".parse().expect("pattern"), three)], ..settings(&[]) };
