@@ -585,6 +585,7 @@ impl Daemon {
 }
 
 /// The library gave up on one of our sockets: a new process has a better chance.
+#[expect(clippy::needless_pass_by_value, reason = "it stands where errors are handed over")]
 fn failed<T>(error: SocketError) -> T {
     panic!("{error}")
 }

@@ -30,9 +30,9 @@ fn main() {
         let plain = taking(&batches, &[]);
         row(&format!("taking a value, {series} series, no rules"), plain, "ns");
         let with = taking(&batches, &each_by_one("> 1t"));
-        row(&format!("  the same with 1,000 rules, one for each series: more"), with - plain, "ns");
+        row("  the same with 1,000 rules, one for each series: more", with - plain, "ns");
         let others = taking(&batches, &none());
-        row(&format!("  with 1,000 rules of other hosts and services: more"), others - plain, "ns");
+        row("  with 1,000 rules of other hosts and services: more", others - plain, "ns");
     }
     let small = batches(5_000 / PER_HOST);
     let plain = taking(&small, &[]);
@@ -169,7 +169,7 @@ fn memory(series: usize) {
     }
     let bytes = resident_bytes().saturating_sub(before) as f64;
     row(&format!("memory of a series, {series} series, a rule for each"), bytes / series as f64, "bytes");
-    row(&format!("  making one, sample included"), took as f64 / series as f64, "ns");
+    row("  making one, sample included", took as f64 / series as f64, "ns");
 }
 
 /// What this process has run on a CPU.
