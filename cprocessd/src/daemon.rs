@@ -37,6 +37,10 @@ const BATCH: usize = 1024;
 const BATCH_BYTES: u32 = 1 << 20;
 /// And how long taking them may keep a question waiting.
 const BATCH_TIME: Duration = Duration::from_millis(50);
+/// Questions that are answered in a row, before it is judged on.
+const ANSWERS_AT_ONCE: usize = 64;
+/// Between two portions of what is overdue at once.
+const BREATH: Duration = Duration::from_millis(1);
 /// Of a text, this much is logged.
 const LOGGED_CHARS: usize = 200;
 /// How long a ccollectd may take to forget something.
@@ -184,7 +188,7 @@ impl Daemon {
             match self.wait().await {
                 Woken::Delivery(waiting) => self.take_batch(waiting),
                 Woken::Peer(orders) => self.take_from_peer(orders),
-                Woken::Query(route, frame) => self.answer(route, frame.as_ref()).await,
+                Woken::Query(route, frame) => self.answer_waiting(route, frame).await,
                 Woken::Own(route, frame) => self.answer_own(route, frame.as_ref()).await,
                 Woken::Control(route, frame) => self.begin_order(route, frame.as_ref()).await,
                 Woken::Order(order) => {
@@ -217,12 +221,9 @@ impl Daemon {
 
     async fn wait(&mut self) -> Woken {
         let engine_deadline = self.started + self.engine.next_deadline();
-        let deadline = engine_deadline.min(self.beat_at + BEAT_EVERY);
+        // What is left over is due at once, and still the sockets have a moment to bring what came meanwhile.
+        let deadline = engine_deadline.min(self.beat_at + BEAT_EVERY).max(Instant::now() + BREATH);
         let taking = !self.uncommitted.is_full();
-        let failed = |error: SocketError| -> Woken {
-            // The library gave up on one of our sockets: a new process has a better chance.
-            panic!("{error}")
-        };
         tokio::select! {
             Some(waiting) = self.inbox.deliveries.recv(), if taking => Woken::Delivery(waiting),
             Some(orders) = self.inbox.peers.recv(), if taking => Woken::Peer(orders),
@@ -408,6 +409,19 @@ impl Daemon {
         });
     }
 
+    /// Answers this question and those that wait behind it: one a round of judging would be few while there is much to judge.
+    async fn answer_waiting(&mut self, mut route: Route, mut frame: Option<Bytes>) {
+        for _ in 0..ANSWERS_AT_ONCE {
+            self.answer(route, frame.as_ref()).await;
+            (route, frame) = tokio::select! {
+                biased;
+                question = self.query.recv() => question.unwrap_or_else(failed),
+                () = std::future::ready(()) => return,
+            };
+        }
+        self.answer(route, frame.as_ref()).await;
+    }
+
     async fn answer(&mut self, route: Route, frame: Option<&Bytes>) {
         let Some((asker, request)) = self.query.read(route, frame).await else { return };
         let answer = match request.query.as_deref() {
@@ -569,6 +583,12 @@ impl Daemon {
             self.order_of_peer(order, came);
         }
     }
+}
+
+/// The library gave up on one of our sockets: a new process has a better chance.
+#[expect(clippy::needless_pass_by_value, reason = "it stands where errors are handed over")]
+fn failed<T>(error: SocketError) -> T {
+    panic!("{error}")
 }
 
 fn open_journal(config: &Config) -> Result<Journal, Fatal> {

@@ -26,13 +26,12 @@ struct Plain<T> {
 /// Everything that was kept. Rows that do not decode are counted, not fatal: the feed brings most of it again.
 pub fn load(db: &Connection) -> rusqlite::Result<(Vec<Saved>, usize)> {
     let mut statement = db.prepare("SELECT kind, key, value FROM saved ORDER BY kind, key")?;
-    let rows = statement
-        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?)))?;
+    let mut rows = statement.query([])?;
     let mut saved = Vec::new();
     let mut unreadable = 0;
-    for row in rows {
-        let (kind, key, value) = row?;
-        match read(&kind, &key, &value) {
+    while let Some(row) = rows.next()? {
+        let [kind, key, value] = [row.get_ref(0)?, row.get_ref(1)?, row.get_ref(2)?];
+        match read(kind.as_str()?, key.as_str()?, value.as_blob()?) {
             Some(row) => saved.push(row),
             None => unreadable += 1,
         }

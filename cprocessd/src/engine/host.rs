@@ -339,11 +339,17 @@ impl Engine {
 
     /// After a restart: what each host has.
     pub(super) fn count_checks(&mut self) {
-        let names: Vec<_> = self.checks.keys().map(|address| address.host.clone()).collect();
-        for name in names {
+        let mut counts: Vec<(HostName, usize)> = Vec::new();
+        for address in self.checks.keys() {
+            match counts.last_mut().filter(|(host, _)| *host == address.host) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((address.host.clone(), 1)),
+            }
+        }
+        for (name, count) in counts {
             self.touch_host(&name);
             if let Some(host) = self.hosts.get_mut(&name) {
-                host.addresses += 1;
+                host.addresses += count;
             }
         }
     }

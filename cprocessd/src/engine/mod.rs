@@ -60,9 +60,9 @@ pub use votes::SavedVote;
 const PAUSE: Duration = Duration::from_secs(2);
 /// How often absence is looked for.
 const SCAN_EVERY: Duration = Duration::from_millis(500);
-/// So many hosts, or about so many checks or numbers, are found overdue at once. The shell commits them and answers who waits; the
-/// rest has its turn right behind.
-const OVERDUE_AT_ONCE: usize = 500;
+/// So many hosts, or about so many checks or numbers, are found overdue at once. The shell commits them and answers who waits;
+/// the rest has its turn right behind.
+const OVERDUE_AT_ONCE: usize = 200;
 /// After a start, absence is not judged for this long: two intervals of a second.
 const SETTLE: Duration = Duration::from_secs(2);
 /// Intervals without a report that make a value stale and a check unknown.
@@ -276,7 +276,7 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that goes on from what an earlier one asked to keep.
-    pub fn new(settings: Settings, feeds: &[String], saved: Vec<Saved>) -> Self {
+    pub fn new(settings: Settings, feeds: &[String], mut saved: Vec<Saved>) -> Self {
         let mut engine = Self {
             expected: Vec::new(),
             settings,
@@ -302,17 +302,18 @@ impl Engine {
             wall: UnixMillis(0),
             outputs: Vec::new(),
         };
-        // Rules, then what is open under them, come before the checks and numbers that look for both.
-        let (rules, mut saved): (Vec<_>, Vec<_>) =
-            saved.into_iter().partition(|saved| matches!(saved, Saved::Rule(..)));
+        // Rules, then what is open under them, come before the checks and numbers that look for both. Of those there may be
+        // millions, so they stay where they are.
+        let mut take = |wanted: fn(&Saved) -> bool| saved.extract_if(.., |saved| wanted(saved)).collect::<Vec<_>>();
+        let rules = take(|saved| matches!(saved, Saved::Rule(..)));
+        let incidents = take(|saved| matches!(saved, Saved::Incident(..)));
         for rule in rules {
             engine.restore(rule);
         }
         engine.notice_shadowed_rules();
         engine.merge_ordered_rules();
         engine.expected = alarm::expected(&engine.settings.rules, SETTLE);
-        saved.sort_by_key(|saved| !matches!(saved, Saved::Incident(..)));
-        for saved in saved {
+        for saved in incidents.into_iter().chain(saved) {
             engine.restore(saved);
         }
         engine.orders.make_contiguous().sort_by_key(|(_, answer)| answer.n);

@@ -285,3 +285,20 @@ fn too_many_relays_are_nonsense_and_too_many_ways_make_way() {
     }
     assert_eq!(timeline.engine.hosts[&host("db1")].paths.saved().len(), 8);
 }
+
+#[test]
+fn of_many_hosts_silent_at_once_some_are_found_and_the_others_right_behind() {
+    let names: Vec<String> = (0..250).map(|n| format!("db{n}")).collect();
+    let timeline = names.iter().fold(up_and_running(), |timeline, name| timeline.live(name)).at(10);
+    let mut timeline = names.iter().fold(timeline, |timeline, name| timeline.silent(name)).at(20);
+    timeline.now_ms = 20_500;
+    let mut found = Vec::new();
+    loop {
+        timeline.apply(Input::Idle);
+        found.push(timeline.told.iter().filter(|told| told.contains("CRIT down db")).count());
+        if timeline.engine.next_deadline() > Duration::from_millis(timeline.now_ms) {
+            break;
+        }
+    }
+    assert_eq!(found, [200, 250]);
+}

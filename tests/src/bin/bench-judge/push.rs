@@ -10,6 +10,7 @@ const HOSTS: usize = 50;
 
 /// Becomes the feed in `run`, sends about this many values of 5,000 series, waits until they are judged and prints what it did
 /// as JSON. cprocessd must have a rule `probe!app.probe:*.level > 0.5`, whose event shows that all before it was judged.
+#[expect(clippy::print_stdout, reason = "the harness reads it")]
 pub(crate) fn push(run: &Path, values: usize) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
     let feed = crate::feed::Feed::open(run, &runtime);

@@ -4,13 +4,18 @@ use crate::feed::{Fleet, name, probe, signs_of_life};
 use crate::judge::{Asked, Disk, Judge, PATIENCE, asker};
 use crate::{Table, quantile};
 use common::message::{Kind, Request};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tests::table::{Target, row};
 
 const ALARMS: usize = 1000;
 const HOSTS: usize = 10_000;
+/// Who ask about single hosts meanwhile, and how often each.
+const CLIENTS: usize = 20;
+const ASK_EVERY: Duration = Duration::from_millis(100);
 const HOST_DOWN_AFTER: Duration = Duration::from_secs(5);
 
 pub(crate) fn measure(table: &Table) {
@@ -54,14 +59,7 @@ fn silence() -> [f64; 5] {
     let last_alive = Instant::now();
     let cpu = judge.cpu();
     let stop = Arc::new(AtomicBool::new(false));
-    let asking = {
-        let (socket, stop) = (judge.run().join("query"), stop.clone());
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-            let question = |n: usize| Request { host: Some(name(n * 7 % HOSTS)), ..Request::query("server-status") };
-            runtime.block_on(asker(socket, question, Duration::from_millis(5), stop))
-        })
-    };
+    let asking = asking(&judge.run().join("query"), &stop);
     let mut down = 0;
     let mut last = last_alive;
     while down < HOSTS {
@@ -72,10 +70,32 @@ fn silence() -> [f64; 5] {
         }
     }
     stop.store(true, Ordering::Relaxed);
-    let asked = asking.join().expect("it was answered");
+    let asked = asking.join().expect("they were answered");
     let due = last_alive + HOST_DOWN_AFTER;
     let mut took: Vec<f64> = asked.iter().filter(|asked| (due..last).contains(&asked.at)).map(Asked::took).collect();
     let late = last.saturating_duration_since(due).as_secs_f64();
     let (p99, worst) = (quantile(&mut took, 0.99), quantile(&mut took, 1.0));
     [late, judge.memory("VmHWM:"), p99, worst, judge.cpu() - cpu]
+}
+
+/// Asks until told to stop; the clients take turns.
+fn asking(socket: &Path, stop: &Arc<AtomicBool>) -> JoinHandle<Vec<Asked>> {
+    let (socket, stop) = (socket.to_owned(), stop.clone());
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(async {
+            let mut clients = Vec::new();
+            for client in 0..CLIENTS {
+                let host = move |n: usize| Some(name((n * CLIENTS + client) * 7 % HOSTS));
+                let question = move |n: usize| Request { host: host(n), ..Request::query("server-status") };
+                clients.push(tokio::spawn(asker(socket.clone(), question, ASK_EVERY, stop.clone())));
+                tokio::time::sleep(ASK_EVERY / u32::try_from(CLIENTS).expect("few")).await;
+            }
+            let mut asked = Vec::new();
+            for client in clients {
+                asked.extend(client.await.expect("it was answered"));
+            }
+            asked
+        })
+    })
 }
