@@ -293,17 +293,20 @@ impl Engine {
         let Some(entry) = self.checks.get_mut(address) else { return };
         // The first sight of something down is no change.
         let changed = std::mem::replace(&mut entry.up, false);
+        let counts = first || check.time > entry.last_bad;
         if first {
             (entry.since, entry.bad_since) = (check.changed, check.changed);
             entry.bad_count = 1;
-        } else if check.time > entry.last_bad {
+        } else if counts {
             entry.bad_count = entry.bad_count.saturating_add(1);
         }
         entry.last_bad = check.time;
+        // Who starts now goes on counting.
+        let is_news = first || (counts && entry.bad_count <= entry.tuning.confirm);
         if changed {
             self.count_change(address, check);
         }
-        if first {
+        if is_news {
             self.save_check(address);
         }
         self.conclude(address, check.time, changed);
@@ -313,7 +316,6 @@ impl Engine {
         let Some(entry) = self.checks.get_mut(address) else { return };
         entry.up = true;
         entry.since = check.changed;
-        entry.bad_count = 0;
         self.count_change(address, check);
         self.save_check(address);
         self.conclude(address, check.time, true);

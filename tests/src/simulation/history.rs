@@ -760,14 +760,13 @@ impl History {
             Step::Reports { thing, reports, .. } => host.things[*thing].reports = *reports,
             // What leaves and comes back before its leaving can be journaled would be retired while it is reported.
             Step::Configured { thing, configured, .. } if disk_works => host.set_listed(*thing, *configured),
-            Step::Configured { .. } => {}
             Step::Value { number, zone, .. } => host.numbers[*number].zone = *zone,
             Step::Flaps { thing, times, .. } => host.things[*thing].flaps = *times,
             Step::Happens { .. } if host.running => {
                 self.log_texts += 1;
                 host.log(self.at, self.log_texts);
             }
-            Step::Happens { .. } => {}
+            Step::Configured { .. } | Step::Happens { .. } => {}
             Step::HostStops { goodbye, .. } => self.host_stops(at, *goodbye),
             Step::HostStarts { .. } => self.host_starts(at),
             Step::HostForgets { .. } => self.host_forgets(at),

@@ -278,14 +278,7 @@ impl Judge {
     }
 
     fn message(&mut self, at: u64, feed: String, message: &FeedMessage) {
-        let input = match message.clone() {
-            FeedMessage::Beat(beat) => Input::Beat { feed, beat },
-            FeedMessage::Alive(alive) => Input::Alive { feed, alive },
-            FeedMessage::Check(check) => Input::Check(check),
-            FeedMessage::Log(log) => Input::Log(log),
-            FeedMessage::Sample(sample) => Input::Sample(sample),
-        };
-        self.apply(at, input);
+        self.apply(at, input(feed, message));
     }
 
     /// Everything pending in one transaction; what is to be published after it.
@@ -349,6 +342,17 @@ impl Judge {
     /// What it would answer.
     pub fn views(engine: &Engine) -> (Vec<ServerRow>, Vec<ServiceRow>, Vec<DownRow>) {
         (engine.server_list(), engine.service_list(None), engine.down_list())
+    }
+}
+
+/// What a message of a feed is to an engine.
+pub fn input(feed: String, message: &FeedMessage) -> Input {
+    match message.clone() {
+        FeedMessage::Beat(beat) => Input::Beat { feed, beat },
+        FeedMessage::Alive(alive) => Input::Alive { feed, alive },
+        FeedMessage::Check(check) => Input::Check(check),
+        FeedMessage::Log(log) => Input::Log(log),
+        FeedMessage::Sample(sample) => Input::Sample(sample),
     }
 }
 

@@ -5,10 +5,12 @@
 //! plays it: everything that takes time is in one queue, and time moves from one entry to the next. What is not the subject is
 //! modelled: ccollectd by PROTOCOL §4 ([`world`]), journal and disk by their contract (a commit happens or does not), media
 //! by what they do with a message. Whenever everything has come to rest, [`oracle`] checks the promises of DESIGN §5 to §7
-//! against the truth of the world. A plan that fails is made [short](shrink), and told as a timeline.
+//! against the truth of the world. A plan that fails is made [short](shrink), and told as a timeline. [`files`] does the
+//! same with real files, on a smaller scale.
 
 #![allow(missing_docs, reason = "a test's own fields say what they are; what needs a sentence has one")]
 
+pub mod files;
 pub mod history;
 pub mod judge;
 pub mod notifier;

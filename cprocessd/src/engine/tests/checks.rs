@@ -72,6 +72,20 @@ fn an_outage_that_ends_with_a_retry_has_its_end_and_no_blip() {
 }
 
 #[test]
+fn who_starts_meanwhile_goes_on_counting_what_confirms_an_outage() {
+    let three = PartialTuning { confirm: Some(3), ..PartialTuning::default() };
+    let pattern = "*".parse().expect("pattern");
+    let mut timeline =
+        Timeline::with(Settings { tunings: vec![(pattern, three)], ..settings(&[]) }).live("web1").at(10);
+    timeline.told.clear();
+    let timeline = timeline.up("web1!port:www").at(20).down("web1!port:www").at(21).restart().at(22);
+    let timeline = timeline.expect(["10s DEBUG up web1!port:www [initial]", "22s ERR down web1!port:www"]);
+    // What came and went before does not count.
+    let timeline = timeline.at(30).up("web1!port:www").at(40).down("web1!port:www").at(41).up("web1!port:www");
+    timeline.at(60).expect(["30s INFO up web1!port:www after 10s", "41s WARN blip web1!port:www [blip]"]);
+}
+
+#[test]
 fn what_is_down_for_less_than_confirm_is_a_blip() {
     let three = PartialTuning { confirm: Some(3), ..PartialTuning::default() };
     let settings = Settings { tunings: vec![("web1!port".parse().expect("pattern"), three)], ..settings(&[]) };

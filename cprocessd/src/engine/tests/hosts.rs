@@ -302,3 +302,13 @@ fn of_many_hosts_silent_at_once_some_are_found_and_the_others_right_behind() {
     }
     assert_eq!(found, [200, 250]);
 }
+
+#[test]
+fn a_sign_of_life_that_a_goodbye_has_overtaken_does_not_take_it_back() {
+    let timeline = up_and_running().at(10);
+    let late = Alive { time: wall(9_500), ..timeline.alive_message("web1") };
+    let mut timeline = timeline.goodbye("web1");
+    timeline.apply(Input::Alive { feed: FEED.into(), alive: late });
+    assert_eq!(timeline.state_of("web1"), State::Unknown);
+    timeline.at(20).live("web1").expect(["10s INFO stopped web1!alive:", "20s INFO started web1!alive:"]);
+}
