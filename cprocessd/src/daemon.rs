@@ -454,9 +454,10 @@ impl Daemon {
     /// could not be given any more.
     async fn begin_order(&mut self, route: Route, frame: Option<&Bytes>) {
         let Some((asker, request)) = self.control.read(route, frame).await else { return };
-        let had = request.order.as_ref().and(request.id.as_ref()).and_then(|id| self.engine.had_order(id));
-        if let Some(answer) = had {
-            return self.answer_order(asker, Ok(answer)).await;
+        if let (Some(name), Some(id)) = (&request.order, &request.id)
+            && let Some(answer) = self.engine.had_order(id, name)
+        {
+            return self.answer_order(asker, answer).await;
         }
         let order = match Order::read(&request, UnixMillis::now()) {
             Ok(order) => order,

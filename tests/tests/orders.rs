@@ -99,6 +99,18 @@ fn an_order_given_twice_is_carried_out_once_and_answered_alike() {
 }
 
 #[test]
+fn the_id_of_another_order_is_a_mistake() {
+    let suite = Suite::running("", "");
+    done(
+        &suite,
+        &json!({"order": "silence", "pattern": "*!drill", "until": unix_ms() + 60_000, "id": "one", "author": "ann"}),
+    );
+    let other = order(&suite, &json!({"order": "reload", "id": "one", "author": "ann"}));
+    let (code, message) = other.expect_err("refused");
+    assert_eq!((code.as_str(), message.as_str()), ("bad-argument", "id \"one\" is that of another order, silence"));
+}
+
+#[test]
 fn a_bad_order_says_what_is_wrong_with_it_and_changes_nothing() {
     let (suite, mut plugin) = with_plugin("");
     plugin.state("down", "raid", unix_ms());

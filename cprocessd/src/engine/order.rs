@@ -331,6 +331,9 @@ pub struct SavedOrder {
     /// Counts up, so that the oldest is forgotten first.
     #[serde(default)]
     pub n: u64,
+    /// Its name; empty in what was kept by an earlier cprocessd.
+    #[serde(default)]
+    pub order: String,
     /// What was done.
     #[serde(default)]
     pub text: String,
@@ -369,16 +372,20 @@ pub struct Subscriber {
 }
 
 impl Engine {
-    /// The answer to an order that was carried out already, as far back as they are remembered.
-    pub fn had_order(&self, id: &str) -> Option<Ordered> {
+    /// The answer to an order of this name that was carried out already, as far back as they are remembered. The id of an
+    /// order of another name is a mistake.
+    pub fn had_order(&self, id: &str, name: &str) -> Option<Result<Ordered, ErrorBody>> {
         let (_, had) = self.orders.iter().find(|(known, _)| known == id)?;
-        Some(Ordered { text: had.text.clone(), addresses: had.addresses.clone(), unreached: Vec::new() })
+        if !had.order.is_empty() && had.order != name {
+            return Some(Err(bad(format!("id {:?} is that of another order, {}", quoted(id), had.order))));
+        }
+        Some(Ok(Ordered { text: had.text.clone(), addresses: had.addresses.clone(), unreached: Vec::new() }))
     }
 
     /// Carries an order out, unless it was already; either way there is an answer.
     pub(super) fn order(&mut self, order: &Order) {
-        if let Some(answer) = self.had_order(&order.id) {
-            self.outputs.push(Output::Ordered(Ok(answer)));
+        if let Some(answer) = self.had_order(&order.id, order.command.name()) {
+            self.outputs.push(Output::Ordered(answer));
             return;
         }
         // The event of the order goes before what follows from it, but its text counts what that was.
@@ -387,7 +394,7 @@ impl Engine {
         if let Ok(done) = &answer {
             let event = self.order_event(order, done.text.clone());
             self.outputs.insert(at, Output::Event(event));
-            self.remember(order.id.clone(), done);
+            self.remember(order, done);
         }
         self.outputs.push(Output::Ordered(answer));
     }
@@ -535,12 +542,12 @@ impl Engine {
         Ok(done(text))
     }
 
-    fn remember(&mut self, id: String, done: &Ordered) {
+    fn remember(&mut self, Order { id, command, .. }: &Order, done: &Ordered) {
         let n = self.orders.back().map_or(0, |(_, last)| last.n + 1);
         let addresses = done.addresses.iter().take(REMEMBERED_ADDRESSES).cloned().collect();
-        let answer = SavedOrder { n, text: done.text.clone(), addresses };
+        let answer = SavedOrder { n, order: command.name().to_owned(), text: done.text.clone(), addresses };
         self.save(Saved::Order(id.clone(), Some(answer.clone())));
-        self.orders.push_back((id, answer));
+        self.orders.push_back((id.clone(), answer));
         if self.orders.len() > REMEMBERED_ORDERS
             && let Some((oldest, _)) = self.orders.pop_front()
         {
