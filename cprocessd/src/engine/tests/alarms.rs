@@ -429,3 +429,14 @@ fn a_number_that_a_later_one_has_overtaken_is_not_judged() {
     timeline.apply(Input::Sample(Sample { time: wall(1000), ..late }));
     timeline.expect(["1s ERR alarm web1!machine.disk:/.used_percentage [disk]"]);
 }
+
+#[test]
+fn what_lasts_is_counted_anew_when_its_observers_clock_was_put_back() {
+    let mut timeline = disk_rule("*!machine.disk:*.used_percentage > 90 for 10s ERR").at(3600).value(DISK, 95.0);
+    for secs in [5, 10, 15, 20] {
+        timeline = timeline.at(3600 + secs);
+        let sample = timeline.sample(DISK, 95.0);
+        timeline.apply(Input::Sample(Sample { time: wall(secs * 1000), ..sample }));
+    }
+    timeline.expect(["15s ERR alarm web1!machine.disk:/.used_percentage [disk]"]);
+}
