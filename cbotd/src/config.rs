@@ -324,7 +324,12 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         let with = |more: &str| format!("{LAB}{more}\n[[network.channel]]\nname = '#ops'\n");
-        let named = |more: &str| complaint(&with(more)).replace("DIR/cbotd.toml: network \"lab\": ", "");
+        let named = |more: &str| {
+            let complaint = complaint(&with(more));
+            let (place, mistake) = complaint.split_once(" network \"lab\": ").expect("it names the network");
+            assert!(place.starts_with("DIR/cbotd.toml:"), "{place}");
+            mistake.to_owned()
+        };
         assert!(load_text(&with("")).is_ok());
         assert_eq!(named("nick = '1x'"), "nick is \"1x\", but must begin with a letter");
         assert_eq!(named("nick = 'a b'"), "nick holds ' ', which it must not");
