@@ -62,6 +62,29 @@ fn success_after_retries_is_one_blip_until_it_was_clean_for_ten_minutes() {
 }
 
 #[test]
+fn what_happened_once_is_said_once_by_whichever_way_it_comes() {
+    let mut timeline = up_and_running().at(10);
+    let origin = Some(timeline.journaled());
+    let log = LogEvent {
+        host: host("web1"),
+        from: host("web1"),
+        service: "app".parse().expect("a name"),
+        unit: "log".parse().expect("a unit"),
+        time: wall(10_000),
+        severity: Severity::Err,
+        text: "disk on fire".into(),
+        data: None,
+        epoch: None,
+        seq: None,
+        origin,
+    };
+    timeline.apply(Input::Log(log.clone()));
+    let mut timeline = timeline.at(12).restart();
+    timeline.apply(Input::Log(log));
+    timeline.expect(["10s ERR log web1!app:log [log]"]);
+}
+
+#[test]
 fn who_starts_meanwhile_goes_on_counting_what_confirms_an_outage() {
     let three = PartialTuning { confirm: Some(3), ..PartialTuning::default() };
     let pattern = "*".parse().expect("pattern");
