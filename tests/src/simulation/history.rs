@@ -571,7 +571,7 @@ impl History {
                 let source = &self.feeds[feed];
                 match want {
                     Want::Snapshot => {
-                        self.cut |= source.head() > 0;
+                        self.cut |= !self.logs.is_empty();
                         Answer::FeedSnapshot(Box::new(world::snapshot(feed, source, &self.hosts)))
                     }
                     Want::Events { after } => {
@@ -593,7 +593,7 @@ impl History {
                 let disk = &source.disk;
                 match want {
                     Want::Snapshot => {
-                        self.cut |= disk.head() > 0;
+                        self.cut |= !self.logs.is_empty();
                         let open =
                             source.process.as_ref().map(|process| process.engine.down_list()).unwrap_or_default();
                         Answer::StreamSnapshot(disk.epoch.clone(), disk.head(), open)

@@ -350,8 +350,10 @@ impl Reader {
         let words = format!("{} {} since {}", story.word(), event.address, event.since);
         match story.mark {
             Mark::Once => {
-                if event.kind == common::message::Kind::Log && !copy {
-                    *self.logs.entry(event.text.clone()).or_default() += 1;
+                if event.kind == common::message::Kind::Log {
+                    // A copy may be the first that arrives.
+                    let read = self.logs.entry(event.text.clone()).or_default();
+                    *read = if copy { (*read).max(1) } else { *read + 1 };
                 }
                 Ok(())
             }

@@ -72,6 +72,29 @@ fn an_outage_that_ends_with_a_retry_has_its_end_and_no_blip() {
 }
 
 #[test]
+fn what_happened_once_is_said_once_by_whichever_way_it_comes() {
+    let mut timeline = up_and_running().at(10);
+    let origin = Some(timeline.journaled());
+    let log = LogEvent {
+        host: host("web1"),
+        from: host("web1"),
+        service: "app".parse().expect("a name"),
+        unit: "log".parse().expect("a unit"),
+        time: wall(10_000),
+        severity: Severity::Err,
+        text: "disk on fire".into(),
+        data: None,
+        epoch: None,
+        seq: None,
+        origin,
+    };
+    timeline.apply(Input::Log(log.clone()));
+    let mut timeline = timeline.at(12).restart();
+    timeline.apply(Input::Log(log));
+    timeline.expect(["10s ERR log web1!app:log [log]"]);
+}
+
+#[test]
 fn who_starts_meanwhile_goes_on_counting_what_confirms_an_outage() {
     let three = PartialTuning { confirm: Some(3), ..PartialTuning::default() };
     let pattern = "*".parse().expect("pattern");

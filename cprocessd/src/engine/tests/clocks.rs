@@ -114,3 +114,17 @@ fn whose_clock_it_is_depends_on_how_many_hosts_are_heard() {
     // And it is the same for who starts now.
     timeline.restart().at(120).expect([]);
 }
+
+#[test]
+fn a_clock_that_is_as_wrong_as_ours_is_not_taken_for_right_after_a_restart() {
+    let most = four_hosts().ahead("web1", 60_000).ahead("b", 60_000).ahead("c", 60_000);
+    let timeline = most.ahead("a", 3_600_000).at(60);
+    timeline
+        .expect(["26s WARN alarm monitor!cprocessd: [clock]", "26s WARN alarm a!alive: [clock]"])
+        .own_ahead(3_600_000)
+        .at(100)
+        .expect([])
+        .restart()
+        .at(140)
+        .expect([]);
+}
