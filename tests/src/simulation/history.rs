@@ -761,7 +761,10 @@ impl History {
             // What leaves and comes back before its leaving can be journaled would be retired while it is reported.
             Step::Configured { thing, configured, .. } if disk_works => host.set_listed(*thing, *configured),
             Step::Value { number, zone, .. } => host.numbers[*number].zone = *zone,
-            Step::Flaps { thing, times, .. } => host.things[*thing].flaps = *times,
+            Step::Flaps { thing, times, .. } => {
+                let thing = &mut host.things[*thing];
+                (thing.flaps, thing.has_flapped) = (*times, true);
+            }
             Step::Happens { .. } if host.running => {
                 self.log_texts += 1;
                 host.log(self.at, self.log_texts);
@@ -987,6 +990,11 @@ impl History {
     pub fn owner(&self, feed: usize) -> &Host {
         let name = super::plan::HOSTS[FEED_HOSTS[feed]];
         self.hosts.iter().find(|host| host.name.as_str() == name).expect("a feed has a host")
+    }
+
+    /// Whether what was journaled can be asked for.
+    pub fn all_feeds_run(&self) -> bool {
+        (0..self.feeds.len()).all(|feed| self.owner(feed).running)
     }
 
     /// By name, for the oracle.

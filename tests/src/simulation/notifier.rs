@@ -83,6 +83,9 @@ pub struct Notifier {
     pub faults: Vec<String>,
     /// Two publishers told of a host whose clock was put back: what one says late has no date that shows it to be a copy.
     pub copies_look_new: bool,
+    /// It has read something, and it has written something since: also how far it had read.
+    has_read: bool,
+    has_written: bool,
     judges: usize,
 }
 
@@ -115,6 +118,8 @@ impl Notifier {
             readers: RECIPIENTS.iter().map(|name| ((*name).to_owned(), Reader::default())).collect(),
             faults: Vec::new(),
             copies_look_new: false,
+            has_read: false,
+            has_written: false,
             judges,
         }
     }
@@ -132,6 +137,9 @@ impl Notifier {
         let teller = Teller::new("cmaild", "mon".parse().expect("a host"), &names, now);
         let (desk, cursors) = Desk::open(store, teller, &self.who, self.give_up_after, &Counters::default(), now)
             .expect("memory does not fail");
+        if self.has_written && cursors.is_empty() {
+            self.faults.push("the notifier does not know how far it had read".to_owned());
+        }
         let following = (0..self.judges).map(|judge| {
             let cursor: Option<&Cursor> = cursors.get(&names[judge]);
             (judge, Following::new(cursor.map_or(Start::Snapshot, |cursor| Start::After(cursor.clone()))))
@@ -212,6 +220,7 @@ impl Notifier {
     fn read_to(&mut self, publisher: String, cursor: Cursor) {
         if let Some(process) = &mut self.process {
             process.desk.read_to(publisher, cursor);
+            self.has_read = true;
         }
     }
 
@@ -237,6 +246,7 @@ impl Notifier {
             return false;
         }
         let wrote = process.desk.commit(now).expect("memory does not fail");
+        self.has_written |= wrote && self.has_read;
         !(wrote && self.doom == Some(Death::AfterCommit))
     }
 

@@ -270,7 +270,7 @@ impl Plan {
     }
 }
 
-const THEMES: u64 = 12;
+const THEMES: u64 = 13;
 
 fn step(rng: &mut Rng, setup: &Setup, theme: u64) -> Step {
     let hosts: Vec<usize> = (0..HOSTS.len()).filter(|host| setup.has_host(*host)).collect();
@@ -338,6 +338,12 @@ fn step(rng: &mut Rng, setup: &Setup, theme: u64) -> Step {
                 _ => Step::Unack { pattern },
             }
         }
+        // What happens once is lost for good if it is lost.
+        12 => match rng.below(4) {
+            0 | 1 => Step::Happens { host },
+            2 => Step::JudgeDies { judge, how: rng.pick(&[Death::BeforeCommit, Death::AfterCommit]) },
+            _ => Step::JudgeStarts { judge },
+        },
         9 => Step::Selects { recipient: rng.index(RECIPIENTS.len()), choice: rng.index(4) },
         _ => match rng.below(8) {
             0 => Step::Wait,

@@ -68,6 +68,8 @@ pub struct Thing {
     blip: bool,
     /// Each of so many looks finds another state.
     pub flaps: u32,
+    /// It has changed so often that its last state may not have been told when it fell silent.
+    pub has_flapped: bool,
     next_look: u64,
     /// What ccollectd knows: the state, since when, and when it last looked.
     kept: Option<Kept>,
@@ -171,6 +173,7 @@ impl Host {
             reports: true,
             blip: false,
             flaps: 0,
+            has_flapped: false,
             next_look: offset_ms,
             kept: None,
             row: None,
