@@ -209,6 +209,8 @@ impl Judge {
         disk.nth.clear();
         self.open.clear();
         self.ids.clear();
+        // What it is told of hosts that it never heard is dated by its own clock.
+        self.twins = false;
     }
 
     /// The process, if it runs and is not suspended.

@@ -2,6 +2,7 @@
 
 use super::history::{History, clock};
 use super::judge::{Judge, Shadow};
+use super::plan::Judging;
 use super::world::Host;
 use common::message::{Delivery, DownRow, ServerRow};
 use common::subscriber::{Cursor, Want};
@@ -217,7 +218,14 @@ pub fn told(history: &History) -> Vec<String> {
     let Some(process) = &history.notifier.process else { return wrong };
     // Two whose own clocks differ say each the truth about the same clock, and the last word counts.
     let clocks_differ = history.judges.iter().any(|judge| judge.clock != history.judges[0].clock);
-    let disputed = |key: &Key| clocks_differ && key.1 == "clock";
+    // A value between limit and clear is what it was, and samples may be lost by one of two.
+    let judges = history.open_by_judge();
+    let between = |key: &Key| {
+        ["disk full", "queue long"].contains(&key.1.as_str())
+            && history.setup.judging == Judging::Redundant
+            && judges.iter().any(|open| !open.contains_key(key))
+    };
+    let disputed = |key: &Key| (clocks_differ && key.1 == "clock") || between(key);
     for (who, reader) in &history.notifier.readers {
         let selection = &history.notifier.who[who].selection;
         let on_record = |address: &str| history.notifier.gave_up(who, address);
@@ -275,12 +283,15 @@ fn events_told(history: &History) -> Vec<String> {
 /// An engine that starts from what is saved says nothing and answers the same, then and later.
 pub fn restarted(history: &mut History) -> Vec<String> {
     let mut wrong = Vec::new();
+    // An old entry may tell of a check behind a host that is away, which is unknown again after a restart.
+    let away: BTreeSet<String> =
+        history.hosts.iter().filter(|host| !host.running).map(|host| host.name.to_string()).collect();
     for judge in &mut history.judges {
         let feeds: Vec<usize> =
             (0..history.feeds.len()).filter(|feed| history.setup.follows(judge.at, *feed)).collect();
         let restored = judge.restored(&feeds);
         if let Some(process) = &mut judge.process {
-            wrong.extend(differences(&judge.name, &process.engine, &restored, false));
+            wrong.extend(differences(&judge.name, &process.engine, &restored, false, &away));
             process.shadow = Some(Shadow::new(restored));
         }
     }
@@ -290,7 +301,7 @@ pub fn restarted(history: &mut History) -> Vec<String> {
             && let Some(shadow) = process.shadow.take()
         {
             let said = shadow.difference(history.at).map(|what| format!("{} {what}", judge.name));
-            wrong.extend(said.or_else(|| differences(&judge.name, &process.engine, &shadow.engine, true)));
+            wrong.extend(said.or_else(|| differences(&judge.name, &process.engine, &shadow.engine, true, &away)));
         }
     }
     wrong.into_iter().map(|what| format!("{what} (at {})", clock(history.at))).collect()
@@ -301,9 +312,13 @@ fn differences(
     ran: &cprocessd::engine::Engine,
     restored: &cprocessd::engine::Engine,
     heard: bool,
+    away: &BTreeSet<String>,
 ) -> Option<String> {
-    let (mut hosts, checks, open) = Judge::views(ran);
-    let (mut hosts_now, checks_now, open_now) = Judge::views(restored);
+    let (mut hosts, mut checks, open) = Judge::views(ran);
+    let (mut hosts_now, mut checks_now, open_now) = Judge::views(restored);
+    for checks in [&mut checks, &mut checks_now] {
+        checks.retain(|row| !away.contains(row.host.as_str()));
+    }
     if !heard {
         // Saved once a minute.
         for row in hosts.iter_mut().chain(&mut hosts_now) {
