@@ -127,11 +127,7 @@ fn record_of(at_ms: u64, delivery: Delivery) -> Option<Record> {
         Some(Record { at_ms, what, topic, payload: Payload(payload) })
     };
     match delivery {
-        Delivery::Snapshot { state, .. } => {
-            let mut bytes = Vec::new();
-            rmpv::encode::write_value(&mut bytes, &state).expect("a value is written into memory");
-            of(What::Snapshot, b"", bytes)
-        }
+        Delivery::Snapshot { state, .. } => of(What::Snapshot, b"", state.into_bytes()),
         Delivery::Entry { topic, payload, .. } => of(What::Entry, &topic, payload.to_vec()),
         Delivery::Live { topic, payload } => of(What::Live, &topic, payload.to_vec()),
         Delivery::Beat(beat) => of(What::Beat, b"beat.", encode(&beat)),

@@ -51,6 +51,11 @@ impl Rows {
         all
     }
 
+    fn push(&mut self, row: &Value) {
+        put(&mut self.bytes, row);
+        self.ends.push(self.bytes.len());
+    }
+
     fn len(&self) -> usize {
         self.ends.len()
     }
@@ -343,20 +348,49 @@ pub enum AskError {
     BadAnswer(String),
 }
 
-/// Asks, follows the pages and returns the whole answer. `timeout` is for each page.
-pub async fn ask(requester: &mut Requester, request: &Request, timeout: Duration) -> Result<Value, AskError> {
-    ask_without(requester, request, timeout, &[]).await
+/// A whole answer of somebody else as it was written: as a value it would take several times the memory.
+#[derive(Clone, Debug)]
+pub struct Answered(Vec<u8>);
+
+impl Answered {
+    /// The answer as `T`.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, rmp_serde::decode::Error> {
+        rmp_serde::from_slice(&self.0)
+    }
+
+    /// The answer in MessagePack.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
 }
 
-/// As [`ask`], but the lists of these names are left empty, whatever is in them.
+/// Asks, follows the pages and returns the whole answer. `timeout` is for each page.
+pub async fn ask(requester: &mut Requester, request: &Request, timeout: Duration) -> Result<Value, AskError> {
+    ask_for(requester, request, timeout).await
+}
+
+/// As [`ask`], read as `T`.
+pub async fn ask_for<T: DeserializeOwned>(
+    requester: &mut Requester,
+    request: &Request,
+    timeout: Duration,
+) -> Result<T, AskError> {
+    let answer = ask_without(requester, request, timeout, &[]).await?;
+    answer.read().map_err(|error| AskError::BadAnswer(error.to_string()))
+}
+
+/// As [`ask`], not read yet, and the lists of these names are left empty, whatever is in them.
 pub async fn ask_without(
     requester: &mut Requester,
     request: &Request,
     timeout: Duration,
     unwanted: &[&str],
-) -> Result<Value, AskError> {
+) -> Result<Answered, AskError> {
     let mut request = request.clone();
-    let mut whole: Option<Value> = None;
+    let mut joined: Option<Pages> = None;
     let mut taken = 0;
     for _ in 0..MAX_PAGES {
         let bytes = requester.ask(encode(&request), timeout).await?;
@@ -371,6 +405,7 @@ pub async fn ask_without(
             return Err(too_large());
         }
         let reply: Reply = decode(&bytes).map_err(bad)?;
+        drop(bytes);
         if let Some(error) = reply.error {
             return Err(AskError::Refused(error));
         }
@@ -380,20 +415,80 @@ pub async fn ask_without(
             lists.for_each(|(_, list)| *list = Value::Array(Vec::new()));
         }
         taken += memory(&page);
-        whole = Some(match whole {
-            None => page,
-            Some(before) => joined(before, page),
-        });
-        match (reply.next, whole) {
-            (Some(next), so_far) => {
-                request.page = Some(next);
-                whole = so_far;
+        let all = match joined.take() {
+            None => Pages::begin(page),
+            Some(mut before) => {
+                before.add(page);
+                before
             }
-            (None, Some(all)) => return Ok(all),
-            (None, None) => return Err(AskError::BadAnswer("no page".into())),
-        }
+        };
+        let Some(next) = reply.next else { return Ok(all.end()) };
+        request.page = Some(next);
+        joined = Some(all);
     }
     Err(AskError::BadAnswer(format!("an answer of more than {MAX_PAGES} pages")))
+}
+
+/// The pages of one answer: lists are appended, also those in a map, and of all else the first page counts.
+enum Pages {
+    List(Rows),
+    Map(Vec<(Value, Pages)>),
+    Plain(Value),
+}
+
+impl Pages {
+    fn begin(page: Value) -> Self {
+        match page {
+            Value::Map(fields) => {
+                Self::Map(fields.into_iter().map(|(key, value)| (key, Self::list_or_plain(value))).collect())
+            }
+            other => Self::list_or_plain(other),
+        }
+    }
+
+    fn list_or_plain(value: Value) -> Self {
+        match value {
+            Value::Array(items) => Self::List(Rows::of(&items)),
+            other => Self::Plain(other),
+        }
+    }
+
+    fn add(&mut self, page: Value) {
+        match (self, page) {
+            (Self::List(rows), Value::Array(items)) => items.iter().for_each(|item| rows.push(item)),
+            (Self::Map(fields), Value::Map(more)) => {
+                for (key, value) in more {
+                    if let Some((_, before)) = fields.iter_mut().find(|(name, _)| *name == key) {
+                        before.add(value);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn end(self) -> Answered {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes);
+        Answered(bytes)
+    }
+
+    fn write(self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::List(rows) => {
+                put_length(bytes, 0xdd, rows.len());
+                bytes.extend(rows.bytes);
+            }
+            Self::Map(fields) => {
+                put_length(bytes, 0xdf, fields.len());
+                for (key, value) in fields {
+                    put(bytes, &key);
+                    value.write(bytes);
+                }
+            }
+            Self::Plain(value) => put(bytes, &value),
+        }
+    }
 }
 
 /// What an allocation takes beside what was asked for, about.
@@ -485,36 +580,6 @@ impl<'de> Visitor<'de> for Measure {
     }
 }
 
-/// As [`ask`], read as `T`.
-pub async fn ask_for<T: DeserializeOwned>(
-    requester: &mut Requester,
-    request: &Request,
-    timeout: Duration,
-) -> Result<T, AskError> {
-    let value = ask(requester, request, timeout).await?;
-    from_value(&value).map_err(|error| AskError::BadAnswer(error.to_string()))
-}
-
-/// Two pages of one answer: lists are appended, also those in a map.
-fn joined(before: Value, page: Value) -> Value {
-    match (before, page) {
-        (Value::Array(mut items), Value::Array(more)) => {
-            items.extend(more);
-            Value::Array(items)
-        }
-        (Value::Map(fields), Value::Map(mut more)) => Value::Map(
-            fields
-                .into_iter()
-                .map(|(key, value)| match more.iter().position(|(other, _)| *other == key) {
-                    Some(at) if value.is_array() => (key, joined(value, more.swap_remove(at).1)),
-                    _ => (key, value),
-                })
-                .collect(),
-        ),
-        (before, _) => before,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -565,15 +630,21 @@ mod tests {
 
     #[test]
     fn pages_join_to_the_whole_answer() {
-        let whole = pages(Answer::List(rows(2500))).into_iter().reduce(joined).expect("pages");
-        assert_eq!(whole, Value::Array(values(2500)));
+        let whole = |pages: Vec<Value>| -> Value {
+            let mut pages = pages.into_iter();
+            let mut all = Pages::begin(pages.next().expect("a page"));
+            pages.for_each(|page| all.add(page));
+            all.end().read().expect("an answer")
+        };
+        assert_eq!(whole(pages(Answer::List(rows(2500)))), Value::Array(values(2500)));
+        assert_eq!(whole(pages(Answer::Whole("text".into()))), Value::from("text"));
         let lists = Answer::Lists {
             plain: vec![("seq", 7.into())],
             lists: vec![("a", rows(1500)), ("b", rows(10)), ("c", rows(1200))],
         };
         let all = pages(lists);
         assert_eq!(all.len(), 3);
-        let whole = all.into_iter().reduce(joined).expect("pages");
+        let whole = whole(all);
         assert_eq!(whole["a"], Value::Array(values(1500)));
         assert_eq!(whole["b"], Value::Array(values(10)));
         assert_eq!(whole["c"], Value::Array(values(1200)));

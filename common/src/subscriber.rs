@@ -9,7 +9,7 @@
 use crate::counters::Counters;
 use crate::message::{Beat, Epoch, ErrorBody, ErrorCode, EventsPage, Health, Request, decode, decode_batch};
 use crate::notifier::one_line;
-use crate::query::{AskError, ask_for, ask_without, from_value};
+use crate::query::{Answered, AskError, ask_for, ask_without};
 use crate::socket::{Requester, SocketError, Subscriber, name_of};
 use bytes::Bytes;
 use rmpv::Value;
@@ -67,7 +67,7 @@ pub enum Delivery {
         /// Where the state stands.
         cursor: Cursor,
         /// The answer to `snapshot`.
-        state: Value,
+        state: Answered,
     },
     /// Entries are lost for good; the next one delivered is the oldest there is.
     Lost {
@@ -551,7 +551,8 @@ impl Shell {
             Err(error) => return self.wait_out(&error).await,
         };
         let mut steps = Vec::new();
-        let taken = from_value::<Position>(&state)
+        let taken = state
+            .read::<Position>()
             .map_err(|error| error.to_string())
             .and_then(|at| self.follower.snapshot(at.epoch, at.seq, &mut steps).map_err(|error| error.to_string()));
         match taken {
@@ -582,7 +583,7 @@ impl Shell {
         self.answered(answer)
     }
 
-    async fn ask_state(&mut self) -> Result<Value, AskError> {
+    async fn ask_state(&mut self) -> Result<Answered, AskError> {
         let request = Request::query("snapshot");
         let answer = ask_without(&mut self.questions, &request, self.patience, self.unwanted).await;
         self.answered(answer)

@@ -281,7 +281,7 @@ impl Daemon {
 
     fn take(&mut self, feed: &str, delivery: Delivery) {
         match delivery {
-            Delivery::Snapshot { cursor, state } => match query::from_value(&state) {
+            Delivery::Snapshot { cursor, state } => match state.read() {
                 Ok(snapshot) => {
                     self.progress.cursors.insert(feed.to_owned(), cursor);
                     self.apply(Input::Snapshot { feed: feed.to_owned(), snapshot });

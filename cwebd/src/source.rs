@@ -8,7 +8,7 @@ use common::counters::Counters;
 use common::message::decode_batch;
 use common::message::{DownRow, ErrorCode, Event, EventsPage, Request, Sample, ServerRow, StreamSnapshot};
 use common::notifier::one_line;
-use common::query::{AskError, ask_for, from_value};
+use common::query::{AskError, ask_for};
 use common::socket::{Requester, name_of};
 use common::subscriber::{Cursor, Delivery, MAX_STREAM_STATE_BYTES, Publication, Start, follow};
 use common::traffic::Traffic;
@@ -140,7 +140,7 @@ impl Source {
 
     async fn delivery(&mut self, delivery: Delivery) -> Result<(), Closed> {
         match delivery {
-            Delivery::Snapshot { state, .. } => match from_value(&state) {
+            Delivery::Snapshot { state, .. } => match state.read() {
                 Ok(snapshot) => self.tell(Said::Snapshot(snapshot)).await,
                 Err(error) => self.undecodable("snapshot", &error.to_string()),
             },

@@ -9,7 +9,7 @@ use crate::notifier::desk::{Desk, Outgoing, Who};
 use crate::notifier::store::Store;
 use crate::notifier::teller::{Input, Now, Teller};
 use crate::notifier::{Lane, Letter, Medium, MessageId, Outcome, Recipient, Scope, Setup, one_line};
-use crate::query::{Answer, ask_for, from_value};
+use crate::query::{Answer, ask_for};
 use crate::questions::Questions;
 use crate::socket::{Requester, Route};
 use crate::startup::{self, Asked, DaemonArgs, Fatal, Signals};
@@ -307,7 +307,7 @@ impl<M: Medium> Daemon<M> {
 
     fn take(&mut self, publisher: String, delivery: Delivery) {
         match delivery {
-            Delivery::Snapshot { cursor, state } => match from_value::<StreamSnapshot>(&state) {
+            Delivery::Snapshot { cursor, state } => match state.read::<StreamSnapshot>() {
                 Ok(snapshot) => {
                     self.apply(Input::Snapshot { publisher: publisher.clone(), open: snapshot.incidents });
                     self.desk.read_to(publisher, cursor);
