@@ -22,6 +22,7 @@ mod watch;
 
 use args::{Args, Command};
 use common::message::{
+    IncidentId,
     AlarmRow, DownRow, Explanation, MaintenanceRow, Request, ServerRow, ServerStatus, ServiceRow, SilenceRow,
     StreamSnapshot,
 };
@@ -61,6 +62,9 @@ fn run(Args { global, command }: Args) -> Result<Outcome, Failure> {
             questions::ask::<Vec<MaintenanceRow>>(global, out, &Request::query("maintenance-list"))
         }
         Command::Explain { address } => {
+            if let Ok(incident) = IncidentId::try_from(address.clone()) {
+                return notify::explain(global, out, incident);
+            }
             let request = Request { pattern: Some(address), ..Request::query("explain") };
             questions::ask::<Explanation>(global, out, &request)
         }

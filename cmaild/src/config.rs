@@ -6,7 +6,9 @@ use crate::smtp::{Security, Settings, Smtp};
 use common::address::{HostName, Pattern};
 use common::config::{ConfigError, HumanDuration, check_name, check_range, load_checked};
 use common::counters::Counters;
-use common::notifier::{Folder, Lane, RawBase, Recipient, Selection, Setup, check_recipients};
+use common::notifier::{
+    Folder, Lane, Quiet, RawBase, RawSelection, Recipient, Selectable, Selection, Setup, Unless, check_recipients,
+};
 use common::secret::{Secret, fingerprint};
 use common::severity::Severity;
 use common::trust::{Trust, is_this_machine};
@@ -25,6 +27,8 @@ use std::time::Duration;
 
 /// A mail is still read days later.
 const GIVE_UP_AFTER: Duration = Duration::from_hours(72);
+/// From here on somebody is told who does not say otherwise.
+const DEFAULT_SEVERITY: Severity = Severity::Warn;
 /// Each has mails of its own. For more people there are mailing lists.
 const MAX_MAILBOXES: usize = 500;
 
@@ -76,20 +80,22 @@ enum RawSecurity {
 struct RawRecipient {
     name: Option<String>,
     to: Boxes,
-    #[serde(default = "default_severity")]
-    severity: Severity,
+    severity: Option<Severity>,
     #[serde(default)]
     only: Vec<Pattern>,
     #[serde(default)]
     except: Vec<Pattern>,
+    #[serde(default)]
+    kinds: Vec<Selectable>,
+    reminders: Option<bool>,
+    #[serde(default)]
+    quiet: Vec<Quiet>,
+    after: Option<HumanDuration>,
+    unless: Option<Unless>,
 }
 
 fn default_timeout() -> HumanDuration {
     HumanDuration(Duration::from_secs(30))
-}
-
-fn default_severity() -> Severity {
-    Severity::Warn
 }
 
 /// One mailbox, `ops@example.org` or `Operators <ops@example.org>`. Read here and not later, so that a mistake is reported
@@ -176,7 +182,7 @@ fn checked(raw: Raw, path: &Path, counters: &Counters) -> Result<Setup<Mailer>, 
     let recipients = if raw.recipient.is_empty() {
         vec![Recipient {
             name: "operator".into(),
-            selection: Selection::at_least(default_severity()),
+            selection: Selection::at_least(DEFAULT_SEVERITY),
             address: Mailbox::new(None, at_host("root")?),
         }]
     } else {
@@ -208,12 +214,13 @@ fn checked(raw: Raw, path: &Path, counters: &Counters) -> Result<Setup<Mailer>, 
 /// adding another changes nothing for it; the others are `NAME/ADDRESS`.
 fn recipients(raw: Vec<RawRecipient>) -> Result<Vec<Recipient<Mailbox>>, String> {
     let mut recipients: Vec<Recipient<Mailbox>> = Vec::new();
-    for RawRecipient { name, to: Boxes(to), severity, only, except } in raw {
+    for RawRecipient { name, to: Boxes(to), severity, only, except, kinds, reminders, quiet, after, unless } in raw {
         let Some(first) = to.first() else {
             return Err("recipient.to is empty, but must name at least one mail address".into());
         };
         let name = name.unwrap_or_else(|| first.email.to_string());
-        let selection = Selection { minimum: severity, only, except };
+        let selection = RawSelection { severity, only, except, kinds, reminders, quiet, after, unless };
+        let selection = selection.checked(DEFAULT_SEVERITY).map_err(|wrong| format!("recipient.{wrong}"))?;
         for (nth, mailbox) in to.into_iter().enumerate() {
             let name = if nth == 0 { name.clone() } else { format!("{name}/{}", mailbox.email) };
             recipients.push(Recipient { name, selection: selection.clone(), address: mailbox });

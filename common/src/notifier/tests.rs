@@ -100,7 +100,7 @@ impl Timeline {
     /// Takes over the recipients, as a reload does.
     fn set_recipients(&mut self) {
         let (recipients, now) = (self.recipients.clone(), self.now());
-        self.desk().set_recipients(&recipients, DAY);
+        self.desk().set_recipients(&recipients, DAY, now);
         self.desk().commit(now).expect("commit");
     }
 
