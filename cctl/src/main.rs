@@ -22,9 +22,8 @@ mod watch;
 
 use args::{Args, Command};
 use common::message::{
-    IncidentId,
-    AlarmRow, DownRow, Explanation, MaintenanceRow, Request, ServerRow, ServerStatus, ServiceRow, SilenceRow,
-    StreamSnapshot,
+    AlarmRow, DownRow, Explanation, IncidentId, MaintenanceRow, Request, ServerRow, ServerStatus, ServiceRow,
+    SilenceRow, StreamSnapshot,
 };
 use failure::{Failure, Outcome};
 use out::Out;

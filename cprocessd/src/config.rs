@@ -231,7 +231,11 @@ fn weekdays<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Wee
     if days.is_empty() {
         return Err(serde::de::Error::custom("weekly holds no day"));
     }
-    days.iter().map(|day| zone::weekday("weekly", day)).collect::<Result<_, _>>().map(Some).map_err(serde::de::Error::custom)
+    days.iter()
+        .map(|day| zone::weekday("weekly", day))
+        .collect::<Result<_, _>>()
+        .map(Some)
+        .map_err(serde::de::Error::custom)
 }
 
 fn month_day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MonthDay>, D::Error> {

@@ -222,15 +222,7 @@ impl<M: Medium> Daemon<M> {
         // One message is under way at a time.
         let (jobs, inbox) = mpsc::channel(1);
         tokio::spawn(serve(lane.to_owned(), generation, medium.clone(), inbox, self.reporter.clone()));
-        Running {
-            fingerprint,
-            medium,
-            jobs,
-            generation,
-            is_free: false,
-            waits_since: Some(Instant::now()),
-            away: None,
-        }
+        Running { fingerprint, medium, jobs, generation, is_free: false, waits_since: Some(Instant::now()), away: None }
     }
 
     async fn run(&mut self) -> Result<(), Fatal> {

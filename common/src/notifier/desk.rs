@@ -199,7 +199,7 @@ impl Desk {
             self.writes.pop();
             return Err(error);
         }
-        self.outbox.begin(&recipient, id, &items, ready.again, now.monotonic);
+        self.outbox.begin(&recipient, id, &items, ready.again);
         Ok(Some(Outgoing { recipient, id, bytes }))
     }
 

@@ -136,8 +136,8 @@ struct Queue {
     /// Messages with an unknown outcome, the oldest first.
     unknown: VecDeque<Vec<Item>>,
     under_way: Option<Flight>,
-    /// When the last message went.
-    went_at: Option<Duration>,
+    /// When the last message was accepted.
+    told_at: Option<Duration>,
     pause: Pause,
     quiet: Vec<Quiet>,
     after: Option<Duration>,
@@ -348,9 +348,9 @@ impl Outbox {
 
     /// Who was not told of something, for good, since they were last told of anything: their lane, their name and why.
     pub(crate) fn failures(&self) -> impl Iterator<Item = (&str, &str, &str)> {
-        self.queues.iter().filter_map(|(recipient, queue)| {
-            Some((queue.lane.as_str(), recipient.as_str(), queue.failed.as_deref()?))
-        })
+        self.queues
+            .iter()
+            .filter_map(|(recipient, queue)| Some((queue.lane.as_str(), recipient.as_str(), queue.failed.as_deref()?)))
     }
 
     /// The next message of a lane with nothing under way, if one can go now: that of the recipient who has waited longest.
@@ -358,7 +358,8 @@ impl Outbox {
         if self.lanes.get(lane).is_some_and(|pause| now.monotonic < pause.until) {
             return None;
         }
-        let free = |queue: &Queue| queue.lane == lane && queue.under_way.is_none() && now.monotonic >= queue.pause.until;
+        let free =
+            |queue: &Queue| queue.lane == lane && queue.under_way.is_none() && now.monotonic >= queue.pause.until;
         let queues = self.queues.iter().filter(|(_, queue)| free(queue));
         let ready = queues.filter_map(|(recipient, queue)| {
             let (items, again) = queue.next(now)?;
@@ -370,9 +371,8 @@ impl Outbox {
     }
 
     /// These items of a recipient go now, in one message.
-    pub(crate) fn begin(&mut self, recipient: &str, id: MessageId, items: &[i64], again: bool, now: Duration) {
+    pub(crate) fn begin(&mut self, recipient: &str, id: MessageId, items: &[i64], again: bool) {
         let Some(queue) = self.queues.get_mut(recipient) else { return };
-        queue.went_at = Some(now);
         let items: BTreeSet<i64> = items.iter().copied().collect();
         let chosen = |item: &Item| items.contains(&item.id);
         let (items, rest) = if again {
@@ -415,6 +415,7 @@ impl Outbox {
                 changes.extend(items.iter().map(|item| Change::Sent { item: item.id, words: words.clone() }));
                 queue.pause = Pause::default();
                 queue.failed = None;
+                queue.told_at = Some(now);
                 self.lanes.remove(lane);
             }
             Outcome::Never(why) => {
@@ -489,17 +490,17 @@ impl Queue {
         goes.then_some((items, false))
     }
 
-    /// When enough was gathered of these.
+    /// When enough was gathered of these: at once, unless somebody was just told of something else.
     fn gathered_at<'a>(&self, items: impl IntoIterator<Item = &'a Item>) -> Duration {
+        let Some(told_at) = self.told_at else { return Duration::ZERO };
         let came = items.into_iter().map(|item| item.age_at.or_start());
-        let (Some(went_at), Some((first, last))) =
-            (self.went_at, came.fold(None, |span: Option<(Duration, Duration)>, at| {
-                Some(span.map_or((at, at), |(first, last)| (first.min(at), last.max(at))))
-            }))
-        else {
-            return Duration::ZERO;
-        };
-        if first >= went_at + GATHER { Duration::ZERO } else { (last + GATHER).min(first + GATHER_AT_MOST) }
+        let span = came.fold(None, |span: Option<(Duration, Duration)>, at| {
+            Some(span.map_or((at, at), |(first, last)| (first.min(at), last.max(at))))
+        });
+        match span {
+            Some((first, last)) if first < told_at + GATHER => (last + GATHER).min(first + GATHER_AT_MOST),
+            Some(_) | None => Duration::ZERO,
+        }
     }
 
     fn holds(&self) -> bool {

@@ -45,8 +45,7 @@ impl OwnChecks {
         let mut reports = Vec::new();
         for (lane, trouble) in lanes {
             let is_up = trouble.is_none();
-            let is_news =
-                self.said.get(lane).is_none_or(|(was_up, at)| *was_up != is_up || now >= *at + REPEAT_EVERY);
+            let is_news = self.said.get(lane).is_none_or(|(was_up, at)| *was_up != is_up || now >= *at + REPEAT_EVERY);
             if is_news {
                 self.said.insert(lane.clone(), (is_up, now));
                 reports.push(self.report(lane, trouble.as_deref()));

@@ -277,16 +277,18 @@ impl Store {
         let mut rows = statement.query(named_params! {
             ":incident": request.incident, ":since": request.since.map_or(i64::MIN, |since| since.0),
         })?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()?
-            && (found.len() as u64) < limit
+        // Of each event, the newest first.
+        let mut found: Vec<Vec<LedgerRow>> = Vec::new();
+        let mut count = 0;
+        while count < limit
+            && let Some(row) = rows.next()?
         {
             // As with items, only a damaged file has one that cannot be read.
             let Ok(event) = decode::<Event>(&row.get::<_, Vec<u8>>("payload")?) else { continue };
             let at = UnixMillis(row.get("at")?);
             let whys: Vec<(String, String)> = serde_json::from_str(&row.get::<_, String>("whys")?).unwrap_or_default();
             let wanted = whys.into_iter().filter(|(who, _)| request.who.as_ref().is_none_or(|wanted| wanted == who));
-            found.extend(wanted.map(|(who, result)| LedgerRow {
+            let rows = wanted.map(|(who, result)| LedgerRow {
                 item: 0,
                 who,
                 via: String::new(),
@@ -303,9 +305,11 @@ impl Store {
                 again: 0,
                 message: None,
                 result,
-            }));
+            });
+            found.push(rows.collect());
+            count += found.last().map_or(0, Vec::len) as u64;
         }
-        Ok(found)
+        Ok(found.into_iter().rev().flatten().collect())
     }
 
     fn error(&self, source: rusqlite::Error) -> DatabaseError {
@@ -365,14 +369,16 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
         }
         Write::Skip { event, whys } => {
             // A copy, of another publisher or after a restart, says nothing new.
-            tx.prepare_cached("INSERT OR IGNORE INTO skipped (event, incident, payload, at, whys) VALUES (?1, ?2, ?3, ?4, ?5)")?
-                .execute(params![
-                    event.id.to_string(),
-                    event.incident.to_string(),
-                    encode(&**event),
-                    wall,
-                    serde_json::to_string(whys).expect("texts are written into memory"),
-                ])?;
+            tx.prepare_cached(
+                "INSERT OR IGNORE INTO skipped (event, incident, payload, at, whys) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                event.id.to_string(),
+                event.incident.to_string(),
+                encode(&**event),
+                wall,
+                serde_json::to_string(whys).expect("texts are written into memory"),
+            ])?;
         }
         Write::Forget { recipient, key } => {
             tx.prepare_cached("DELETE FROM told WHERE recipient = ?1 AND address = ?2 AND rule = ?3")?

@@ -387,9 +387,11 @@ mod tests {
         assert!("Europe/Atlantis".parse::<Zone>().expect_err("no zone").contains("Europe/Atlantis"));
         assert!("fifth sun".parse::<MonthDay>().expect_err("no day").contains("\"fifth sun\""));
         assert!(MonthDay::from_number(32).is_err() && MonthDay::from_number(0).is_err());
-        assert!(weekday("weekly", "Sunday").is_err()
-            && time_of_day("at", "24:00").is_err()
-            && time_of_day("at", "7").is_err());
+        assert!(
+            weekday("weekly", "Sunday").is_err()
+                && time_of_day("at", "24:00").is_err()
+                && time_of_day("at", "7").is_err()
+        );
         assert!(date_time("from", "2026-02-30 10:00").is_err() && date_time("from", "2026-02-03 10:00+01:00").is_err());
     }
 

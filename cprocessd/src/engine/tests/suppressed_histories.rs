@@ -4,8 +4,8 @@ use super::*;
 use crate::engine::dependency::{Dependencies, Dependency, target};
 use crate::engine::ladder::Rung;
 use crate::engine::window::{When, Window};
-use common::zone::{time_of_day, weekday};
 use common::address::Pattern;
+use common::zone::{time_of_day, weekday};
 
 /// What can be open. The first two are on a host that lives, the others are looked at from there.
 const CHECKS: [&str; 5] = ["web1!port:www", "web1!port:sql", "router1!port:ssh", "uplink!port:x", "db1!port:sql"];

@@ -4,8 +4,8 @@ use super::*;
 use crate::engine::dependency::{Dependencies, Dependency, target};
 use crate::engine::ladder::Rung;
 use crate::engine::window::{When, Window, date_time};
-use common::zone::{time_of_day, weekday};
 use common::message::EventId;
+use common::zone::{time_of_day, weekday};
 
 const WWW: &str = "web1!port:www";
 
