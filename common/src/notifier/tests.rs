@@ -723,6 +723,26 @@ fn only_what_is_no_worse_is_a_reminder() {
 }
 
 #[test]
+fn kinds_are_those_of_beginnings_and_ends_follow() {
+    let selection = Selection { kinds: vec![Kind::Down], ..Selection::at_least(Severity::Warn) };
+    let alarm = Event { rule: "load".to_owned(), ..event(12, "a!load:x.1", Kind::Alarm, Severity::Err, 12) };
+    let revealed = |rule: &str| Event {
+        rule: rule.to_owned(),
+        ..event(20, &format!("a!{rule}:c"), Kind::Revealed, Severity::Err, 5)
+    };
+    choosing(selection)
+        .down(10, "a!b:c")
+        .event(event(11, "a!log:x", Kind::Log, Severity::Err, 11))
+        .event(alarm)
+        .until(20)
+        .event(revealed("check"))
+        .event(revealed("load"))
+        .settle()
+        .up(30, "a!b:c", 10)
+        .expect(["10s ops: DOWN a!b:c", "20s ops: OPEN a!check:c", "30s ops: UP a!b:c after 20s"]);
+}
+
+#[test]
 fn who_was_not_told_and_why_is_on_record_once() {
     let mut timeline = Timeline::new(&[("all", Severity::Info), ("crit", Severity::Crit)]);
     let silenced = Event { suppressed_by: vec!["silence:7".to_owned()], ..down(10, "a!b:silenced", Severity::Crit) };
