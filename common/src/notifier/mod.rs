@@ -29,7 +29,7 @@ mod tests;
 pub use base::{Base, RawBase};
 pub use daemon::run;
 pub use folder::Folder;
-pub use medium::{Composed, Lane, Letter, Medium, Outcome, Recipient, Scope, Setup, check_recipients};
+pub use medium::{Composed, Lane, Letter, Medium, Outcome, Recipient, Said, Scope, Setup, check_recipients};
 pub use selection::Selection;
 pub use story::{Mark, MessageId, Story, one_line};
 
