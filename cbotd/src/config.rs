@@ -6,7 +6,7 @@ use crate::session::fold;
 use common::address::{HostName, Pattern};
 use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique, load_checked};
 use common::counters::Counters;
-use common::notifier::{Lane, RawBase, Recipient, Selection, Setup};
+use common::notifier::{Lane, Quiet, RawBase, RawSelection, Recipient, Selectable, Setup, Unless};
 use common::secret::{Secret, fingerprint};
 use common::severity::Severity;
 use common::trust::Trust;
@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// A channel is read now or not at all: after a day, the page knows better.
 const GIVE_UP_AFTER: Duration = Duration::from_hours(24);
+/// From here on a channel is told that does not say otherwise.
+const DEFAULT_SEVERITY: Severity = Severity::Warn;
 /// What has more does not fit into one line beside its command.
 const MAX_SECRET_BYTES: usize = 400;
 const PING_BOUNDS: RangeInclusive<HumanDuration> =
@@ -109,20 +111,22 @@ struct RawChannel {
     name: String,
     key: Option<String>,
     key_file: Option<PathBuf>,
-    #[serde(default = "default_severity")]
-    severity: Severity,
+    severity: Option<Severity>,
     #[serde(default)]
     only: Vec<Pattern>,
     #[serde(default)]
     except: Vec<Pattern>,
+    #[serde(default)]
+    kinds: Vec<Selectable>,
+    reminders: Option<bool>,
+    #[serde(default)]
+    quiet: Vec<Quiet>,
+    after: Option<HumanDuration>,
+    unless: Option<Unless>,
     #[serde(default = "yes")]
     colour: bool,
     #[serde(default)]
     notice: bool,
-}
-
-fn default_severity() -> Severity {
-    Severity::Warn
 }
 
 /// Reads and checks the file and its drop-ins. Without a network there is nobody to tell, which is valid; the frame says so.
@@ -239,9 +243,19 @@ fn recipient(network: &str, raw: RawChannel, config: &Path) -> Result<Recipient<
     if key.as_ref().is_some_and(|key| key.reveal().contains([' ', ',']) || key.reveal().starts_with(':')) {
         return Err("key holds a space or a comma, or begins with a colon, which no channel key can".to_owned());
     }
+    let selection = RawSelection {
+        severity: raw.severity,
+        only: raw.only,
+        except: raw.except,
+        kinds: raw.kinds,
+        reminders: raw.reminders,
+        quiet: raw.quiet,
+        after: raw.after,
+        unless: raw.unless,
+    };
     Ok(Recipient {
         name: format!("{network}/{}", raw.name),
-        selection: Selection { minimum: raw.severity, only: raw.only, except: raw.except },
+        selection: selection.checked(DEFAULT_SEVERITY)?,
         address: Channel { name: raw.name, key, colour: raw.colour, notice: raw.notice },
     })
 }

@@ -114,9 +114,11 @@ pub(crate) enum Command {
         #[arg(value_parser = daemon_name)]
         daemon: String,
     },
-    /// Explain one address: its state and why, which rules look at it, what suppresses it, what it depends on
+    /// Explain one address: its state and why, which rules look at it, what suppresses it, what it depends on. Or one
+    /// incident: who was told of it and who was not, and why
     Explain {
-        /// As any table shows it: 'web1!port:www (443)', 'web1!machine.disk:/.free', or a host
+        /// As any table shows it: 'web1!port:www (443)', 'web1!machine.disk:/.free', or a host; or an incident's id, as
+        /// events --json and down-list --json show it
         address: String,
     },
     /// List what is not told for now, until when, and by whose order

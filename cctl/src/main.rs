@@ -22,8 +22,8 @@ mod watch;
 
 use args::{Args, Command};
 use common::message::{
-    AlarmRow, DownRow, Explanation, MaintenanceRow, Request, ServerRow, ServerStatus, ServiceRow, SilenceRow,
-    StreamSnapshot,
+    AlarmRow, DownRow, Explanation, IncidentId, MaintenanceRow, Request, ServerRow, ServerStatus, ServiceRow,
+    SilenceRow, StreamSnapshot,
 };
 use failure::{Failure, Outcome};
 use out::Out;
@@ -61,6 +61,9 @@ fn run(Args { global, command }: Args) -> Result<Outcome, Failure> {
             questions::ask::<Vec<MaintenanceRow>>(global, out, &Request::query("maintenance-list"))
         }
         Command::Explain { address } => {
+            if let Ok(incident) = IncidentId::try_from(address.clone()) {
+                return notify::explain(global, out, incident);
+            }
             let request = Request { pattern: Some(address), ..Request::query("explain") };
             questions::ask::<Explanation>(global, out, &request)
         }

@@ -6,7 +6,7 @@ use crate::failure::{Failure, Outcome};
 use crate::out::{Out, put};
 use crate::show::Show;
 use crate::text::{counted, json_line};
-use common::message::{Delivery, ErrorCode, LedgerRow, Request};
+use common::message::{Delivery, ErrorCode, IncidentId, LedgerRow, Request};
 use common::query::AskError;
 use common::time::UnixMillis;
 use serde_json::{Value, json};
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// The notifiers, by the names of their sockets.
 const NOTIFIERS: [&str; 3] = ["cmaild", "cbotd", "csmsd"];
+/// What an explanation has of each notifier: the newest.
+const MAX_EXPLAINED: u64 = 1_000;
 /// Between two looks at what became of a test.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -37,6 +39,9 @@ pub(crate) struct Ledger {
     /// Only of the last while, as 30m or 2d
     #[arg(long, value_name = "DURATION")]
     since: Option<common::config::HumanDuration>,
+    /// Also what somebody was not told of, and why
+    #[arg(long)]
+    all: bool,
     /// At most this many of each notifier, the newest
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     limit: u64,
@@ -60,18 +65,39 @@ pub(crate) fn ledger(global: &Global, out: Out, wanted: &Ledger) -> Result<Outco
         incident: wanted.incident.clone(),
         since: wanted.since.map(|since| UnixMillis::now().minus(since.0)),
         limit: Some(wanted.limit),
+        all: wanted.all.then_some(true),
         ..Request::query("ledger")
     };
-    let rows = block_on(async {
+    print(global, out, &of_all(global, &request)?)?;
+    Ok(Outcome::Fine)
+}
+
+/// Prints who was told of an incident, when and with what result, and who was not, and why.
+pub(crate) fn explain(global: &Global, out: Out, incident: IncidentId) -> Result<Outcome, Failure> {
+    let request = Request {
+        incident: Some(incident.to_string()),
+        limit: Some(MAX_EXPLAINED),
+        all: Some(true),
+        ..Request::query("ledger")
+    };
+    let rows = of_all(global, &request)?;
+    if rows.is_empty() {
+        return Err(Failure::Other(format!("no notifier has heard of incident {incident}, or all have forgotten it")));
+    }
+    print(global, out, &rows)?;
+    Ok(Outcome::Fine)
+}
+
+/// The rows of all notifiers, the oldest first.
+fn of_all(global: &Global, request: &Request) -> Result<Vec<Row>, Failure> {
+    block_on(async {
         let mut rows = Vec::new();
         for mut notifier in notifiers(global)? {
-            rows.extend(notifier.rows(&request).await?);
+            rows.extend(notifier.rows(request).await?);
         }
         rows.sort_by_key(|Row { row, .. }| row.queued);
         Ok(rows)
-    })?;
-    print(global, out, &rows)?;
-    Ok(Outcome::Fine)
+    })
 }
 
 /// Sends a marked test through every real way, or one, and waits for what becomes of it.
@@ -116,7 +142,7 @@ pub(crate) fn test(global: &Global, out: Out, test: &Test) -> Result<Outcome, Fa
 fn is_under_way(state: Delivery) -> bool {
     match state {
         Delivery::Waiting | Delivery::Sending => true,
-        Delivery::Sent | Delivery::Failed | Delivery::Dropped | Delivery::Other => false,
+        Delivery::Sent | Delivery::Failed | Delivery::Dropped | Delivery::Skipped | Delivery::Other => false,
     }
 }
 

@@ -264,7 +264,7 @@ impl Show for Vec<Row> {
                 Delivery::Sent => Tint::Good,
                 Delivery::Failed => Tint::Bad,
                 Delivery::Waiting | Delivery::Sending => Tint::Doubtful,
-                Delivery::Dropped | Delivery::Other => Tint::Faint,
+                Delivery::Dropped | Delivery::Skipped | Delivery::Other => Tint::Faint,
             };
             table.row([
                 Cell::new(row.queued.local()),

@@ -275,10 +275,10 @@ fn counts(stories: &[Story]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::tests::exim::Mail;
     use common::message::{Event, Kind};
     use common::notifier::Mark;
     use serde_json::json;
-    use ::tests::exim::Mail;
 
     const MINUTE: i64 = 60_000;
     const SINCE: i64 = 1_795_236_306_000;

@@ -11,10 +11,13 @@ use crate::smtp::{Security, Settings, Smtp};
 use common::address::{HostName, Pattern};
 use common::config::{ConfigError, HumanDuration, check_name, check_range, load_checked};
 use common::counters::Counters;
-use common::notifier::{Folder, Lane, RawBase, Recipient, Selection, Setup, check_recipients};
+use common::notifier::{
+    Folder, Lane, Quiet, RawBase, RawSelection, Recipient, Selectable, Selection, Setup, Unless, check_recipients,
+};
 use common::secret::{Secret, fingerprint};
 use common::severity::Severity;
 use common::trust::{Trust, is_this_machine, private_key};
+use common::zone::{Zone, time_of_day, weekday};
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
 use lettre::Address;
@@ -33,6 +36,8 @@ use std::time::Duration;
 
 /// A mail is still read days later.
 const GIVE_UP_AFTER: Duration = Duration::from_hours(72);
+/// From here on somebody is told who does not say otherwise.
+const DEFAULT_SEVERITY: Severity = Severity::Warn;
 /// Of one attempt to hand a mail over, for all relays together: the frame waits for three minutes.
 const ALL_RELAYS: Duration = Duration::from_mins(2);
 /// Each has its share of that time.
@@ -134,16 +139,25 @@ enum RawSecurity {
 struct RawRecipient {
     name: Option<String>,
     to: Boxes,
-    #[serde(default = "default_severity")]
-    severity: Severity,
+    severity: Option<Severity>,
     #[serde(default)]
     only: Vec<Pattern>,
     #[serde(default)]
     except: Vec<Pattern>,
+    #[serde(default)]
+    kinds: Vec<Selectable>,
+    reminders: Option<bool>,
+    #[serde(default)]
+    quiet: Vec<Quiet>,
+    after: Option<HumanDuration>,
+    unless: Option<Unless>,
     digest: Option<RawEvery>,
-    digest_at: Option<Text<Time>>,
-    digest_day: Option<RawDay>,
-    digest_zone: Option<Text<TimeZone>>,
+    #[serde(default, deserialize_with = "digest_at")]
+    digest_at: Option<Time>,
+    #[serde(default, deserialize_with = "digest_day")]
+    digest_day: Option<Weekday>,
+    #[serde(default, deserialize_with = "digest_zone")]
+    digest_zone: Option<Zone>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -153,43 +167,23 @@ enum RawEvery {
     Weekly,
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum RawDay {
-    Mon,
-    Tue,
-    Wed,
-    Thu,
-    Fri,
-    Sat,
-    Sun,
+/// Text is read right here, so that a mistake is reported with its line.
+fn digest_at<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
+    let time = time_of_day("it", &String::deserialize(deserializer)?);
+    time.map(Some).map_err(serde::de::Error::custom)
 }
 
-/// A value that is written as text, read here so that a mistake is reported with its line.
-struct Text<T>(T);
-
-impl<'de> Deserialize<'de> for Text<Time> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let time = Time::strptime("%H:%M", &text);
-        time.map(Self).map_err(|_| serde::de::Error::custom("it must be a time of day, as \"07:00\""))
-    }
+fn digest_day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Weekday>, D::Error> {
+    let day = weekday("it", &String::deserialize(deserializer)?);
+    day.map(Some).map_err(serde::de::Error::custom)
 }
 
-impl<'de> Deserialize<'de> for Text<TimeZone> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let zone = TimeZone::get(&text).map(Self);
-        zone.map_err(|_| serde::de::Error::custom("it must be a time zone that this system knows, as Europe/Berlin"))
-    }
+fn digest_zone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Zone>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 fn default_timeout() -> HumanDuration {
     HumanDuration(Duration::from_secs(30))
-}
-
-fn default_severity() -> Severity {
-    Severity::Warn
 }
 
 /// One mailbox, `ops@example.org` or `Operators <ops@example.org>`. Read here and not later, so that a mistake is reported
@@ -277,7 +271,7 @@ fn checked(raw: Raw, path: &Path, counters: &Counters) -> Result<Setup<Mailer>, 
     let recipients = if raw.recipient.is_empty() {
         vec![Recipient {
             name: "operator".into(),
-            selection: Selection::at_least(default_severity()),
+            selection: Selection::at_least(DEFAULT_SEVERITY),
             address: To { mailbox: Mailbox::new(None, at_host("root")?), digest: None },
         }]
     } else {
@@ -321,12 +315,15 @@ fn recipients(raw: Vec<RawRecipient>) -> Result<Vec<Recipient<To>>, String> {
     let mut recipients: Vec<Recipient<To>> = Vec::new();
     for raw in raw {
         let digest = digest(&raw)?;
-        let RawRecipient { name, to: Boxes(to), severity, only, except, .. } = raw;
+        let RawRecipient {
+            name, to: Boxes(to), severity, only, except, kinds, reminders, quiet, after, unless, ..
+        } = raw;
         let Some(first) = to.first() else {
             return Err("recipient.to is empty, but must name at least one mail address".into());
         };
         let name = name.unwrap_or_else(|| first.email.to_string());
-        let selection = Selection { minimum: severity, only, except };
+        let selection = RawSelection { severity, only, except, kinds, reminders, quiet, after, unless };
+        let selection = selection.checked(DEFAULT_SEVERITY).map_err(|wrong| format!("recipient.{wrong}"))?;
         for (nth, mailbox) in to.into_iter().enumerate() {
             let name = if nth == 0 { name.clone() } else { format!("{name}/{}", mailbox.email) };
             let address = To { mailbox, digest: digest.clone() };
@@ -360,17 +357,8 @@ fn digest(raw: &RawRecipient) -> Result<Option<Schedule>, String> {
         (RawEvery::Daily, None) => Every::Day,
         (RawEvery::Weekly, _) => Every::Week,
     };
-    let day = match raw.digest_day {
-        None | Some(RawDay::Mon) => Weekday::Monday,
-        Some(RawDay::Tue) => Weekday::Tuesday,
-        Some(RawDay::Wed) => Weekday::Wednesday,
-        Some(RawDay::Thu) => Weekday::Thursday,
-        Some(RawDay::Fri) => Weekday::Friday,
-        Some(RawDay::Sat) => Weekday::Saturday,
-        Some(RawDay::Sun) => Weekday::Sunday,
-    };
-    let at = raw.digest_at.as_ref().map_or(DIGEST_AT, |Text(at)| *at);
-    let zone = raw.digest_zone.as_ref().map_or_else(TimeZone::system, |Text(zone)| zone.clone());
+    let zone = raw.digest_zone.as_ref().map_or_else(TimeZone::system, |zone| zone.rules().clone());
+    let (day, at) = (raw.digest_day.unwrap_or(Weekday::Monday), raw.digest_at.unwrap_or(DIGEST_AT));
     Ok(Some(Schedule { every, day, at, zone }))
 }
 
@@ -646,11 +634,11 @@ mod tests {
             ),
             (
                 recipient("digest = 'daily'\ndigest_at = '7 am'"),
-                "DIR/cmaild.toml:5: recipient.digest_at is \"7 am\": it must be",
+                "DIR/cmaild.toml:5: recipient.digest_at: it is \"7 am\", but must be",
             ),
             (
                 recipient("digest = 'daily'\ndigest_zone = 'Mars/Base'"),
-                "recipient.digest_zone is \"Mars/Base\": it must be",
+                "zone is \"Mars/Base\", but must be a time zone",
             ),
             (
                 recipient("digest = 'daily'\ndigest_day = 'sun'"),

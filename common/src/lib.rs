@@ -23,3 +23,4 @@ pub mod text;
 pub mod time;
 pub mod traffic;
 pub mod trust;
+pub mod zone;

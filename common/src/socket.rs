@@ -550,6 +550,29 @@ impl Responder {
     }
 }
 
+/// PUSH to the PULL of a ccollectd on this machine: what we report of ourselves.
+#[derive(Debug)]
+pub struct Reporter {
+    path: PathBuf,
+    socket: Socket,
+}
+
+impl Reporter {
+    /// To the unix socket at `path`.
+    pub async fn connect(path: &Path) -> Result<Self, SocketError> {
+        let socket = Socket::new(SocketType::Push, options(Limits::REPORTS));
+        let failed = |error: omq_tokio::Error| SocketError::Failed(path.to_owned(), error.to_string());
+        socket.connect(endpoint(path)?).await.map_err(failed)?;
+        Ok(Self { path: path.to_owned(), socket })
+    }
+
+    /// Waits until there is room, or somebody at all.
+    pub async fn push(&self, payload: Vec<u8>) -> Result<(), SocketError> {
+        let failed = |error: omq_tokio::Error| SocketError::Failed(self.path.clone(), error.to_string());
+        self.socket.send(Message::single(payload)).await.map_err(failed)
+    }
+}
+
 /// One question at a time to a [`Responder`]. After a timeout it dials anew, so that a late answer is never taken for the
 /// answer to a later question. Where the connection is closed before the answer it asks again by a new one, so a question may
 /// arrive twice: orders carry an id for that.

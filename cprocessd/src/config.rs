@@ -5,12 +5,13 @@ use crate::engine::dependency::{self, Dependencies, Dependency};
 use crate::engine::ladder::{Ladder, Rung};
 use crate::engine::rule::{Rule, RuleOrigin};
 use crate::engine::settings::{Agree, Class, PartialTuning, Settings, Tuning};
-use crate::engine::window::{self, MonthDay, When, Window, Zone};
+use crate::engine::window::{self, MonthDay, When, Window};
 use common::address::{CheckAddress, HostName, Name, Pattern, Unit};
 use common::config::{ConfigError, HumanBytes, HumanDuration, check_name, check_range, check_unique};
 use common::journal::Retention;
 use common::message::Kind;
 use common::severity::Severity;
+use common::zone::{self, Zone};
 use jiff::civil::{DateTime, Time, Weekday};
 use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer};
@@ -222,7 +223,7 @@ fn until<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime>,
 }
 
 fn at<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
-    read(deserializer, window::time_of_day)
+    read(deserializer, |text| zone::time_of_day("at", text))
 }
 
 fn weekdays<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Weekday>>, D::Error> {
@@ -230,7 +231,11 @@ fn weekdays<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Wee
     if days.is_empty() {
         return Err(serde::de::Error::custom("weekly holds no day"));
     }
-    days.iter().map(|day| window::weekday(day)).collect::<Result<_, _>>().map(Some).map_err(serde::de::Error::custom)
+    days.iter()
+        .map(|day| zone::weekday("weekly", day))
+        .collect::<Result<_, _>>()
+        .map(Some)
+        .map_err(serde::de::Error::custom)
 }
 
 fn month_day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MonthDay>, D::Error> {

@@ -8,7 +8,9 @@ use crate::text::Limit;
 use common::address::{HostName, Pattern};
 use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique, load_checked};
 use common::counters::Counters;
-use common::notifier::{Folder, Lane, RawBase, Recipient, Selection, Setup, check_recipients};
+use common::notifier::{
+    Folder, Lane, Quiet, RawBase, RawSelection, Recipient, Selectable, Setup, Unless, check_recipients,
+};
 use common::secret::{Secret, fingerprint};
 use common::severity::Severity;
 use common::trust::{Trust, is_this_machine};
@@ -40,6 +42,8 @@ const MAX_PROVIDERS: usize = 6;
 const MAX_SEGMENTS: usize = 8;
 /// What is a day old is known by then.
 const GIVE_UP_AFTER: Duration = Duration::from_hours(24);
+/// From here on somebody is told who does not say otherwise.
+const DEFAULT_SEVERITY: Severity = Severity::Crit;
 
 /// The file as it is written.
 #[derive(Debug, Deserialize)]
@@ -88,20 +92,22 @@ struct RawRecipient {
     name: Option<String>,
     #[serde(default)]
     to: String,
-    #[serde(default = "crit")]
-    severity: Severity,
+    severity: Option<Severity>,
     #[serde(default)]
     only: Vec<Pattern>,
     #[serde(default)]
     except: Vec<Pattern>,
     #[serde(default)]
+    kinds: Vec<Selectable>,
+    reminders: Option<bool>,
+    #[serde(default)]
+    quiet: Vec<Quiet>,
+    after: Option<HumanDuration>,
+    unless: Option<Unless>,
+    #[serde(default)]
     providers: Option<Vec<String>>,
     #[serde(default = "default_max_segments")]
     max_segments: usize,
-}
-
-fn crit() -> Severity {
-    Severity::Crit
 }
 
 fn default_max_segments() -> usize {
@@ -155,9 +161,14 @@ fn operator() -> RawRecipient {
     RawRecipient {
         name: Some("operator".to_owned()),
         to: String::new(),
-        severity: crit(),
+        severity: None,
         only: Vec::new(),
         except: Vec::new(),
+        kinds: Vec::new(),
+        reminders: None,
+        quiet: Vec::new(),
+        after: None,
+        unless: None,
         providers: None,
         max_segments: default_max_segments(),
     }
@@ -275,8 +286,18 @@ fn recipient(raw: RawRecipient, providers: &[Provider]) -> Result<Recipient<Dest
         segments: is_sms.then_some(raw.max_segments),
         chars: tables().filter_map(|table| table.max_chars).min(),
     };
+    let selection = RawSelection {
+        severity: raw.severity,
+        only: raw.only,
+        except: raw.except,
+        kinds: raw.kinds,
+        reminders: raw.reminders,
+        quiet: raw.quiet,
+        after: raw.after,
+        unless: raw.unless,
+    };
     Ok(Recipient {
-        selection: Selection { minimum: raw.severity, only: raw.only, except: raw.except },
+        selection: selection.checked(DEFAULT_SEVERITY).map_err(wrong)?,
         address: Destination { to: raw.to, providers: indices, limit },
         name,
     })

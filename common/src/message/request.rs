@@ -45,6 +45,9 @@ pub struct Request {
     /// `ledger`: what was selected at this time or later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<UnixMillis>,
+    /// `ledger`: also what was never selected, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all: Option<bool>,
     /// The page to go on with, from the `next` of the previous one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page: Option<String>,
@@ -433,13 +436,13 @@ pub struct RuleView {
 /// A row of `ledger`: one event for one recipient, and what became of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LedgerRow {
-    /// Its number in this ledger, in the order of selection.
+    /// Its number in this ledger, in the order of selection; 0 of what was never selected.
     pub item: i64,
     /// The recipient.
     pub who: String,
-    /// The lane: `smtp`, an IRC network, `sms`.
+    /// The lane: `smtp`, an IRC network, `sms`; empty of what was never selected.
     pub via: String,
-    /// When it was selected, by our clock.
+    /// When it was selected, or not, by our clock.
     pub queued: UnixMillis,
     /// What the event says.
     pub kind: Kind,
@@ -481,6 +484,8 @@ pub enum Delivery {
     Failed,
     /// Telling it would make no sense any more.
     Dropped,
+    /// It was never selected for this recipient.
+    Skipped,
     /// A state of a newer daemon.
     #[serde(other)]
     Other,
@@ -494,6 +499,7 @@ impl fmt::Display for Delivery {
             Delivery::Sent => "sent",
             Delivery::Failed => "failed",
             Delivery::Dropped => "dropped",
+            Delivery::Skipped => "skipped",
             Delivery::Other => "other",
         })
     }

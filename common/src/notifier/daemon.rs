@@ -6,6 +6,7 @@ use crate::counters::Counters;
 use crate::database::DatabaseError;
 use crate::message::{self, DownRow, ErrorBody, ErrorCode, Event, Request, StreamSnapshot};
 use crate::notifier::desk::{Desk, Outgoing, Who};
+use crate::notifier::own::{OwnChecks, OwnReport, report_to};
 use crate::notifier::store::Store;
 use crate::notifier::teller::{Input, Now, Teller};
 use crate::notifier::{Lane, Letter, Medium, MessageId, Outcome, Recipient, Said, Scope, Setup, one_line};
@@ -38,6 +39,8 @@ const DRAIN: Duration = Duration::from_secs(15);
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How long a comparison may take per publisher.
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A lane that cannot be reached for this long is down.
+const DOWN_AFTER: Duration = Duration::from_secs(30);
 /// Between two attempts to write to a disk that refused.
 const DISK_RETRY: Duration = Duration::from_secs(1);
 /// Between two cleanings of the ledger.
@@ -85,6 +88,8 @@ struct Daemon<M: Medium> {
     traffic: Traffic,
     signals: Signals,
     own: Questions,
+    own_checks: OwnChecks,
+    own_reports: mpsc::Sender<OwnReport>,
     deliveries: mpsc::Receiver<(String, Delivery)>,
     reports: mpsc::Receiver<Report>,
     reporter: mpsc::Sender<Report>,
@@ -107,6 +112,8 @@ struct Running<M: Medium> {
     generation: u64,
     /// It can send, and has nothing under way.
     is_free: bool,
+    /// Since when it is not ready to send, with nothing under way.
+    waits_since: Option<Instant>,
     /// Since when it cannot be reached, and why.
     away: Option<(Instant, String)>,
 }
@@ -175,6 +182,8 @@ impl<M: Medium> Daemon<M> {
             traffic: Traffic::new(print),
             signals: Signals::new()?,
             own,
+            own_checks: OwnChecks::new(name),
+            own_reports: report_to(setup.base.run_dir.join("plugins")),
             deliveries,
             reports,
             reporter,
@@ -213,7 +222,7 @@ impl<M: Medium> Daemon<M> {
         // One message is under way at a time.
         let (jobs, inbox) = mpsc::channel(1);
         tokio::spawn(serve(lane.to_owned(), generation, medium.clone(), inbox, self.reporter.clone()));
-        Running { fingerprint, medium, jobs, generation, is_free: false, away: None }
+        Running { fingerprint, medium, jobs, generation, is_free: false, waits_since: Some(Instant::now()), away: None }
     }
 
     async fn run(&mut self) -> Result<(), Fatal> {
@@ -382,7 +391,7 @@ impl<M: Medium> Daemon<M> {
                     self.traffic.print("out", recipient.as_bytes(), &bytes);
                     let to = self.recipients[&recipient].address.clone();
                     let running = self.lanes.get_mut(&lane).expect("it was free");
-                    running.is_free = false;
+                    (running.is_free, running.waits_since) = (false, None);
                     let sent = running.jobs.try_send(Job { recipient, to, id, bytes });
                     sent.unwrap_or_else(|_| panic!("the task of lane {lane} has room for the one job it asked for"));
                 }
@@ -396,11 +405,14 @@ impl<M: Medium> Daemon<M> {
         match report {
             Report::Ready { lane, generation } => {
                 if let Some(running) = self.lanes.get_mut(&lane).filter(|running| running.generation == generation) {
-                    running.is_free = true;
+                    (running.is_free, running.waits_since) = (true, None);
                 }
             }
             Report::Done { lane, generation, recipient, id, outcome } => {
                 self.log(&lane, generation, &recipient, id, &outcome);
+                if let Some(running) = self.lanes.get_mut(&lane).filter(|running| running.generation == generation) {
+                    running.waits_since = Some(Instant::now());
+                }
                 self.desk.done(&lane, &recipient, id, outcome, self.now());
             }
             Report::Compared { open } => self.apply(Input::Compared { open }),
@@ -453,12 +465,34 @@ impl<M: Medium> Daemon<M> {
                 self.apply(Input::Says { recipient, event: Arc::new(event) });
             }
             self.desk.give_up(self.now());
+            self.report_ourselves();
         }
         if self.clean_at.elapsed() >= CLEAN_EVERY {
             self.clean_at = Instant::now();
             if let Err(error) = self.desk.clean(UnixMillis::now()) {
                 tracing::error!("the ledger could not be cleaned: {error}");
             }
+        }
+    }
+
+    /// To the ccollectd of this machine, if it has one.
+    fn report_ourselves(&mut self) {
+        let mut troubles: BTreeMap<String, Option<String>> = BTreeMap::new();
+        for (name, lane) in &self.lanes {
+            let trouble = match (&lane.away, lane.waits_since) {
+                (Some((since, why)), _) if since.elapsed() >= DOWN_AFTER => Some(why.clone()),
+                (_, Some(since)) if since.elapsed() >= DOWN_AFTER => Some("not connected".to_owned()),
+                _ => None,
+            };
+            troubles.insert(name.clone(), trouble);
+        }
+        for (lane, recipient, why) in self.desk.outbox.failures() {
+            let trouble = troubles.entry(lane.to_owned()).or_default();
+            trouble.get_or_insert_with(|| format!("{recipient} was not told of something, for good: {why}"));
+        }
+        for report in self.own_checks.due(self.started.elapsed(), &troubles) {
+            // A full queue is a ccollectd that hangs; the state is said again.
+            let _ = self.own_reports.try_send(report);
         }
     }
 
@@ -549,7 +583,8 @@ impl<M: Medium> Daemon<M> {
                 {
                     tracing::warn!("run_dir, state_dir and publishers change only with a restart");
                 }
-                self.desk.set_recipients(&who(&setup), setup.base.give_up_after);
+                let now = self.now();
+                self.desk.set_recipients(&who(&setup), setup.base.give_up_after, now);
                 self.install(setup.lanes);
                 tracing::info!("configuration read again");
             }

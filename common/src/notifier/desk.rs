@@ -5,7 +5,7 @@ use crate::address::Address;
 use crate::counters::Counters;
 use crate::database::DatabaseError;
 use crate::message::{ErrorBody, LedgerRow, Request};
-use crate::notifier::outbox::{Change, Folded, Outbox};
+use crate::notifier::outbox::{Change, Folded, Outbox, Served};
 pub use crate::notifier::store::Store;
 use crate::notifier::store::{Write, Written};
 pub use crate::notifier::teller::{Input, Now, Teller};
@@ -70,7 +70,7 @@ impl Desk {
         }
         let outbox = Outbox::new(store.id(), give_up_after);
         let mut desk = Self { store, teller, outbox, counters: counters.clone(), writes: Vec::new() };
-        desk.set_recipients(recipients, give_up_after);
+        desk.set_recipients(recipients, give_up_after, now);
         if !saved.unknown.is_empty() || !saved.waiting.is_empty() {
             let (waiting, unknown) = (saved.waiting.len(), saved.unknown.len());
             tracing::info!("{waiting} events wait, {unknown} messages were under way and will be sent again");
@@ -79,34 +79,39 @@ impl Desk {
             let changes = desk.outbox.push_unknown(&recipient, items);
             desk.changed(changes);
         }
-        desk.push(saved.waiting);
+        desk.push(saved.waiting, now);
         for aside in saved.untold {
             let outputs = desk.teller.apply(now, Input::Damaged { text: aside.to_string() });
-            desk.take(outputs);
+            desk.take(outputs, now);
             desk.writes.push(Write::ToldOfDamage);
         }
         Ok((desk, saved.cursors))
     }
 
     /// Who is to be told from now on.
-    pub fn set_recipients(&mut self, recipients: &BTreeMap<String, Who>, give_up_after: Duration) {
+    pub fn set_recipients(&mut self, recipients: &BTreeMap<String, Who>, give_up_after: Duration, now: Now) {
         let selections = recipients.iter().map(|(name, who)| (name.clone(), who.selection.clone()));
         let outputs = self.teller.set_recipients(selections.collect());
-        self.take(outputs);
-        let lanes = recipients.iter().map(|(name, who)| (name.clone(), who.lane.clone())).collect();
-        let changes = self.outbox.set_recipients(&lanes, give_up_after);
+        self.take(outputs, now);
+        let served = recipients.iter().map(|(name, Who { lane, selection })| {
+            let (quiet, after) = (selection.quiet.clone(), selection.after);
+            (name.clone(), Served { lane: lane.clone(), quiet, after })
+        });
+        let changes = self.outbox.set_recipients(&served.collect(), give_up_after);
         self.changed(changes);
     }
 
     /// Something happened. True if the publishers are to be asked what is open.
     #[must_use]
     pub fn apply(&mut self, now: Now, input: Input) -> bool {
+        let is_tick = matches!(input, Input::Tick);
         let outputs = self.teller.apply(now, input);
-        self.take(outputs)
+        let compare = self.take(outputs, now);
+        compare || is_tick && self.outbox.wants_comparison(now)
     }
 
     /// What the teller wants written. True if it wants the publishers to be asked what is open.
-    fn take(&mut self, outputs: Vec<Output>) -> bool {
+    fn take(&mut self, outputs: Vec<Output>, now: Now) -> bool {
         let mut compare = false;
         for output in outputs {
             match output {
@@ -121,6 +126,11 @@ impl Desk {
                     if self.counters.add("told", "forgotten", forgotten) {
                         tracing::warn!("{recipient}: too much is open, the ends of the least severe are not told");
                     }
+                }
+                Output::Skip { event, whys } => self.writes.push(Write::Skip { event, whys }),
+                Output::Compared { recipient, kept_back } => {
+                    let changes = self.outbox.compared(&recipient, &kept_back, now);
+                    self.changed(changes);
                 }
                 Output::Compare => compare = true,
             }
@@ -141,7 +151,7 @@ impl Desk {
         }
         let written = self.store.commit(&self.writes, now)?;
         self.writes.clear();
-        self.push(written);
+        self.push(written, now);
         Ok(true)
     }
 
@@ -153,7 +163,7 @@ impl Desk {
         now: Now,
         mut compose: impl FnMut(&str, &Letter<'_>) -> Composed,
     ) -> Result<Option<Outgoing>, DatabaseError> {
-        let Some(mut ready) = self.outbox.next(lane, now.monotonic) else { return Ok(None) };
+        let Some(mut ready) = self.outbox.next(lane, now) else { return Ok(None) };
         let recipient = ready.recipient;
         for folded in &mut ready.stories {
             if folded.story.mark == Mark::Ended {
@@ -201,7 +211,7 @@ impl Desk {
 
     /// What has waited for too long is given up.
     pub fn give_up(&mut self, now: Now) {
-        let changes = self.outbox.give_up(now.monotonic);
+        let changes = self.outbox.give_up(now);
         self.changed(changes);
     }
 
@@ -235,9 +245,9 @@ impl Desk {
         self.store
     }
 
-    fn push(&mut self, written: Vec<Written>) {
+    fn push(&mut self, written: Vec<Written>, now: Now) {
         for Written { recipient, item } in written {
-            let changes = self.outbox.push(&recipient, item);
+            let changes = self.outbox.push(&recipient, item, now);
             self.changed(changes);
         }
     }
@@ -248,6 +258,7 @@ impl Desk {
             let reason = match &change {
                 Change::Sent { .. } => "sent",
                 Change::Waits { .. } | Change::Unknown { .. } => "retried",
+                Change::Held { .. } => "held",
                 Change::Failed { .. } => "failed",
                 Change::Dropped { .. } => "dropped",
                 Change::Begins { .. } => {

@@ -19,6 +19,8 @@ pub mod desk;
 mod folder;
 mod medium;
 mod outbox;
+mod own;
+mod quiet;
 mod selection;
 mod store;
 mod story;
@@ -30,7 +32,8 @@ pub use base::{Base, RawBase};
 pub use daemon::run;
 pub use folder::Folder;
 pub use medium::{Composed, Lane, Letter, Medium, Outcome, Recipient, Said, Scope, Setup, check_recipients};
-pub use selection::Selection;
+pub use quiet::Quiet;
+pub use selection::{RawSelection, Selectable, Selection, Unless};
 pub use story::{Mark, MessageId, Story, one_line};
 
 /// The rule name of what only tries out a path: `cctl test-notify`.

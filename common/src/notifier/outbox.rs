@@ -1,19 +1,24 @@
 //! Decides in which message, and when, what is to be told is told. Pure: it is told the time and the outcomes.
 //!
 //! One message is under way on a lane at a time. What a recipient is to hear meanwhile waits, and the next message takes all
-//! of it: a single event is never delayed for the sake of others, and a storm, or an hour without the medium, folds into few
-//! messages by itself. What began and ended while it waited is one story; what the recipient knows already is not repeated.
+//! of it. A single event is never delayed for the sake of others; what comes within [`GATHER`] after a message waits for what
+//! else comes, for at most [`GATHER_AT_MOST`]. So a storm, or an hour without the medium, folds into few messages by itself.
+//! What began and ended while it waited is one story; what the recipient knows already is not repeated.
+//!
+//! Quiet hours hold back what is not bad enough, and `after` what has not lasted long enough. What is over before it was to be
+//! told is dropped with its end, and that is on record.
 //!
 //! A message whose outcome is not known is sent again as it was, with the same items and so the same [`MessageId`], before
 //! anything else goes to that recipient.
 
 use crate::message::Event;
-use crate::notifier::teller::{Key, Role};
-use crate::notifier::{Mark, MessageId, Outcome, Scope, Story};
+use crate::notifier::teller::{Key, Now, Role};
+use crate::notifier::{Mark, MessageId, Outcome, Quiet, Scope, Story};
 use crate::severity::Severity;
-use crate::time::UnixMillis;
+use crate::time::{UnixMillis, for_people};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -30,6 +35,15 @@ const GIVEN_UP_AT_ONCE: usize = 500;
 /// Stories that a message is offered. No medium has room for more.
 const MAX_STORIES: usize = 3_000;
 
+/// What follows a message within this waits for more, until nothing has come for this long,
+const GATHER: Duration = Duration::from_secs(2);
+/// or the first of it has waited for this long.
+const GATHER_AT_MOST: Duration = Duration::from_secs(8);
+/// What has lasted long enough is told after the next comparison with what is open, or after this long without one.
+const COMPARED_WITHIN: Duration = Duration::from_secs(30);
+/// Between two requests for that comparison.
+const COMPARE_EVERY: Duration = Duration::from_secs(5);
+
 /// Something that a recipient is to hear.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
@@ -37,8 +51,11 @@ pub(crate) struct Item {
     pub(crate) id: i64,
     pub(crate) role: Role,
     pub(crate) event: Arc<Event>,
-    /// How old it was when we took it in, on the monotonic clock: before 0 for what a restart found.
+    /// How old it was when we took it in, on the monotonic clock: before 0 for what a restart found. While it is held back it
+    /// does not age.
     pub(crate) age_at: Age,
+    /// Since when what it tells of has lasted, but not later than we took it in.
+    pub(crate) lasts_since: UnixMillis,
 }
 
 /// A moment on the monotonic clock of this process that may lie before its start, in milliseconds.
@@ -46,6 +63,16 @@ pub(crate) struct Item {
 pub(crate) struct Age(pub(crate) i64);
 
 impl Age {
+    /// Now.
+    pub(crate) fn at(now: Duration) -> Self {
+        Self(i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// The start of the process, if it was before.
+    fn or_start(self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0).unwrap_or(0))
+    }
+
     fn until(self, now: Duration) -> Duration {
         let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         Duration::from_millis(u64::try_from(now.saturating_sub(self.0)).unwrap_or(0))
@@ -77,6 +104,8 @@ pub(crate) enum Change {
     Sent { item: i64, words: String },
     /// Waits on, and why.
     Waits { item: i64, why: String },
+    /// Is held back, and why.
+    Held { item: i64, why: String },
     /// Under way with an unknown outcome; goes again as it was.
     Unknown { item: i64, why: String },
     /// Failed for good.
@@ -107,9 +136,25 @@ struct Queue {
     /// Messages with an unknown outcome, the oldest first.
     unknown: VecDeque<Vec<Item>>,
     under_way: Option<Flight>,
+    /// When the last message was accepted.
+    told_at: Option<Duration>,
     pause: Pause,
+    quiet: Vec<Quiet>,
+    after: Option<Duration>,
+    /// By the wall clock: when what is open was last compared with what waits.
+    compared_at: Option<UnixMillis>,
     /// It is full, and that has been said.
     is_full: bool,
+    /// Why the last that failed for good did, until something is accepted again.
+    failed: Option<String>,
+}
+
+/// Somebody whom an outbox serves.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    pub(crate) lane: String,
+    pub(crate) quiet: Vec<Quiet>,
+    pub(crate) after: Option<Duration>,
 }
 
 /// Back-off.
@@ -135,25 +180,33 @@ pub(crate) struct Outbox {
     give_up_after: Duration,
     queues: BTreeMap<String, Queue>,
     lanes: BTreeMap<String, Pause>,
+    /// When a comparison with what is open was last asked for.
+    compare_asked: Option<Duration>,
 }
 
 impl Outbox {
     pub(crate) fn new(id: Uuid, give_up_after: Duration) -> Self {
-        Self { id, give_up_after, queues: BTreeMap::new(), lanes: BTreeMap::new() }
+        Self { id, give_up_after, queues: BTreeMap::new(), lanes: BTreeMap::new(), compare_asked: None }
     }
 
-    /// Who there is, by name, with their lane. What waits for somebody who is gone is dropped.
-    pub(crate) fn set_recipients(&mut self, lanes: &BTreeMap<String, String>, give_up_after: Duration) -> Vec<Change> {
+    /// Who there is, by name. What waits for somebody who is gone is dropped.
+    pub(crate) fn set_recipients(
+        &mut self,
+        recipients: &BTreeMap<String, Served>,
+        give_up_after: Duration,
+    ) -> Vec<Change> {
         self.give_up_after = give_up_after;
-        for (recipient, lane) in lanes {
+        for (recipient, Served { lane, quiet, after }) in recipients {
             let queue = self.queues.entry(recipient.clone()).or_default();
             // Another way may work at once.
             queue.pause = Pause::default();
             queue.lane.clone_from(lane);
+            queue.quiet.clone_from(quiet);
+            queue.after = *after;
         }
         self.lanes.clear();
         let mut changes = Vec::new();
-        for (recipient, mut queue) in self.queues.extract_if(.., |recipient, _| !lanes.contains_key(recipient)) {
+        for (recipient, mut queue) in self.queues.extract_if(.., |recipient, _| !recipients.contains_key(recipient)) {
             let waiting: Vec<Item> = std::mem::take(&mut queue.waiting).into();
             let under_way = queue.under_way.iter().flat_map(|flight| flight.items.iter().chain(&flight.rest));
             let items = under_way.chain(queue.unknown.iter().flatten()).chain(&waiting);
@@ -164,16 +217,17 @@ impl Outbox {
         changes
     }
 
-    /// What is new, or was waiting when we last stopped. Says what had to make way.
-    pub(crate) fn push(&mut self, recipient: &str, item: Item) -> Vec<Change> {
+    /// What is new, or was waiting when we last stopped. Says what is held back or over already, and what had to make way.
+    pub(crate) fn push(&mut self, recipient: &str, item: Item, now: Now) -> Vec<Change> {
         let Some(queue) = self.queues.get_mut(recipient) else {
             let mut changes = vec![Change::Dropped { item: item.id, why: "there is no such recipient".to_owned() }];
             changes.extend(Queue::default().beginning_failed(recipient, &[item]));
             return changes;
         };
         queue.waiting.push_back(item);
+        let mut changes = queue.hold_newest(now);
         if queue.waiting.len() <= MAX_WAITING {
-            return Vec::new();
+            return changes;
         }
         if !std::mem::replace(&mut queue.is_full, true) {
             tracing::warn!("{recipient}: more than {MAX_WAITING} events wait, the oldest are given up");
@@ -191,8 +245,39 @@ impl Outbox {
         }
         let why = format!("more than {MAX_WAITING} events were waiting");
         let failed = |item: &Item| Change::Failed { item: item.id, why: why.clone() };
-        let mut changes: Vec<Change> = given_up.iter().map(failed).collect();
+        changes.extend(given_up.iter().map(failed));
         changes.extend(queue.beginning_failed(recipient, &given_up));
+        queue.failed = Some(why);
+        changes
+    }
+
+    /// Whether something has lasted long enough, and what is open is to be asked for before it is told.
+    pub(crate) fn wants_comparison(&mut self, now: Now) -> bool {
+        let asked = self.compare_asked.is_some_and(|asked| now.monotonic < asked + COMPARE_EVERY);
+        let wants = !asked && self.queues.values().any(|queue| queue.wants_comparison(now));
+        if wants {
+            self.compare_asked = Some(now.monotonic);
+        }
+        wants
+    }
+
+    /// What is open was compared. Of what is kept back, nothing that has lasted long enough by now is told.
+    pub(crate) fn compared(&mut self, recipient: &str, kept_back: &BTreeMap<Key, String>, now: Now) -> Vec<Change> {
+        let Some(queue) = self.queues.get_mut(recipient) else { return Vec::new() };
+        let withdrawn: BTreeMap<Key, String> = queue
+            .held_keys(now)
+            .into_iter()
+            .filter(|(_, hold)| *hold == Hold::Uncompared)
+            .filter_map(|(key, _)| kept_back.get(&key).map(|why| (key, why.clone())))
+            .collect();
+        queue.compared_at = Some(now.wall);
+        let mut changes = Vec::new();
+        queue.waiting.retain(|item| {
+            let why = if item.role == Role::Once { None } else { withdrawn.get(&Key::of(&item.event)) };
+            changes.extend(why.map(|why| Change::Dropped { item: item.id, why: why.clone() }));
+            why.is_none()
+        });
+        changes.extend(withdrawn.into_keys().map(|key| Change::Untold { recipient: recipient.to_owned(), key }));
         changes
     }
 
@@ -234,40 +319,53 @@ impl Outbox {
         self.queues.get(recipient).is_some_and(|queue| queue.pause.failures == 0)
     }
 
-    /// What has waited for too long.
-    pub(crate) fn give_up(&mut self, now: Duration) -> Vec<Change> {
+    /// What has waited for too long, and was not held back.
+    pub(crate) fn give_up(&mut self, now: Now) -> Vec<Change> {
         let mut changes = Vec::new();
         for (recipient, queue) in &mut self.queues {
+            queue.keep_held_young(now);
             let limit = self.give_up_after;
-            let old = |item: &Item| item.age_at.until(now) > limit;
+            let old = |item: &Item| item.age_at.until(now.monotonic) > limit;
             let mut given_up: Vec<Item> = Vec::new();
             while queue.unknown.front().is_some_and(|items| items.iter().any(old)) {
                 given_up.extend(queue.unknown.pop_front().expect("it was there"));
             }
-            while queue.waiting.front().is_some_and(old) {
-                given_up.extend(queue.waiting.pop_front());
-            }
+            queue.waiting.retain(|item| {
+                if old(item) {
+                    given_up.push(item.clone());
+                }
+                !old(item)
+            });
             let why = format!("not accepted within {}", crate::time::for_people(limit));
             changes.extend(given_up.iter().map(|item| Change::Failed { item: item.id, why: why.clone() }));
             changes.extend(queue.beginning_failed(recipient, &given_up));
+            if !given_up.is_empty() {
+                queue.failed = Some(why);
+            }
         }
         changes
     }
 
+    /// Who was not told of something, for good, since they were last told of anything: their lane, their name and why.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.queues
+            .iter()
+            .filter_map(|(recipient, queue)| Some((queue.lane.as_str(), recipient.as_str(), queue.failed.as_deref()?)))
+    }
+
     /// The next message of a lane with nothing under way, if one can go now: that of the recipient who has waited longest.
-    pub(crate) fn next(&self, lane: &str, now: Duration) -> Option<Ready> {
-        if self.lanes.get(lane).is_some_and(|pause| now < pause.until) {
+    pub(crate) fn next(&self, lane: &str, now: Now) -> Option<Ready> {
+        if self.lanes.get(lane).is_some_and(|pause| now.monotonic < pause.until) {
             return None;
         }
-        let free = |queue: &&Queue| queue.lane == lane && queue.under_way.is_none() && now >= queue.pause.until;
-        let oldest = |queue: &Queue| queue.unknown.iter().flatten().chain(&queue.waiting).map(|item| item.id).next();
+        let free =
+            |queue: &Queue| queue.lane == lane && queue.under_way.is_none() && now.monotonic >= queue.pause.until;
         let queues = self.queues.iter().filter(|(_, queue)| free(queue));
-        let (_, recipient, queue) =
-            queues.filter_map(|(name, queue)| Some((oldest(queue)?, name, queue))).min_by_key(|(id, ..)| *id)?;
-        let (items, again): (Vec<&Item>, bool) = match queue.unknown.front() {
-            Some(items) => (items.iter().collect(), true),
-            None => (queue.waiting.iter().collect(), false),
-        };
+        let ready = queues.filter_map(|(recipient, queue)| {
+            let (items, again) = queue.next(now)?;
+            Some((items[0].id, recipient, items, again))
+        });
+        let (_, recipient, items, again) = ready.min_by_key(|(id, ..)| *id)?;
         let most = if again { usize::MAX } else { MAX_STORIES };
         Some(Ready { recipient: recipient.clone(), stories: fold(&items, most), again })
     }
@@ -316,12 +414,15 @@ impl Outbox {
                 let words = if again { format!("outcome unknown, sent again; {words}") } else { words };
                 changes.extend(items.iter().map(|item| Change::Sent { item: item.id, words: words.clone() }));
                 queue.pause = Pause::default();
+                queue.failed = None;
+                queue.told_at = Some(now);
                 self.lanes.remove(lane);
             }
             Outcome::Never(why) => {
                 changes.extend(items.iter().map(|item| Change::Failed { item: item.id, why: why.clone() }));
                 changes.extend(queue.beginning_failed(recipient, &items));
                 queue.pause = Pause::default();
+                queue.failed = Some(why);
             }
             Outcome::Retry { why, scope, maybe_accepted, after } => {
                 if maybe_accepted || again {
@@ -345,16 +446,160 @@ impl Outbox {
         changes
     }
 
-    /// When a pause ends, the earliest.
+    /// When a pause ends, or enough was gathered, the earliest. What is held back is looked at anew from time to time.
     pub(crate) fn next_deadline(&self, now: Duration) -> Option<Duration> {
         let queues = self.queues.values().filter(|queue| !queue.waiting.is_empty() || !queue.unknown.is_empty());
-        let pauses =
-            queues.map(|queue| queue.pause.until.max(self.lanes.get(&queue.lane).map_or(Duration::ZERO, |p| p.until)));
-        pauses.filter(|&until| until > now).min()
+        let until = queues.map(|queue| {
+            let lane = self.lanes.get(&queue.lane).map_or(Duration::ZERO, |pause| pause.until);
+            let gathered = if queue.unknown.is_empty() { queue.gathered_at(&queue.waiting) } else { Duration::ZERO };
+            queue.pause.until.max(lane).max(gathered)
+        });
+        until.filter(|&until| until > now).min()
+    }
+}
+
+/// Why something waits that could go.
+#[derive(Clone, Debug, PartialEq)]
+enum Hold {
+    /// It has not lasted for this long.
+    Lasting(Duration),
+    /// It has, but whether it is still to be told is not known yet.
+    Uncompared,
+    /// It is not bad enough for the hour.
+    Quiet(String),
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lasting(after) => write!(f, "waits until it has lasted for {}", for_people(*after)),
+            Self::Uncompared => f.write_str("waits for what its cprocessd says is open"),
+            Self::Quiet(hours) => f.write_str(hours),
+        }
     }
 }
 
 impl Queue {
+    /// What goes next, at least one item, and whether it goes again.
+    fn next(&self, now: Now) -> Option<(Vec<&Item>, bool)> {
+        if let Some(items) = self.unknown.front() {
+            return Some((items.iter().collect(), true));
+        }
+        let items = self.not_held(now);
+        let goes = !items.is_empty() && now.monotonic >= self.gathered_at(items.iter().copied());
+        goes.then_some((items, false))
+    }
+
+    /// When enough was gathered of these: at once, unless somebody was just told of something else.
+    fn gathered_at<'a>(&self, items: impl IntoIterator<Item = &'a Item>) -> Duration {
+        let Some(told_at) = self.told_at else { return Duration::ZERO };
+        let came = items.into_iter().map(|item| item.age_at.or_start());
+        let span = came.fold(None, |span: Option<(Duration, Duration)>, at| {
+            Some(span.map_or((at, at), |(first, last)| (first.min(at), last.max(at))))
+        });
+        match span {
+            Some((first, last)) if first < told_at + GATHER => (last + GATHER).min(first + GATHER_AT_MOST),
+            Some(_) | None => Duration::ZERO,
+        }
+    }
+
+    fn holds(&self) -> bool {
+        self.after.is_some() || !self.quiet.is_empty()
+    }
+
+    /// What waits and could go.
+    fn not_held(&self, now: Now) -> Vec<&Item> {
+        if !self.holds() {
+            return self.waiting.iter().collect();
+        }
+        let keys = self.held_keys(now);
+        let quiet = self.quiet_at(now);
+        let held = |item: &&Item| match item.role {
+            Role::Once => hushed(quiet, item.event.top_severity).is_some(),
+            Role::Begin | Role::Worse | Role::End => keys.contains_key(&Key::of(&item.event)),
+        };
+        self.waiting.iter().filter(|item| !held(item)).collect()
+    }
+
+    /// The stretches of quiet that are now.
+    fn quiet_at(&self, now: Now) -> Option<&Quiet> {
+        let quiet = self.quiet.iter().filter(|quiet| quiet.is_at(now.wall));
+        quiet.max_by_key(|quiet| quiet.except())
+    }
+
+    /// The incidents whose waiting items are held back.
+    fn held_keys(&self, now: Now) -> BTreeMap<Key, Hold> {
+        if !self.holds() {
+            return BTreeMap::new();
+        }
+        let quiet = self.quiet_at(now);
+        let mut keys: BTreeMap<Key, (&Item, Severity)> = BTreeMap::new();
+        for item in self.waiting.iter().filter(|item| item.role != Role::Once) {
+            let (_, worst) = keys.entry(Key::of(&item.event)).or_insert((item, item.event.top_severity));
+            *worst = item.event.top_severity.max(*worst);
+        }
+        let held = keys.into_iter().filter_map(|(key, (first, worst))| {
+            let hold = self.too_short(first, now).or_else(|| hushed(quiet, worst));
+            Some((key, hold?))
+        });
+        held.collect()
+    }
+
+    /// `first` of an incident's items, if it has not lasted long enough to be told of.
+    fn too_short(&self, first: &Item, now: Now) -> Option<Hold> {
+        let after = self.after.filter(|_| first.role == Role::Begin)?;
+        let lasted = now.wall.since(first.lasts_since);
+        if lasted < after {
+            return Some(Hold::Lasting(after));
+        }
+        let compared = self.compared_at.is_some_and(|compared| compared.since(first.lasts_since) >= after);
+        (!compared && lasted < after + COMPARED_WITHIN).then_some(Hold::Uncompared)
+    }
+
+    fn wants_comparison(&self, now: Now) -> bool {
+        self.after.is_some() && self.held_keys(now).values().any(|hold| *hold == Hold::Uncompared)
+    }
+
+    /// Of what came last: why it is held back, if it is; and if it ends what was held back all along, none of that is told.
+    fn hold_newest(&mut self, now: Now) -> Vec<Change> {
+        let Some(newest) = self.waiting.back().filter(|_| self.holds()) else { return Vec::new() };
+        let (id, role) = (newest.id, newest.role);
+        if role == Role::Once {
+            let hold = hushed(self.quiet_at(now), newest.event.top_severity);
+            return hold.map(|hold| Change::Held { item: id, why: hold.to_string() }).into_iter().collect();
+        }
+        let key = Key::of(&newest.event);
+        let of_key = |item: &Item| item.role != Role::Once && Key::of(&item.event) == key;
+        let items = || self.waiting.iter().filter(|item| of_key(item));
+        let worst = items().map(|item| item.event.top_severity).max().unwrap_or(Severity::Debug);
+        let Some(first) = items().next() else { return Vec::new() };
+        let Some(hold) = self.too_short(first, now).or_else(|| hushed(self.quiet_at(now), worst)) else {
+            return Vec::new();
+        };
+        if role != Role::End || first.role != Role::Begin {
+            return vec![Change::Held { item: id, why: hold.to_string() }];
+        }
+        let why = format!("over before it was told: {hold}");
+        let mut changes = Vec::new();
+        self.waiting.retain(|item| {
+            let over = of_key(item);
+            changes.extend(over.then(|| Change::Dropped { item: item.id, why: why.clone() }));
+            !over
+        });
+        changes
+    }
+
+    /// What is held back does not age.
+    fn keep_held_young(&mut self, now: Now) {
+        if !self.holds() {
+            return;
+        }
+        let free: BTreeSet<i64> = self.not_held(now).into_iter().map(|item| item.id).collect();
+        for item in self.waiting.iter_mut().filter(|item| !free.contains(&item.id)) {
+            item.age_at = Age::at(now.monotonic);
+        }
+    }
+
     /// These were not told, for good. An end that waits for one of them is not told either; what waits and makes it worse is the
     /// beginning now; a beginning that nothing else stands for is untold. Nothing follows where only its getting worse failed:
     /// the recipient knows that it is open.
@@ -396,6 +641,11 @@ impl Queue {
         self.waiting.retain(|item| !dropped.contains(&item.id));
         changes
     }
+}
+
+/// Whether what was at worst this bad waits for the end of the quiet hours.
+fn hushed(quiet: Option<&Quiet>, worst: Severity) -> Option<Hold> {
+    quiet.filter(|quiet| worst < quiet.except()).map(|quiet| Hold::Quiet(quiet.to_string()))
 }
 
 /// One story per key, and one per single event: what is open first, then by severity, then by time. At most `most`.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// One migration a version.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE outbox (id TEXT NOT NULL) STRICT;
     CREATE TABLE cursor (publisher TEXT PRIMARY KEY, epoch TEXT, seq INTEGER NOT NULL) STRICT;
@@ -42,11 +42,20 @@ const MIGRATIONS: [&str; 2] = [
     "
     ALTER TABLE told ADD COLUMN step INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+    CREATE TABLE skipped (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        event TEXT NOT NULL UNIQUE, incident TEXT NOT NULL, payload BLOB NOT NULL, at INTEGER NOT NULL, whys TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX skipped_incident ON skipped (incident);
+",
 ];
 /// Finished items are kept for this long,
 const KEPT: Duration = Duration::from_hours(90 * 24);
 /// and at most so many.
 const MAX_KEPT: i64 = 500_000;
+/// And events that somebody was not told of.
+const MAX_SKIPPED: i64 = 100_000;
 /// `ledger` without a limit.
 const DEFAULT_LIMIT: u64 = 100;
 /// And at most.
@@ -59,6 +68,8 @@ pub(crate) enum Write {
     Tell { recipient: String, lane: String, role: Role, event: Arc<Event> },
     /// What a recipient knows.
     Save { recipient: String, key: Key, told: Told },
+    /// Somebody is not told of this, each with the reason.
+    Skip { event: Arc<Event>, whys: Vec<(String, String)> },
     /// What no recipient needs to know any more.
     Forget { recipient: String, key: Key },
     /// With which selection somebody has heard of all that is open; without one, that they are gone.
@@ -206,6 +217,10 @@ impl Store {
             self.db.execute(
                 &format!("DELETE FROM item WHERE {finished} AND id <= (SELECT max(id) FROM item) - ?1"),
                 [MAX_KEPT],
+            )?;
+            self.db.execute(
+                "DELETE FROM skipped WHERE at < ?1 OR id <= (SELECT max(id) FROM skipped) - ?2",
+                [now.minus(KEPT).0, MAX_SKIPPED],
             )
         };
         clean().map(drop).map_err(|source| self.error(source))
@@ -218,8 +233,8 @@ impl Store {
             .map_err(|source| self.error(source))
     }
 
-    /// The answer to `ledger {who?, incident?, since?, after?, limit?}`: the newest that match, in the order of selection;
-    /// with `after` the oldest after that item.
+    /// The answer to `ledger {who?, incident?, since?, after?, limit?, all?}`: the newest that match, in the order of selection;
+    /// with `after` the oldest after that item, and without it with `all` also what was never selected.
     pub(crate) fn ledger(&self, request: &Request) -> Result<Vec<LedgerRow>, ErrorBody> {
         let limit = request.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
         let order = if request.after.is_some() { "ASC" } else { "DESC" };
@@ -240,10 +255,61 @@ impl Store {
             }
             Ok(found)
         };
-        let mut found: Vec<LedgerRow> =
-            read().map_err(|source| ErrorBody::new(ErrorCode::Failed, self.error(source).to_string()))?;
-        found.sort_by_key(|row| row.item);
+        let failed = |source| ErrorBody::new(ErrorCode::Failed, self.error(source).to_string());
+        let mut found: Vec<LedgerRow> = read().map_err(failed)?;
+        if request.all == Some(true) && request.after.is_none() {
+            found.extend(self.skipped(request, limit).map_err(failed)?);
+            found.sort_by_key(|row| (row.queued, row.item));
+            let most = usize::try_from(limit).unwrap_or(usize::MAX);
+            found.drain(..found.len().saturating_sub(most));
+        } else {
+            found.sort_by_key(|row| row.item);
+        }
         Ok(found)
+    }
+
+    /// The newest that somebody was not told of, and why.
+    fn skipped(&self, request: &Request, limit: u64) -> rusqlite::Result<Vec<LedgerRow>> {
+        let incident = if request.incident.is_some() { "incident = :incident" } else { ":incident IS NULL" };
+        let mut statement = self.db.prepare_cached(&format!(
+            "SELECT payload, at, whys FROM skipped WHERE {incident} AND at >= :since ORDER BY id DESC"
+        ))?;
+        let mut rows = statement.query(named_params! {
+            ":incident": request.incident, ":since": request.since.map_or(i64::MIN, |since| since.0),
+        })?;
+        // Of each event, the newest first.
+        let mut found: Vec<Vec<LedgerRow>> = Vec::new();
+        let mut count = 0;
+        while count < limit
+            && let Some(row) = rows.next()?
+        {
+            // As with items, only a damaged file has one that cannot be read.
+            let Ok(event) = decode::<Event>(&row.get::<_, Vec<u8>>("payload")?) else { continue };
+            let at = UnixMillis(row.get("at")?);
+            let whys: Vec<(String, String)> = serde_json::from_str(&row.get::<_, String>("whys")?).unwrap_or_default();
+            let wanted = whys.into_iter().filter(|(who, _)| request.who.as_ref().is_none_or(|wanted| wanted == who));
+            let rows = wanted.map(|(who, result)| LedgerRow {
+                item: 0,
+                who,
+                via: String::new(),
+                queued: at,
+                kind: event.kind,
+                address: event.address.clone(),
+                severity: event.severity,
+                incident: event.incident,
+                event: event.id,
+                text: event.text.clone(),
+                state: Delivery::Skipped,
+                changed: at,
+                attempts: 0,
+                again: 0,
+                message: None,
+                result,
+            });
+            found.push(rows.collect());
+            count += found.last().map_or(0, Vec::len) as u64;
+        }
+        Ok(found.into_iter().rev().flatten().collect())
     }
 
     fn error(&self, source: rusqlite::Error) -> DatabaseError {
@@ -282,8 +348,8 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
                 encode(&**event),
                 wall
             ])?;
-            let age_at = Age(i64::try_from(now.monotonic.as_millis()).unwrap_or(i64::MAX));
-            let item = Item { id: tx.last_insert_rowid(), role: *role, event: event.clone(), age_at };
+            let (age_at, lasts_since) = (Age::at(now.monotonic), event.since.min(now.wall));
+            let item = Item { id: tx.last_insert_rowid(), role: *role, event: event.clone(), age_at, lasts_since };
             return Ok(Some(Written { recipient: recipient.clone(), item }));
         }
         Write::Save { recipient, key, told } => {
@@ -300,6 +366,19 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
                     told.message.map(|message| message.to_string()),
                     told.step,
                 ])?;
+        }
+        Write::Skip { event, whys } => {
+            // A copy, of another publisher or after a restart, says nothing new.
+            tx.prepare_cached(
+                "INSERT OR IGNORE INTO skipped (event, incident, payload, at, whys) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                event.id.to_string(),
+                event.incident.to_string(),
+                encode(&**event),
+                wall,
+                serde_json::to_string(whys).expect("texts are written into memory"),
+            ])?;
         }
         Write::Forget { recipient, key } => {
             tx.prepare_cached("DELETE FROM told WHERE recipient = ?1 AND address = ?2 AND rule = ?3")?
@@ -331,7 +410,7 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
         Write::Change(change) => {
             match change {
                 Change::Sent { item, words } => set_state(*item, "sent", words)?,
-                Change::Waits { item, why } => set_state(*item, "waiting", why)?,
+                Change::Waits { item, why } | Change::Held { item, why } => set_state(*item, "waiting", why)?,
                 Change::Unknown { item, why } => set_state(*item, "sending", &format!("outcome unknown: {why}"))?,
                 Change::Failed { item, why } => set_state(*item, "failed", why)?,
                 Change::Dropped { item, why } => set_state(*item, "dropped", why)?,
@@ -378,10 +457,12 @@ fn unfinished(row: &Row<'_>, now: Now) -> Option<Written> {
         _ => Role::Once,
     };
     let event: Event = decode(&row.get::<_, Vec<u8>>("payload").ok()?).ok()?;
-    let age = now.wall.millis_since(UnixMillis(row.get("queued").ok()?));
+    let queued = UnixMillis(row.get("queued").ok()?);
+    let age = now.wall.millis_since(queued);
     let monotonic = i64::try_from(now.monotonic.as_millis()).unwrap_or(i64::MAX);
     let age_at = Age(monotonic.saturating_sub(i64::try_from(age).unwrap_or(i64::MAX)));
-    let item = Item { id: row.get("id").ok()?, role, event: Arc::new(event), age_at };
+    let lasts_since = event.since.min(queued);
+    let item = Item { id: row.get("id").ok()?, role, event: Arc::new(event), age_at, lasts_since };
     Some(Written { recipient: row.get("recipient").ok()?, item })
 }
 

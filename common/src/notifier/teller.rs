@@ -7,6 +7,7 @@
 
 use crate::address::{Address, CheckAddress, HostName, Name, Unit};
 use crate::message::{DownRow, Epoch, Event, EventId, IncidentId, Kind, MAX_RULE_BYTES, State, kept};
+use crate::notifier::selection::kind_of_rule;
 use crate::notifier::{MessageId, Selection, TEST_RULE};
 use crate::severity::Severity;
 use crate::time::{UnixMillis, for_people};
@@ -153,6 +154,11 @@ pub(crate) enum Output {
     Selects { recipient: String, selection: Option<String> },
     /// More is open, or remembered, for one recipient than is kept: so many keys were forgotten for the sake of newer ones.
     Crowded { recipient: String, forgotten: u64 },
+    /// Remember that these recipients are not told of this event, each with the reason.
+    Skip { event: Arc<Event>, whys: Vec<(String, String)> },
+    /// What is open was compared, and of it this is not to be told to somebody who hears only of what lasts; each with the
+    /// reason.
+    Compared { recipient: String, kept_back: BTreeMap<Key, String> },
     /// Ask all publishers what is open, and hand it in as [`Input::Compared`] if all of them answered.
     Compare,
 }
@@ -299,41 +305,60 @@ impl Teller {
     }
 
     fn event(&mut self, publisher: &str, event: &Arc<Event>, outputs: &mut Vec<Output>) {
-        let suppressed = !event.suppressed_by.is_empty();
+        let suppressed = (!event.suppressed_by.is_empty()).then(|| event.suppressed_by.join(", "));
+        let mut whys = Vec::new();
         for recipient in self.recipients.keys().cloned().collect::<Vec<_>>() {
-            match Role::of(event) {
+            let why = match (Role::of(event), &suppressed) {
                 // Who was told of a beginning hears of its end, whatever was silenced meanwhile.
-                Role::Begin | Role::Worse | Role::Once if suppressed => {}
-                Role::Begin | Role::Worse => self.begin(&recipient, Some(publisher), event, outputs),
-                Role::End => self.end(&recipient, Some(publisher), event, outputs),
-                Role::Once => {
-                    if self.recipients[&recipient].wants(event.top_severity, &event.address) {
+                (Role::Begin | Role::Worse | Role::Once, Some(by)) => Some(by.clone()),
+                (Role::Begin | Role::Worse, None) => self.begin(&recipient, Some(publisher), event, outputs),
+                (Role::End, _) => self.end(&recipient, Some(publisher), event, outputs),
+                (Role::Once, None) => match self.recipients[&recipient].refuses(event) {
+                    None => {
                         outputs.push(tell(&recipient, Role::Once, event));
+                        None
                     }
-                }
-            }
+                    Some(why) => Some(why.to_string()),
+                },
+            };
+            whys.extend(why.map(|why| (recipient, why)));
+        }
+        if !whys.is_empty() {
+            outputs.push(Output::Skip { event: event.clone(), whys });
         }
         self.missing.retain(|(_, key), _| key.address != event.address || key.rule != event.rule);
     }
 
-    /// `publisher` is absent where we say it ourselves.
-    fn begin(&mut self, recipient: &str, publisher: Option<&str>, event: &Arc<Event>, outputs: &mut Vec<Output>) {
-        if event.kind != Kind::Watchdog && !self.recipients[recipient].wants(event.top_severity, &event.address) {
-            return;
+    /// Why it is not told, unless it is, or is known. `publisher` is absent where we say it ourselves.
+    fn begin(
+        &mut self,
+        recipient: &str,
+        publisher: Option<&str>,
+        event: &Arc<Event>,
+        outputs: &mut Vec<Output>,
+    ) -> Option<String> {
+        let selection = &self.recipients[recipient];
+        if event.kind != Kind::Watchdog
+            && let Some(why) = selection.refuses(event)
+        {
+            return Some(why.to_string());
         }
         let key = Key::of(event);
         let told = self.told.entry(recipient.to_owned()).or_default();
         if let Some(known) = told.get(&key) {
             let copy = if known.open {
-                let nothing_new = event.top_severity <= known.severity && event.step.unwrap_or(0) <= known.step;
-                nothing_new || known.is_later_than(event)
+                let no_worse = event.top_severity <= known.severity;
+                if no_worse && event.step.unwrap_or(0) > known.step && !selection.reminders {
+                    return Some("reminders = false".to_owned());
+                }
+                no_worse && event.step.unwrap_or(0) <= known.step || known.is_later_than(event)
             } else {
                 // Who said that the last one is over says this one after it, whatever the clocks; anybody else may be late.
                 let other = known.closed_by.as_deref().is_some_and(|closer| Some(closer) != publisher);
                 other && event.since <= known.since
             };
             if copy {
-                return;
+                return None;
             }
         }
         let open = told.get(&key).filter(|known| known.open);
@@ -351,6 +376,7 @@ impl Teller {
         outputs.push(tell(recipient, role, event));
         outputs.push(Output::Save { recipient: recipient.to_owned(), key: key.clone(), told: known });
         self.make_room(recipient, &key, outputs);
+        None
     }
 
     /// Forgets a tenth at once: to choose takes a look at all of them. `newest` stays.
@@ -369,20 +395,27 @@ impl Teller {
         }
     }
 
-    fn end(&mut self, recipient: &str, publisher: Option<&str>, event: &Arc<Event>, outputs: &mut Vec<Output>) {
+    /// Why it is not told, unless it is, or is known.
+    fn end(
+        &mut self,
+        recipient: &str,
+        publisher: Option<&str>,
+        event: &Arc<Event>,
+        outputs: &mut Vec<Output>,
+    ) -> Option<String> {
         let key = Key::of(event);
-        let Some(known) = self.told.get_mut(recipient).and_then(|told| told.get_mut(&key)).filter(|known| known.open)
-        else {
-            return;
+        let Some(known) = self.told.get_mut(recipient).and_then(|told| told.get_mut(&key)) else {
+            return Some("its beginning was not told".to_owned());
         };
-        if known.is_later_than(event) {
-            return;
+        if !known.open || known.is_later_than(event) {
+            return None;
         }
         known.open = false;
         known.since = known.since.max(event.since);
         known.closed_by = publisher.map(str::to_owned);
         outputs.push(tell(recipient, Role::End, event));
         outputs.push(Output::Save { recipient: recipient.to_owned(), key, told: known.clone() });
+        None
     }
 
     fn snapshot(&mut self, publisher: &str, open: &[DownRow], now: Now, outputs: &mut Vec<Output>) {
@@ -390,7 +423,7 @@ impl Teller {
         for row in tellable(open) {
             let event = beginning(row, now);
             for recipient in self.recipients.keys().cloned().collect::<Vec<_>>() {
-                self.begin(&recipient, Some(publisher), &event, outputs);
+                drop(self.begin(&recipient, Some(publisher), &event, outputs));
             }
         }
         for recipient in self.recipients.keys().cloned().collect::<Vec<_>>() {
@@ -406,10 +439,9 @@ impl Teller {
     fn kept_back_from<'a>(&self, recipient: &str, open: &'a [DownRow]) -> impl Iterator<Item = &'a DownRow> {
         let (told, selection) = (self.told.get(recipient), &self.recipients[recipient]);
         open.iter().filter(move |row| {
-            let key = || Key { address: row.address.clone(), rule: row.rule.clone() };
             !is_tellable(row)
                 && selection.wants(row.severity, &row.address)
-                && !told.and_then(|told| told.get(&key())).is_some_and(|known| known.open)
+                && !told.and_then(|told| told.get(&key_of(row))).is_some_and(|known| known.open)
         })
     }
 
@@ -418,13 +450,17 @@ impl Teller {
             self.newcomers().map(|(name, selection)| (name.clone(), format!("{selection:?}"))).collect();
         for (recipient, selection) in newcomers {
             for row in tellable(open) {
-                self.begin(&recipient, None, &beginning(row, now), outputs);
+                drop(self.begin(&recipient, None, &beginning(row, now), outputs));
             }
             // Who was told of it before hears no more when it is no longer kept back, so it is compared until then.
             if self.kept_back_from(&recipient, open).next().is_none() {
                 self.selections.insert(recipient.clone(), selection.clone());
                 outputs.push(Output::Selects { recipient, selection: Some(selection) });
             }
+        }
+        for (recipient, selection) in self.recipients.iter().filter(|(_, selection)| selection.after.is_some()) {
+            let kept_back = open.iter().filter_map(|row| Some((key_of(row), kept_back(row, selection)?))).collect();
+            outputs.push(Output::Compared { recipient: recipient.clone(), kept_back });
         }
         let open: BTreeSet<(&Address, &str)> = open.iter().map(|row| (&row.address, row.rule.as_str())).collect();
         let mut missing = BTreeMap::new();
@@ -458,7 +494,7 @@ impl Teller {
                     duration_ms: Some(now.wall.millis_since(known.since)),
                 },
             );
-            self.end(&recipient, None, &event, outputs);
+            drop(self.end(&recipient, None, &event, outputs));
             missing.remove(&(recipient, key));
         }
         self.missing = missing;
@@ -506,7 +542,7 @@ impl Teller {
             })
             .collect();
         for (recipient, event) in over {
-            self.end(&recipient, None, &event, outputs);
+            drop(self.end(&recipient, None, &event, outputs));
         }
     }
 
@@ -543,7 +579,7 @@ impl Teller {
                 },
             );
             for recipient in self.recipients.keys().cloned().collect::<Vec<_>>() {
-                self.begin(&recipient, None, &event, outputs);
+                drop(self.begin(&recipient, None, &event, outputs));
             }
         }
         // Of a publisher that is no longer followed, or to somebody who was away when it was heard again.
@@ -669,12 +705,27 @@ fn is_tellable(row: &DownRow) -> bool {
     !row.acked && !row.silenced && !row.unreachable && row.suppressed_by.is_empty()
 }
 
+fn key_of(row: &DownRow) -> Key {
+    Key { address: row.address.clone(), rule: row.rule.clone() }
+}
+
+/// Why somebody who hears of what lasts is not told of this.
+fn kept_back(row: &DownRow, selection: &Selection) -> Option<String> {
+    let only_acked = row.acked && !row.silenced && !row.unreachable;
+    if is_tellable(row) || only_acked && !selection.unless_acked {
+        return None;
+    }
+    let causes = row.suppressed_by.join(", ");
+    Some(if causes.is_empty() { "kept back by its cprocessd".to_owned() } else { causes })
+}
+
 /// The event that opened an incident, as far as a list of what is open tells.
 fn beginning(row: &DownRow, now: Now) -> Arc<Event> {
-    let (kind, state) = match row.rule.as_str() {
-        "check" => (Kind::Down, State::Down),
-        "silent" => (Kind::Absent, State::Unknown),
-        _ => (Kind::Alarm, State::Open),
+    let kind = kind_of_rule(&row.rule);
+    let state = match kind {
+        Kind::Down => State::Down,
+        Kind::Absent => State::Unknown,
+        _ => State::Open,
     };
     synthetic(
         &row.address,

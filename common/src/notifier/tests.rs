@@ -3,7 +3,7 @@
 use super::desk::{Desk, Who};
 use super::store::Store;
 use super::teller::{Input, Now, Output, SILENT_AFTER, Teller};
-use super::{Composed, Letter, Mark, Outcome, Scope, Selection, Story};
+use super::{Composed, Letter, Mark, Outcome, Quiet, Scope, Selection, Story};
 use crate::address::Address;
 use crate::counters::Counters;
 use crate::message::{Delivery, DownRow, Epoch, Event, EventId, IncidentId, Kind, LedgerRow, Request, State};
@@ -100,7 +100,7 @@ impl Timeline {
     /// Takes over the recipients, as a reload does.
     fn set_recipients(&mut self) {
         let (recipients, now) = (self.recipients.clone(), self.now());
-        self.desk().set_recipients(&recipients, DAY);
+        self.desk().set_recipients(&recipients, DAY, now);
         self.desk().commit(now).expect("commit");
     }
 
@@ -379,14 +379,15 @@ fn an_incident_that_gets_worse_reaches_those_who_wait_for_worse() {
         .until(20)
         .event(Event { since: wall(10), ..worse(20) })
         .settle()
+        .until(30)
         .event(up(30, "db1!disk:/", 10, Severity::Crit))
         .settle()
         .expect([
             "10s err: DOWN db1!disk:/",
             "20s crit: DOWN db1!disk:/",
             "20s err: DOWN db1!disk:/",
-            "20s crit: UP db1!disk:/ after 20s",
-            "20s err: UP db1!disk:/ after 20s",
+            "30s crit: UP db1!disk:/ after 20s",
+            "30s err: UP db1!disk:/ after 20s",
         ]);
 }
 
@@ -549,7 +550,206 @@ fn a_message_takes_what_fits_and_the_next_one_the_rest() {
         .event(down(0, "a!b:2", Severity::Crit))
         .event(down(0, "a!b:3", Severity::Warn))
         .settle()
-        .expect(["0s ops: DOWN a!b:2; DOWN a!b:1", "0s ops: DOWN a!b:3"]);
+        .until(5)
+        .expect(["0s ops: DOWN a!b:2; DOWN a!b:1", "2s ops: DOWN a!b:3"]);
+}
+
+#[test]
+fn what_follows_a_message_is_gathered_and_what_comes_alone_never_waits() {
+    Timeline::ops()
+        .down(10, "web1!port:smtp")
+        // Alone again.
+        .down(12, "web2!port:smtp")
+        .down(13, "web3!port:smtp")
+        .down(14, "web4!port:smtp")
+        .until(20)
+        .up(20, "web3!port:smtp", 13)
+        .up(21, "web4!port:smtp", 14)
+        .until(30)
+        .expect([
+            "10s ops: DOWN web1!port:smtp",
+            "12s ops: DOWN web2!port:smtp",
+            "16s ops: DOWN web3!port:smtp; DOWN web4!port:smtp",
+            "20s ops: UP web3!port:smtp after 7.0s",
+            "23s ops: UP web4!port:smtp after 7.0s",
+        ]);
+}
+
+#[test]
+fn a_storm_is_gathered_for_eight_seconds_at_most() {
+    let storm = (1..=30).fold(Timeline::ops(), |timeline, n| timeline.down(n, &format!("web{n}!port:smtp")));
+    let told = storm.until(40).told;
+    let counts: Vec<(&str, usize)> =
+        told.iter().map(|line| (line.split(' ').next().unwrap_or(""), line.matches("DOWN").count())).collect();
+    assert_eq!(counts, [("1s", 1), ("10s", 8), ("18s", 8), ("26s", 8), ("32s", 5)]);
+}
+
+/// The timelines begin on a Friday at 08:00 UTC.
+fn quiet(from: &str, until: &str) -> Vec<Quiet> {
+    let quiet = format!(r#"{{"from": "{from}", "until": "{until}", "zone": "UTC"}}"#);
+    vec![serde_json::from_str(&quiet).expect("quiet hours")]
+}
+
+fn choosing(selection: Selection) -> Timeline {
+    let mut timeline = Timeline::ops();
+    timeline.recipients.get_mut("ops").expect("a recipient").selection = selection;
+    timeline.set_recipients();
+    timeline.apply(Input::Compared { open: Vec::new() });
+    timeline
+}
+
+#[test]
+fn what_was_quiet_is_told_at_its_end_if_it_is_still_open() {
+    let selection = Selection { quiet: quiet("08:01", "08:03"), ..Selection::at_least(Severity::Warn) };
+    let mut timeline = choosing(selection)
+        .down(50, "a!b:before")
+        .down(70, "a!b:held")
+        .up(75, "a!b:before", 50)
+        .down(80, "a!b:over")
+        .up(90, "a!b:over", 80)
+        .until(100)
+        .event(down(100, "a!b:crit", Severity::Crit))
+        .event(event(100, "a!log:x", Kind::Log, Severity::Err, 100))
+        .settle()
+        .restart()
+        .until(179);
+    assert_eq!(timeline.told, ["50s ops: DOWN a!b:before", "100s ops: DOWN a!b:crit"]);
+    let why = "quiet from 08:01 until 08:03, UTC";
+    assert_eq!(
+        timeline.rows(),
+        [
+            "ops a!b:before down: sent (ok)".to_owned(),
+            format!("ops a!b:held down: waiting ({why})"),
+            format!("ops a!b:before up: waiting ({why})"),
+            format!("ops a!b:over down: dropped (over before it was told: {why})"),
+            format!("ops a!b:over up: dropped (over before it was told: {why})"),
+            "ops a!b:crit down: sent (ok)".to_owned(),
+            format!("ops a!log:x log: waiting ({why})"),
+        ]
+    );
+    timeline = timeline.until(190);
+    let at_the_end =
+        "180s ops: DOWN a!b:held (1m 50s ago); LOG a!log:x (1m 20s ago); UP a!b:before after 25s (1m 45s ago)";
+    assert_eq!(timeline.told[2..], [at_the_end]);
+}
+
+#[test]
+fn what_gets_worse_in_quiet_hours_is_told_and_so_is_its_end() {
+    let selection = Selection { quiet: quiet("08:01", "12:00"), ..Selection::at_least(Severity::Warn) };
+    choosing(selection)
+        .down(70, "a!b:c")
+        .until(80)
+        .event(worse(80, "a!b:c", 70))
+        .settle()
+        .until(90)
+        .event(up(90, "a!b:c", 70, Severity::Crit))
+        .settle()
+        .expect(["80s ops: DOWN a!b:c", "90s ops: UP a!b:c after 20s"]);
+}
+
+#[test]
+fn quiet_hours_do_not_count_as_waiting() {
+    let selection = Selection { quiet: quiet("08:01", "08:00"), ..Selection::at_least(Severity::Warn) };
+    // Longer than a message is tried.
+    choosing(selection).down(70, "a!b:c").until(86_410).expect(["86400s ops: DOWN a!b:c (23h 58m ago)"]);
+}
+
+fn lasting(after: u64) -> Selection {
+    let after = Some(Duration::from_secs(after));
+    Selection { after, unless_acked: true, ..Selection::at_least(Severity::Warn) }
+}
+
+#[test]
+fn what_lasts_is_told_after_a_look_at_what_is_open() {
+    let mut timeline = choosing(lasting(60))
+        .down(10, "a!b:lasts")
+        .down(20, "a!b:over")
+        .up(40, "a!b:over", 20)
+        .event(event(45, "a!log:x", Kind::Log, Severity::Err, 45))
+        .until(60)
+        .restart()
+        .until(69);
+    let asked = timeline.compares;
+    assert!(timeline.told.is_empty(), "{:?}", timeline.told);
+    timeline = timeline.until(71);
+    assert_eq!((timeline.told.len(), timeline.compares), (0, asked + 1));
+    timeline.apply(Input::Compared { open: vec![row(10, "a!b:lasts")] });
+    let timeline = timeline.settle().until(72).up(80, "a!b:lasts", 10);
+    assert_eq!(timeline.told, ["71s ops: DOWN a!b:lasts (1m 1s ago)", "80s ops: UP a!b:lasts after 1m 10s"]);
+}
+
+#[test]
+fn what_nobody_can_look_up_is_told_all_the_same() {
+    choosing(lasting(60)).down(10, "a!b:c").until(110).expect(["100s ops: DOWN a!b:c (1m 30s ago)"]);
+}
+
+#[test]
+fn what_somebody_looks_after_is_not_escalated_until_they_no_longer_do() {
+    let mut timeline = choosing(lasting(60)).down(10, "a!b:c").until(71);
+    let acked = DownRow { acked: true, suppressed_by: vec!["ack:alice".to_owned()], ..row(10, "a!b:c") };
+    timeline.apply(Input::Compared { open: vec![acked] });
+    let mut timeline = timeline.until(200);
+    assert_eq!(timeline.rows(), ["ops a!b:c down: dropped (ack:alice)"]);
+    // What is revealed is long enough already.
+    let revealed = Event { kind: Kind::Revealed, since: wall(10), ..down(200, "a!b:c", Severity::Err) };
+    timeline = timeline.event(Event { time: wall(200), ..revealed }).settle();
+    timeline.expect(["200s ops: OPEN a!b:c (3m 10s ago)"]);
+}
+
+#[test]
+fn only_what_is_no_worse_is_a_reminder() {
+    let selection = Selection { reminders: false, ..Selection::at_least(Severity::Warn) };
+    let step = |secs, step, severity| Event {
+        kind: Kind::Persistent,
+        step: Some(step),
+        severity,
+        top_severity: severity,
+        since: wall(10),
+        ..event(secs, "a!b:c", Kind::Persistent, severity, 10)
+    };
+    let mut timeline = choosing(selection)
+        .down(10, "a!b:c")
+        .until(20)
+        .event(step(20, 1, Severity::Err))
+        .until(30)
+        .event(step(30, 2, Severity::Crit))
+        .settle();
+    assert_eq!(timeline.told, ["10s ops: DOWN a!b:c", "30s ops: STILL a!b:c"]);
+    let request = Request { all: Some(true), limit: Some(100), ..Request::default() };
+    let rows = timeline.desk().ledger(&request).expect("ledger");
+    let skipped: Vec<&LedgerRow> = rows.iter().filter(|row| row.state == Delivery::Skipped).collect();
+    assert_eq!(skipped.len(), 1);
+    assert_eq!((skipped[0].result.as_str(), skipped[0].kind), ("reminders = false", Kind::Persistent));
+}
+
+#[test]
+fn who_was_not_told_and_why_is_on_record_once() {
+    let mut timeline = Timeline::new(&[("all", Severity::Info), ("crit", Severity::Crit)]);
+    let silenced = Event { suppressed_by: vec!["silence:7".to_owned()], ..down(10, "a!b:silenced", Severity::Crit) };
+    let low = down(10, "a!b:low", Severity::Warn);
+    timeline =
+        timeline.event(low.clone()).event(silenced).event(low).event(up(12, "a!b:low", 10, Severity::Warn)).settle();
+    let request = Request { all: Some(true), limit: Some(100), ..Request::default() };
+    let mut said = |request: &Request| -> Vec<String> {
+        let rows = timeline.desk().ledger(request).expect("ledger");
+        let skipped = rows.into_iter().filter(|row| row.state == Delivery::Skipped);
+        skipped.map(|row| format!("{} {} {}: {}", row.who, row.address, row.kind, row.result)).collect()
+    };
+    assert_eq!(
+        said(&request),
+        [
+            "crit a!b:low down: WARN is less than severity = CRIT",
+            "all a!b:silenced down: silence:7",
+            "crit a!b:silenced down: silence:7",
+            "crit a!b:low up: its beginning was not told",
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    );
+    let one = Request { who: Some("all".to_owned()), ..request.clone() };
+    assert_eq!(said(&one), ["all a!b:silenced down: silence:7"]);
+    let incident = IncidentId::new(&"a!b:low".parse().expect("an address"), "check", wall(10)).to_string();
+    assert_eq!(said(&Request { incident: Some(incident), ..request }).len(), 2);
 }
 
 #[test]
@@ -561,13 +761,15 @@ fn a_second_publisher_with_the_same_news_tells_nothing() {
     timeline
         .from("a", down(1, "x!y:", Severity::Err))
         .from("b", down(1, "x!y:", Severity::Err))
+        .until(5)
         .from("a", up(5, "x!y:", 1, Severity::Err))
         // The other one lags: its beginning comes after the end.
         .from("b", down(1, "x!y:", Severity::Err))
         .from("b", up(5, "x!y:", 1, Severity::Err))
-        .from("a", log(6))
-        .from("b", log(6))
-        .expect(["0s ops: DOWN x!y:", "0s ops: UP x!y: after 4.0s", "0s ops: LOG web1!log:auth"]);
+        .until(10)
+        .from("a", log(10))
+        .from("b", log(10))
+        .expect(["0s ops: DOWN x!y:", "5s ops: UP x!y: after 4.0s", "10s ops: LOG web1!log:auth"]);
 }
 
 #[test]
@@ -576,9 +778,10 @@ fn a_clock_that_was_set_back_hides_no_outage() {
         .event(down(7200, "x!y:", Severity::Err))
         .event(up(7300, "x!y:", 7200, Severity::Err))
         .settle()
+        .until(5)
         .event(down(3700, "x!y:", Severity::Err))
         .settle()
-        .expect(["0s ops: UP x!y: after 1m 40s passed", "0s ops: DOWN x!y:"]);
+        .expect(["0s ops: UP x!y: after 1m 40s passed", "5s ops: DOWN x!y:"]);
 }
 
 #[test]
@@ -603,8 +806,7 @@ fn a_snapshot_tells_only_the_difference_and_an_open_incident_that_is_gone_closes
     timeline.apply(Input::Compared { open: vec![row(11, "web2!port:smtp"), row(12, "web3!port:smtp")] });
     timeline.settle().expect([
         "10s ops: DOWN web1!port:smtp",
-        "11s ops: DOWN web2!port:smtp",
-        "11s ops: DOWN web3!port:smtp",
+        "13s ops: DOWN web2!port:smtp; DOWN web3!port:smtp",
         "320s ops: SOLVED web1!port:smtp after 5m 10s",
     ]);
 }
@@ -825,7 +1027,9 @@ fn a_publisher_that_lags_neither_ends_nor_worsens_what_began_later() {
         .restart()
         .from("a", down(1, "x!y:", Severity::Err))
         .from("b", down(1, "x!y:", Severity::Err))
+        .until(5)
         .from("a", up(5, "x!y:", 1, Severity::Err))
+        .until(8)
         .from("a", down(7, "x!y:", Severity::Err))
         .restart()
         .from("b", worse(3, "x!y:", 1))
@@ -833,7 +1037,7 @@ fn a_publisher_that_lags_neither_ends_nor_worsens_what_began_later() {
         .from("b", down(7, "x!y:", Severity::Err))
         .from("b", up(9, "x!y:", 7, Severity::Err))
         .from("a", up(9, "x!y:", 7, Severity::Err))
-        .expect(["0s ops: DOWN x!y:", "0s ops: UP x!y: after 4.0s", "0s ops: DOWN x!y:", "0s ops: UP x!y: after 2.0s"]);
+        .expect(["0s ops: DOWN x!y:", "5s ops: UP x!y: after 4.0s", "8s ops: DOWN x!y:", "8s ops: UP x!y: after 2.0s"]);
 }
 
 #[test]
@@ -860,12 +1064,12 @@ fn a_disk_that_refuses_at_any_step_loses_nothing_and_doubles_nothing() {
         "UPDATE ON item WHEN new.state = 'sent'",
     ] {
         let mut timeline = Timeline::ops().down(1, "x!y:1");
-        timeline = timeline.until(2);
+        timeline = timeline.until(5);
         let db = rusqlite::Connection::open(timeline.dir.path().join("cmaild.db")).expect("open");
         let trigger = format!("CREATE TRIGGER refuse BEFORE {refused} BEGIN SELECT RAISE(FAIL, 'full'); END");
         db.execute_batch(&trigger).expect("refuse");
         let (now, mut sent) = (timeline.now(), Vec::new());
-        let events = [up(2, "x!y:1", 1, Severity::Err), down(2, "x!y:2", Severity::Err)];
+        let events = [up(2, "x!y:1", 1, Severity::Err), down(5, "x!y:2", Severity::Err)];
         for (seq, event) in (1..).zip(events) {
             let input = Input::Event { publisher: "a".to_owned(), event: Arc::new(event) };
             assert!(!timeline.desk().apply(now, input));

@@ -8,9 +8,10 @@
 use common::address::Pattern;
 use common::config::HumanDuration;
 use common::time::UnixMillis;
+use common::zone::{Zone, weekday, weekday_name};
+use jiff::Span;
 use jiff::civil::{Date, DateTime, Time, Weekday};
-use jiff::tz::{AmbiguousOffset, TimeZone};
-use jiff::{Span, Timestamp};
+use jiff::tz::AmbiguousOffset;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -20,15 +21,6 @@ pub const MAX_LASTING: Duration = Duration::from_hours(31 * 24);
 /// How far ahead the next occurrences are looked for. Every day of a month comes several times within it.
 const DAYS_AHEAD: i32 = 2 * 366;
 
-const WEEKDAYS: [(&str, Weekday); 7] = [
-    ("mon", Weekday::Monday),
-    ("tue", Weekday::Tuesday),
-    ("wed", Weekday::Wednesday),
-    ("thu", Weekday::Thursday),
-    ("fri", Weekday::Friday),
-    ("sat", Weekday::Saturday),
-    ("sun", Weekday::Sunday),
-];
 const ORDINALS: [(&str, i8); 5] = [("first", 1), ("second", 2), ("third", 3), ("fourth", 4), ("last", -1)];
 
 /// A time during which what matches is not told.
@@ -42,33 +34,6 @@ pub struct Window {
     pub when: When,
     /// Whose local time that is.
     pub zone: Zone,
-}
-
-/// A time zone, by its IANA name; the system's own has none.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Zone {
-    name: Option<String>,
-    zone: TimeZone,
-}
-
-impl Zone {
-    /// The system's own.
-    pub fn system() -> Self {
-        Self { name: None, zone: TimeZone::system() }
-    }
-}
-
-impl FromStr for Zone {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match TimeZone::get(name) {
-            Ok(zone) => Ok(Self { name: Some(name.to_owned()), zone }),
-            Err(_) => {
-                Err(format!("zone is {name:?}, but must be a time zone that this system knows, as Europe/Berlin"))
-            }
-        }
-    }
 }
 
 /// The form of a window.
@@ -143,19 +108,8 @@ impl FromStr for MonthDay {
         };
         let (ordinal, day) = text.split_once(' ').ok_or_else(wrong)?;
         let (_, nth) = ORDINALS.into_iter().find(|(name, _)| *name == ordinal).ok_or_else(wrong)?;
-        Ok(MonthDay::Nth(nth, weekday(day).map_err(|_| wrong())?))
+        Ok(MonthDay::Nth(nth, weekday("monthly", day).map_err(|_| wrong())?))
     }
-}
-
-/// `mon` to `sun`.
-pub fn weekday(text: &str) -> Result<Weekday, String> {
-    let found = WEEKDAYS.into_iter().find(|(name, _)| *name == text);
-    found.map(|(_, day)| day).ok_or_else(|| format!("weekly holds {text:?}, but may hold only mon to sun"))
-}
-
-/// A time of day, `23:00`.
-pub fn time_of_day(text: &str) -> Result<Time, String> {
-    Time::strptime("%H:%M", text).map_err(|_| format!("at is {text:?}, but must be a time of day as 23:00"))
 }
 
 /// A local date and time, `2026-12-24 22:00`.
@@ -169,14 +123,13 @@ pub fn date_time(key: &str, text: &str) -> Result<DateTime, String> {
 /// As it is written.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |day: &Weekday| WEEKDAYS.iter().find(|(_, known)| known == day).map_or("?", |(name, _)| name);
         let time = |at: &Time| at.strftime("%H:%M").to_string();
         match &self.when {
             When::Once { from, until } => {
                 write!(f, "from {} until {}", from.strftime("%Y-%m-%d %H:%M"), until.strftime("%Y-%m-%d %H:%M"))
             }
             When::Weekly { days, at, lasting } => {
-                let days: Vec<_> = days.iter().map(name).collect();
+                let days: Vec<_> = days.iter().copied().map(weekday_name).collect();
                 write!(f, "weekly {} at {} for {}", days.join(", "), time(at), HumanDuration(*lasting))
             }
             When::Monthly { day, at, lasting } => {
@@ -185,13 +138,13 @@ impl fmt::Display for Window {
                     MonthDay::Last => f.write_str("monthly on the last day")?,
                     MonthDay::Nth(nth, day) => {
                         let ordinal = ORDINALS.iter().find(|(_, known)| known == nth).map_or("?", |(name, _)| name);
-                        write!(f, "monthly on the {ordinal} {}", name(day))?;
+                        write!(f, "monthly on the {ordinal} {}", weekday_name(*day))?;
                     }
                 }
                 write!(f, " at {} for {}", time(at), HumanDuration(*lasting))
             }
         }?;
-        self.zone.name.iter().try_for_each(|name| write!(f, ", {name}"))
+        self.zone.name().iter().try_for_each(|name| write!(f, ", {name}"))
     }
 }
 
@@ -226,8 +179,8 @@ impl Window {
             }
             When::Weekly { at, lasting, .. } | When::Monthly { at, lasting, .. } => (*at, *lasting),
         };
-        let Ok(now) = Timestamp::from_millisecond(from.0) else { return Box::new(std::iter::empty()) };
-        let today = self.zone.zone.to_datetime(now).date();
+        let Some(now) = self.zone.local(from) else { return Box::new(std::iter::empty()) };
+        let today = now.date();
         // A day on either side for zones whose clocks do what they want.
         let days_of_one = i32::try_from(lasting.as_secs() / 86_400).unwrap_or(0) + 2;
         let day = move |n: i32| today.checked_add(Span::new().try_days(n).ok()?).ok();
@@ -247,7 +200,7 @@ impl Window {
     }
 
     fn moment(&self, local: DateTime, twice: Twice) -> Option<UnixMillis> {
-        let zone = &self.zone.zone;
+        let zone = self.zone.rules();
         let ambiguous = zone.to_ambiguous_timestamp(local);
         let moment = match (ambiguous.offset(), twice) {
             (AmbiguousOffset::Unambiguous { .. }, _) => ambiguous.compatible(),
@@ -282,14 +235,14 @@ mod tests {
     }
 
     fn weekly(zone: &str, days: &[&str], at: &str, hours: u64) -> Window {
-        let days = days.iter().map(|day| weekday(day).expect("a day")).collect();
+        let days = days.iter().map(|day| weekday("weekly", day).expect("a day")).collect();
         let lasting = Duration::from_hours(hours);
-        window(zone, When::Weekly { days, at: time_of_day(at).expect("a time"), lasting })
+        window(zone, When::Weekly { days, at: time_of_day("at", at).expect("a time"), lasting })
     }
 
     fn monthly(day: MonthDay) -> Window {
         let lasting = Duration::from_hours(1);
-        window("Europe/Berlin", When::Monthly { day, at: time_of_day("04:00").expect("a time"), lasting })
+        window("Europe/Berlin", When::Monthly { day, at: time_of_day("at", "04:00").expect("a time"), lasting })
     }
 
     fn once(zone: &str, from: &str, until: &str) -> Window {
@@ -434,7 +387,11 @@ mod tests {
         assert!("Europe/Atlantis".parse::<Zone>().expect_err("no zone").contains("Europe/Atlantis"));
         assert!("fifth sun".parse::<MonthDay>().expect_err("no day").contains("\"fifth sun\""));
         assert!(MonthDay::from_number(32).is_err() && MonthDay::from_number(0).is_err());
-        assert!(weekday("Sunday").is_err() && time_of_day("24:00").is_err() && time_of_day("7").is_err());
+        assert!(
+            weekday("weekly", "Sunday").is_err()
+                && time_of_day("at", "24:00").is_err()
+                && time_of_day("at", "7").is_err()
+        );
         assert!(date_time("from", "2026-02-30 10:00").is_err() && date_time("from", "2026-02-03 10:00+01:00").is_err());
     }
 

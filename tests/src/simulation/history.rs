@@ -840,7 +840,7 @@ impl History {
             Step::Medium { lane, does } => self.notifier.media[*lane] = *does,
             Step::Selects { recipient, choice } => {
                 self.ops_selects_all &= *recipient != 0;
-                self.notifier.set_selection(*recipient, *choice);
+                self.notifier.set_selection(self.at, *recipient, *choice);
                 self.settle_notifier();
             }
             _ => unreachable!("{step:?} is not about the notifier"),

@@ -95,8 +95,8 @@ pub fn selection(choice: usize) -> Selection {
     match choice {
         0 => Selection::at_least(Severity::Warn),
         1 => Selection::at_least(Severity::Crit),
-        2 => Selection { minimum: Severity::Info, only: vec![pattern("web*")], except: Vec::new() },
-        _ => Selection { minimum: Severity::Err, only: Vec::new(), except: vec![pattern("*!port:www")] },
+        2 => Selection { only: vec![pattern("web*")], ..Selection::at_least(Severity::Info) },
+        _ => Selection { except: vec![pattern("*!port:www")], ..Selection::at_least(Severity::Err) },
     }
 }
 
@@ -172,10 +172,11 @@ impl Notifier {
         Now { monotonic: Duration::from_millis(at - started), wall: wall(at, self.clock) }
     }
 
-    pub fn set_selection(&mut self, recipient: usize, choice: usize) {
+    pub fn set_selection(&mut self, at: u64, recipient: usize, choice: usize) {
         self.who.get_mut(RECIPIENTS[recipient]).expect("a recipient").selection = selection(choice);
+        let now = self.now(at);
         if let Some(process) = &mut self.process {
-            process.desk.set_recipients(&self.who, self.give_up_after);
+            process.desk.set_recipients(&self.who, self.give_up_after, now);
         }
     }
 

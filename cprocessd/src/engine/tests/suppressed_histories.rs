@@ -3,8 +3,9 @@
 use super::*;
 use crate::engine::dependency::{Dependencies, Dependency, target};
 use crate::engine::ladder::Rung;
-use crate::engine::window::{When, Window, time_of_day, weekday};
+use crate::engine::window::{When, Window};
 use common::address::Pattern;
+use common::zone::{time_of_day, weekday};
 
 /// What can be open. The first two are on a host that lives, the others are looked at from there.
 const CHECKS: [&str; 5] = ["web1!port:www", "web1!port:sql", "router1!port:ssh", "uplink!port:x", "db1!port:sql"];
@@ -59,8 +60,8 @@ fn world(depends: bool) -> Settings {
         name: "night".into(),
         pattern: "db1".parse().expect("pattern"),
         when: When::Weekly {
-            days: vec![weekday("sun").expect("day")],
-            at: time_of_day("02:00").expect("time"),
+            days: vec![weekday("weekly", "sun").expect("day")],
+            at: time_of_day("at", "02:00").expect("time"),
             lasting: Duration::from_mins(10),
         },
         zone: "UTC".parse().expect("zone"),

@@ -3,8 +3,9 @@
 use super::*;
 use crate::engine::dependency::{Dependencies, Dependency, target};
 use crate::engine::ladder::Rung;
-use crate::engine::window::{When, Window, date_time, time_of_day, weekday};
+use crate::engine::window::{When, Window, date_time};
 use common::message::EventId;
+use common::zone::{time_of_day, weekday};
 
 const WWW: &str = "web1!port:www";
 
@@ -162,8 +163,8 @@ fn a_window_suppresses_while_it_lasts_and_reveals_at_its_end() {
         name: "night".into(),
         pattern: "web1".parse().expect("pattern"),
         when: When::Weekly {
-            days: vec![weekday("sun").expect("day")],
-            at: time_of_day("02:00").expect("time"),
+            days: vec![weekday("weekly", "sun").expect("day")],
+            at: time_of_day("at", "02:00").expect("time"),
             lasting: Duration::from_mins(10),
         },
         zone: "UTC".parse().expect("zone"),
