@@ -31,8 +31,10 @@ pub(crate) const DIGEST_RULE: &str = "digest";
 const CHECK_RULE: &str = "check";
 /// Rows of each list. Nobody reads on.
 const MAX_ROWS: usize = 15;
-/// Incidents that are counted. A storm of more says enough with these.
-const MAX_INCIDENTS: usize = 50_000;
+/// Incidents and events that are counted, in all digests of one period together: so many are some ten megabytes,
+const MAX_COUNTED: usize = 20_000;
+/// but at least so many in each. A storm of more says enough with these.
+const LEAST_COUNTED: usize = 500;
 /// Of an address that is kept with its digest.
 const ADDRESS_CHARS: usize = 300;
 
@@ -100,12 +102,23 @@ pub(crate) struct Fold {
     /// Beginnings and single events, by rule and address.
     noise: BTreeMap<String, BTreeMap<Address, BTreeSet<EventId>>>,
     noises: usize,
+    /// Of the incidents, and of the noises.
+    most: usize,
     is_full: bool,
 }
 
 impl Fold {
-    pub(crate) fn new(period: Period, selection: Selection) -> Self {
-        Self { period, selection, incidents: BTreeMap::new(), noise: BTreeMap::new(), noises: 0, is_full: false }
+    /// One of `folds` that are filled together.
+    pub(crate) fn new(period: Period, selection: Selection, folds: usize) -> Self {
+        Self {
+            period,
+            selection,
+            incidents: BTreeMap::new(),
+            noise: BTreeMap::new(),
+            noises: 0,
+            most: (MAX_COUNTED / folds.max(1)).max(LEAST_COUNTED),
+            is_full: false,
+        }
     }
 
     /// What is open at a publisher. Before its events, of which one may be the end.
@@ -135,7 +148,7 @@ impl Fold {
     }
 
     fn heard(&mut self, event: &Event) {
-        if self.noises >= MAX_INCIDENTS {
+        if self.noises >= self.most {
             self.is_full = true;
             return;
         }
@@ -164,7 +177,7 @@ impl Fold {
             }
             return;
         }
-        if self.incidents.len() >= MAX_INCIDENTS && !self.incidents.contains_key(&incident) {
+        if self.incidents.len() >= self.most && !self.incidents.contains_key(&incident) {
             self.is_full = true;
             return;
         }
@@ -221,7 +234,7 @@ impl Fold {
         let mut rules: Vec<Noise> = self.noise.into_iter().map(|(rule, addresses)| noise(&rule, &addresses)).collect();
         rules.sort_by_key(|noise| Reverse(noise.times));
         rules.truncate(MAX_ROWS);
-        let full = self.is_full.then(|| format!("only the first {MAX_INCIDENTS} incidents and events are counted"));
+        let full = self.is_full.then(|| format!("only the first {} incidents and events are counted", self.most));
         let missing: Vec<String> = missing.into_iter().chain(full).collect();
         let missing = (!missing.is_empty()).then(|| missing.join("; "));
         Digest { period: self.period, outages, open, checks, more_checks, alarms, more_alarms, rules, missing }
@@ -387,7 +400,7 @@ mod tests {
     }
 
     fn fold() -> Fold {
-        Fold::new(day(), Selection::at_least(Severity::Warn))
+        Fold::new(day(), Selection::at_least(Severity::Warn), 1)
     }
 
     /// An event of the incident `n`.
@@ -499,6 +512,7 @@ mod tests {
         let mut fold = Fold::new(
             day(),
             Selection { only: vec!["db*".parse().expect("a pattern")], ..Selection::at_least(Severity::Crit) },
+            1,
         );
         fold.event(&event(1, "up", "web1!port:www", "check", HOUR, 2 * HOUR));
         fold.open(&row(2, "db1!port:sql", "check", HOUR));
@@ -508,14 +522,14 @@ mod tests {
     #[test]
     fn a_storm_is_bounded_and_says_so() {
         let mut fold = fold();
-        for n in 0..60_000 {
+        for n in 0..30_000 {
             fold.event(&event(n, "up", &format!("web{}!port:www", n % 100), "check", HOUR, HOUR + 1));
         }
         let digest = fold.finish(Some("mon2 did not answer".to_owned()));
-        assert_eq!(digest.outages, 50_000);
+        assert_eq!(digest.outages, 20_000);
         assert_eq!((digest.checks.len(), digest.more_checks), (15, 85));
         assert!(
-            digest.missing().is_some_and(|missing| missing.starts_with("mon2 did not answer; only the first 50000"))
+            digest.missing().is_some_and(|missing| missing.starts_with("mon2 did not answer; only the first 20000"))
         );
         assert!(to_value(&digest).to_string().len() < 20_000);
     }

@@ -9,6 +9,7 @@ use crate::journal;
 use crate::medium::To;
 use crate::schedule::Period;
 use common::address::HostName;
+use common::message::Event;
 use common::notifier::{Recipient, Said, Selection};
 use common::time::UnixMillis;
 use std::collections::BTreeMap;
@@ -93,8 +94,19 @@ impl Digests {
         publishers: &[PathBuf],
         now: UnixMillis,
     ) {
-        let fold = |(_, selection): &(String, Selection)| Fold::new(period.clone(), selection.clone());
-        let mut folds: Vec<Fold> = who.iter().map(fold).collect();
+        // Who selects the same gets the same.
+        let mut selections: Vec<Selection> = Vec::new();
+        let mut whose = Vec::new();
+        for (_, selection) in &who {
+            let known = selections.iter().position(|known| known == selection);
+            whose.push(known.unwrap_or_else(|| {
+                selections.push(selection.clone());
+                selections.len() - 1
+            }));
+        }
+        let count = selections.len();
+        let fold = |selection| Fold::new(period.clone(), selection, count);
+        let mut folds: Vec<Fold> = selections.into_iter().map(fold).collect();
         let gathered = journal::gather(publishers, &period, &mut folds).await;
         let mut state = self.state();
         state.is_gathering = false;
@@ -102,10 +114,11 @@ impl Digests {
             Ok(missing) => {
                 (state.retry_at, state.has_failed) = (None, false);
                 tracing::info!("{} digest gathered for {} recipients", period.every, who.len());
-                for ((recipient, _), fold) in who.into_iter().zip(folds) {
-                    let event = fold.finish(missing.clone()).event(host, now);
+                let digest = |fold: Fold| fold.finish(missing.clone()).event(host, now);
+                let events: Vec<Event> = folds.into_iter().map(digest).collect();
+                for ((recipient, _), fold) in who.into_iter().zip(whose) {
                     state.told.insert(recipient.clone(), period.clone());
-                    state.ready.push(Said { recipient, event });
+                    state.ready.push(Said { recipient, event: events[fold].clone() });
                 }
             }
             Err(why) => {

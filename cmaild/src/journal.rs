@@ -83,7 +83,8 @@ async fn events(questions: &mut Requester, period: &Period, folds: &mut [Fold]) 
         let request = Request { limit: Some(PAGE), epoch: Some(epoch.clone()), ..after(last) };
         let page: EventsPage<Event> = ask_for(questions, &request, ASK_TIMEOUT).await?;
         page.events.iter().for_each(|event| folds.iter_mut().for_each(|fold| fold.event(event)));
-        let Some(newest) = page.events.last() else { break };
+        // What does not rise would never end.
+        let Some(newest) = page.events.last().filter(|newest| newest.seq > last) else { break };
         last = newest.seq;
         if last - (low - 1) >= MAX_EVENTS {
             lacks = Some(format!("only {MAX_EVENTS} events are counted, up to {}", newest.time.local()));
