@@ -9,8 +9,8 @@ use std::fmt::Write;
 
 /// Characters of an event's text in a headline.
 const HEADLINE_CHARS: usize = 200;
-/// The rule of everything that is up or down, which says nothing to a reader.
-const CHECK_RULE: &str = "check";
+/// The rules of everything that is up or down and of what a log said, which say nothing to a reader.
+const PLAIN_RULES: [&str; 2] = ["check", "log"];
 
 /// Where in a summary a story stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +44,10 @@ pub(crate) struct Entry {
     pub(crate) address: String,
     /// `[ERR] web1!port:smtp (25) UP after 3m 12s`.
     pub(crate) headline: String,
-    /// What was seen, a line each. Empty where the headline has it.
+    /// What was seen, a line each.
     pub(crate) lines: Vec<String>,
+    /// The headline has all of that.
+    pub(crate) is_said: bool,
     /// `Since`, `Value`, `Rule` and the like.
     pub(crate) facts: Vec<(&'static str, String)>,
     /// To this address on the page.
@@ -64,7 +66,8 @@ impl Entry {
             what: what(story),
             address: plain::line(&event.address.to_string(), plain::ADDRESS_CHARS),
             headline,
-            lines: if is_said { Vec::new() } else { plain::lines(&event.text, text_chars) },
+            lines: plain::lines(&event.text, text_chars),
+            is_said,
             facts: facts(story, now),
             link: page.filter(|_| !story.is_test()).map(|page| page::link(page, &event.address)),
         }
@@ -82,20 +85,17 @@ pub(crate) fn severity(story: &Story) -> Severity {
 /// `[ERR] web1!port:smtp (25) UP after 3m 12s`.
 pub(crate) fn headline(story: &Story, address_chars: usize) -> String {
     let address = plain::line(&story.event.address.to_string(), address_chars);
-    let headline = format!("[{}] {address} {}", severity(story), what(story));
+    let mut headline = format!("[{}] {address} {}", severity(story), what(story));
+    if story.mark == Mark::Once && !story.event.text.is_empty() {
+        let _ = write!(headline, ": {}", plain::line(&story.event.text, HEADLINE_CHARS));
+    }
     plain::line(&headline, address_chars + HEADLINE_CHARS)
 }
 
 fn what(story: &Story) -> String {
     let mut what = story.word().to_owned();
-    match (story.mark, story.duration()) {
-        (Mark::Ended | Mark::Passed, Some(duration)) => {
-            let _ = write!(what, " after {}", for_people(duration));
-        }
-        (Mark::Once, _) if !story.event.text.is_empty() => {
-            let _ = write!(what, ": {}", plain::line(&story.event.text, HEADLINE_CHARS));
-        }
-        _ => (),
+    if let (Mark::Ended | Mark::Passed, Some(duration)) = (story.mark, story.duration()) {
+        let _ = write!(what, " after {}", for_people(duration));
     }
     if story.outages > 1 {
         let _ = write!(what, " ({} outages)", story.outages);
@@ -116,7 +116,7 @@ fn facts(story: &Story, now: UnixMillis) -> Vec<(&'static str, String)> {
     if let Some(value) = event.value {
         facts.push(("Value", number(value)));
     }
-    if event.rule != CHECK_RULE && !story.is_test() {
+    if !PLAIN_RULES.contains(&event.rule.as_str()) && !story.is_test() {
         facts.push(("Rule", plain::line(&event.rule, plain::ADDRESS_CHARS)));
     }
     facts

@@ -1,7 +1,8 @@
 //! Asks cprocessd for what happened in a period: what is open, then the journal from the period's beginning on.
 //!
-//! The journal is asked by place and not by time, so the place is searched: dates in it rise, but for what the clocks of
-//! observers add, which is what the slack is for.
+//! The journal is asked by place and not by time, so the place is searched. Dates in it rise, but for what the clocks of
+//! observers add, some of which may be a year behind: so a place is as late as the latest of many events there, and the
+//! search begins a little early.
 
 use crate::digest::Fold;
 use crate::files::question_socket;
@@ -17,6 +18,8 @@ use std::time::Duration;
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How far the dates of the journal may be out of order.
 const SLACK: Duration = Duration::from_hours(1);
+/// Looked at in one place.
+const WINDOW: u64 = 100;
 /// Asked for at once; cprocessd sends fewer if they are large.
 const PAGE: u64 = 1_000;
 /// Of one journal.
@@ -66,16 +69,13 @@ fn unanswered(publisher: &Path, error: &AskError) -> String {
 async fn events(questions: &mut Requester, period: &Period, folds: &mut [Fold]) -> Result<Option<String>, AskError> {
     let Some(first) = first(questions).await? else { return Ok(None) };
     let begin = period.from.minus(SLACK);
-    let (epoch, mut low, mut high) = (first.epoch, first.seq, first.head_seq + 1);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let request = Request { limit: Some(1), epoch: Some(epoch.clone()), ..after(middle - 1) };
+    let epoch = first.epoch;
+    let low = place(first.seq, first.head_seq.saturating_add(1), begin, async |seq| {
+        let request = Request { limit: Some(WINDOW), epoch: Some(epoch.clone()), ..after(seq - 1) };
         let page: EventsPage<Event> = ask_for(questions, &request, ASK_TIMEOUT).await?;
-        match page.events.first() {
-            Some(event) if event.time < begin => low = middle + 1,
-            _ => high = middle,
-        }
-    }
+        Ok((page.events.len() as u64, page.events.iter().map(|event| event.time).max()))
+    })
+    .await?;
     let mut lacks = (first.seq > 1 && first.time > period.from)
         .then(|| format!("its journal begins only at {}", first.time.local()));
     let mut last = low - 1;
@@ -92,6 +92,26 @@ async fn events(questions: &mut Requester, period: &Period, folds: &mut [Fold]) 
         }
     }
     Ok(lacks)
+}
+
+/// The first place from `low` on, and before `high`, that is not certainly earlier than `begin`: `look` says how many entries
+/// there are from a place on, of those looked at, and how late the latest of them is.
+async fn place(
+    mut low: u64,
+    mut high: u64,
+    begin: UnixMillis,
+    mut look: impl AsyncFnMut(u64) -> Result<(u64, Option<UnixMillis>), AskError>,
+) -> Result<u64, AskError> {
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let (looked, latest) = look(middle).await?;
+        if latest.is_some_and(|latest| latest < begin) {
+            low = middle.saturating_add(looked).min(high);
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
 }
 
 /// The oldest entry of a journal.
@@ -113,10 +133,50 @@ async fn first(questions: &mut Requester) -> Result<Option<First>, AskError> {
         answer => answer?,
     };
     let Some(oldest) = page.events.first() else { return Ok(None) };
-    let epoch = page.epoch.as_str().to_owned();
-    Ok(Some(First { epoch, seq: oldest.seq, head_seq: page.head_seq.max(oldest.seq), time: oldest.time }))
+    let (epoch, seq) = (page.epoch.as_str().to_owned(), oldest.seq.max(1));
+    Ok(Some(First { epoch, seq, head_seq: page.head_seq.max(seq), time: oldest.time }))
 }
 
 fn after(seq: u64) -> Request {
     Request { after: Some(seq), ..Request::query("events") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The place from which on everything is later than `begin`, in a journal with an entry of each of these times.
+    async fn found(times: &[i64], begin: i64) -> u64 {
+        let mut questions = 0;
+        let found = place(1, times.len() as u64 + 1, UnixMillis(begin), async |seq| {
+            questions += 1;
+            let from = usize::try_from(seq - 1).expect("small");
+            let window = &times[from..times.len().min(from + 100)];
+            Ok((window.len() as u64, window.iter().max().map(|time| UnixMillis(*time))))
+        })
+        .await
+        .expect("nobody refuses");
+        assert!(questions <= 17, "{questions} questions");
+        found
+    }
+
+    #[tokio::test]
+    async fn the_beginning_of_a_period_is_found_whatever_some_clocks_say() {
+        let mut times: Vec<i64> = (0..100_000).collect();
+        // What is looked at may begin up to a window early, and never late.
+        for begin in [0, 1, 50_000, 99_999] {
+            let found = found(&times, begin).await;
+            assert!((begin - 100..=begin + 1).contains(&i64::try_from(found).expect("small")), "{begin}: {found}");
+        }
+        assert_eq!(found(&times, 100_000).await, 100_001);
+        assert_eq!(found(&[], 5).await, 1);
+        // Every third comes from a host whose clock is far behind.
+        for nth in 0..times.len() {
+            if nth % 3 == 0 {
+                times[nth] -= 1_000_000;
+            }
+        }
+        let found = found(&times, 50_000).await;
+        assert!((49_900..=50_001).contains(&found), "{found}");
+    }
 }

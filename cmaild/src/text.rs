@@ -46,7 +46,7 @@ pub(crate) fn write(content: &Content<'_>) -> String {
 /// One story. Others' words are indented: they cannot pose as a line of ours.
 pub(crate) fn block(entry: &Entry) -> String {
     let mut block = format!("{}\n", entry.headline);
-    for line in &entry.lines {
+    for line in entry.lines.iter().filter(|_| !entry.is_said) {
         let _ = writeln!(block, "    {line}");
     }
     for (key, value) in &entry.facts {
