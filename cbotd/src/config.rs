@@ -282,6 +282,7 @@ fn check_text(key: &str, text: &str, most: usize, allows: impl Fn(char) -> bool)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::notifier::Selection;
 
     const LAB: &str = "[[network]]\nname = 'lab'\nserver = 'irc.lab.test'\ntls = false\n";
 

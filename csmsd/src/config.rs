@@ -347,6 +347,7 @@ fn check_to(kind: Kind, to: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::notifier::Selection;
 
     fn parsed(text: &str) -> Result<Setup<Sms>, String> {
         with_token("hunter2\n", text)

@@ -319,10 +319,6 @@ impl Store {
 
 fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Option<Written>> {
     let wall = now.wall.0;
-    let set_state = |item: i64, state: &str, result: &str| {
-        tx.prepare_cached("UPDATE item SET state = ?2, changed = ?3, result = ?4 WHERE id = ?1")?
-            .execute(params![item, state, wall, result])
-    };
     match write {
         Write::Tell { recipient, lane, role, event } => {
             let id = event.id.to_string();
@@ -407,22 +403,30 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
             }
         }
         Write::ToldOfDamage => database::forget_untold(tx)?,
-        Write::Change(change) => {
-            match change {
-                Change::Sent { item, words } => set_state(*item, "sent", words)?,
-                Change::Waits { item, why } | Change::Held { item, why } => set_state(*item, "waiting", why)?,
-                Change::Unknown { item, why } => set_state(*item, "sending", &format!("outcome unknown: {why}"))?,
-                Change::Failed { item, why } => set_state(*item, "failed", why)?,
-                Change::Dropped { item, why } => set_state(*item, "dropped", why)?,
-                Change::Begins { item } => tx
-                    .prepare_cached("UPDATE item SET role = ?2 WHERE id = ?1")?
-                    .execute(params![item, role_word(Role::Begin)])?,
-                // The told-state is written by itself.
-                Change::Untold { .. } => 0,
-            };
-        }
+        Write::Change(change) => record(tx, change, wall)?,
     }
     Ok(None)
+}
+
+/// What became of an item.
+fn record(tx: &Transaction<'_>, change: &Change, wall: i64) -> rusqlite::Result<()> {
+    let set_state = |item: i64, state: &str, result: &str| {
+        tx.prepare_cached("UPDATE item SET state = ?2, changed = ?3, result = ?4 WHERE id = ?1")?
+            .execute(params![item, state, wall, result])
+    };
+    match change {
+        Change::Sent { item, words } => set_state(*item, "sent", words)?,
+        Change::Waits { item, why } | Change::Held { item, why } => set_state(*item, "waiting", why)?,
+        Change::Unknown { item, why } => set_state(*item, "sending", &format!("outcome unknown: {why}"))?,
+        Change::Failed { item, why } => set_state(*item, "failed", why)?,
+        Change::Dropped { item, why } => set_state(*item, "dropped", why)?,
+        Change::Begins { item } => tx
+            .prepare_cached("UPDATE item SET role = ?2 WHERE id = ?1")?
+            .execute(params![item, role_word(Role::Begin)])?,
+        // The told-state is written by itself.
+        Change::Untold { .. } => 0,
+    };
+    Ok(())
 }
 
 fn role_word(role: Role) -> &'static str {

@@ -227,6 +227,8 @@ enum Twice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::zone::time_of_day;
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     fn window(zone: &str, when: When) -> Window {
