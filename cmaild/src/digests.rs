@@ -175,7 +175,7 @@ mod tests {
             while let Some((period, names)) = state.due(who.iter(), now) {
                 state.is_gathering = false;
                 let names: Vec<String> = names.into_iter().map(|(name, _)| name).collect();
-                names.iter().for_each(|name| drop(state.told.insert(name.clone(), period.clone())));
+                state.told.extend(names.iter().map(|name| (name.clone(), period.clone())));
                 gathered.push(format!("{} {} {}", half / 2, period.every, names.join(" ")));
             }
         }

@@ -38,7 +38,11 @@ pub(crate) async fn gather(
         let mut questions = Requester::new(&question_socket(publisher));
         match ask_for::<Vec<DownRow>>(&mut questions, &Request::query("down-list"), ASK_TIMEOUT).await {
             Ok(open) => {
-                open.iter().for_each(|row| folds.iter_mut().for_each(|fold| fold.open(row)));
+                for row in &open {
+                    for fold in folds.iter_mut() {
+                        fold.open(row);
+                    }
+                }
                 answering.push((publisher, questions));
             }
             Err(error) => missing.push(unanswered(publisher, &error)),
@@ -70,19 +74,24 @@ async fn events(questions: &mut Requester, period: &Period, folds: &mut [Fold]) 
     let Some(first) = first(questions).await? else { return Ok(None) };
     let begin = period.from.minus(SLACK);
     let epoch = first.epoch;
-    let low = place(first.seq, first.head_seq.saturating_add(1), begin, async |seq| {
+    let mut search = Search { low: first.seq, high: first.head_seq.saturating_add(1), begin };
+    while let Some(seq) = search.look_at() {
         let request = Request { limit: Some(WINDOW), epoch: Some(epoch.clone()), ..after(seq - 1) };
         let page: EventsPage<Event> = ask_for(questions, &request, ASK_TIMEOUT).await?;
-        Ok((page.events.len() as u64, page.events.iter().map(|event| event.time).max()))
-    })
-    .await?;
+        search.saw(seq, page.events.len() as u64, page.events.iter().map(|event| event.time).max());
+    }
+    let low = search.low;
     let mut lacks = (first.seq > 1 && first.time > period.from)
         .then(|| format!("its journal begins only at {}", first.time.local()));
     let mut last = low - 1;
     loop {
         let request = Request { limit: Some(PAGE), epoch: Some(epoch.clone()), ..after(last) };
         let page: EventsPage<Event> = ask_for(questions, &request, ASK_TIMEOUT).await?;
-        page.events.iter().for_each(|event| folds.iter_mut().for_each(|fold| fold.event(event)));
+        for event in &page.events {
+            for fold in folds.iter_mut() {
+                fold.event(event);
+            }
+        }
         // What does not rise would never end.
         let Some(newest) = page.events.last().filter(|newest| newest.seq > last) else { break };
         last = newest.seq;
@@ -94,24 +103,27 @@ async fn events(questions: &mut Requester, period: &Period, folds: &mut [Fold]) 
     Ok(lacks)
 }
 
-/// The first place from `low` on, and before `high`, that is not certainly earlier than `begin`: `look` says how many entries
-/// there are from a place on, of those looked at, and how late the latest of them is.
-async fn place(
-    mut low: u64,
-    mut high: u64,
+/// Looks for the first place that is not certainly earlier than `begin`. It is not before `low`, nor behind `high`.
+struct Search {
+    low: u64,
+    high: u64,
     begin: UnixMillis,
-    mut look: impl AsyncFnMut(u64) -> Result<(u64, Option<UnixMillis>), AskError>,
-) -> Result<u64, AskError> {
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let (looked, latest) = look(middle).await?;
-        if latest.is_some_and(|latest| latest < begin) {
-            low = middle.saturating_add(looked).min(high);
+}
+
+impl Search {
+    /// Where to look next; nowhere once `low` is the place.
+    fn look_at(&self) -> Option<u64> {
+        (self.low < self.high).then(|| self.low + (self.high - self.low) / 2)
+    }
+
+    /// The latest of so many entries from `seq` on.
+    fn saw(&mut self, seq: u64, entries: u64, latest: Option<UnixMillis>) {
+        if latest.is_some_and(|latest| latest < self.begin) {
+            self.low = seq.saturating_add(entries).min(self.high);
         } else {
-            high = middle;
+            self.high = seq;
         }
     }
-    Ok(low)
 }
 
 /// The oldest entry of a journal.
@@ -145,38 +157,31 @@ fn after(seq: u64) -> Request {
 mod tests {
     use super::*;
 
-    /// The place from which on everything is later than `begin`, in a journal with an entry of each of these times.
-    async fn found(times: &[i64], begin: i64) -> u64 {
+    /// The place that is found in a journal with an entry of each of these times.
+    fn found(times: &[i64], begin: i64) -> i64 {
+        let mut search = Search { low: 1, high: times.len() as u64 + 1, begin: UnixMillis(begin) };
         let mut questions = 0;
-        let found = place(1, times.len() as u64 + 1, UnixMillis(begin), async |seq| {
+        while let Some(seq) = search.look_at() {
             questions += 1;
             let from = usize::try_from(seq - 1).expect("small");
             let window = &times[from..times.len().min(from + 100)];
-            Ok((window.len() as u64, window.iter().max().map(|time| UnixMillis(*time))))
-        })
-        .await
-        .expect("nobody refuses");
+            search.saw(seq, window.len() as u64, window.iter().max().map(|time| UnixMillis(*time)));
+        }
         assert!(questions <= 17, "{questions} questions");
-        found
+        i64::try_from(search.low).expect("small")
     }
 
-    #[tokio::test]
-    async fn the_beginning_of_a_period_is_found_whatever_some_clocks_say() {
+    #[test]
+    fn the_beginning_of_a_period_is_found_whatever_some_clocks_say() {
         let mut times: Vec<i64> = (0..100_000).collect();
         // What is looked at may begin up to a window early, and never late.
         for begin in [0, 1, 50_000, 99_999] {
-            let found = found(&times, begin).await;
-            assert!((begin - 100..=begin + 1).contains(&i64::try_from(found).expect("small")), "{begin}: {found}");
+            assert!((begin - 100..=begin + 1).contains(&found(&times, begin)), "{begin}: {}", found(&times, begin));
         }
-        assert_eq!(found(&times, 100_000).await, 100_001);
-        assert_eq!(found(&[], 5).await, 1);
+        assert_eq!(found(&times, 100_000), 100_001);
+        assert_eq!(found(&[], 5), 1);
         // Every third comes from a host whose clock is far behind.
-        for nth in 0..times.len() {
-            if nth % 3 == 0 {
-                times[nth] -= 1_000_000;
-            }
-        }
-        let found = found(&times, 50_000).await;
-        assert!((49_900..=50_001).contains(&found), "{found}");
+        times.iter_mut().step_by(3).for_each(|time| *time -= 1_000_000);
+        assert!((49_900..=50_001).contains(&found(&times, 50_000)), "{}", found(&times, 50_000));
     }
 }

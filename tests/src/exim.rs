@@ -60,10 +60,10 @@ impl Mail {
     /// Reads a mail of one text part, or of several parts in each other.
     pub fn parse(raw: &str) -> Self {
         let text = raw.replace("\r\n", "\n");
-        let mut mail = Self { raw: raw.to_owned(), ..Self::default() };
-        let content;
-        (mail.headers, content) = head_and_body(&text);
-        mail.delivered_to = mail.header("Envelope-To").to_owned();
+        let (headers, content) = head_and_body(&text);
+        let mut mail = Self { headers, raw: raw.to_owned(), ..Self::default() };
+        let delivered_to = mail.header("Envelope-To").to_owned();
+        mail.delivered_to = delivered_to;
         let headers = mail.headers.clone();
         mail.take(&headers, content);
         mail
