@@ -288,6 +288,26 @@ fn while_one_relay_is_dead_the_other_takes_the_mails() {
 }
 
 #[test]
+fn a_mail_that_a_relay_may_have_goes_to_the_next_under_its_name_and_says_so() {
+    let mut www = Target::new();
+    let (mut first, second) = (FaultySmtp::start(None), FaultySmtp::start(None));
+    let relay =
+        |server: &FaultySmtp| format!("[[smtp]]\nhost = '127.0.0.1'\nport = {}\nsecurity = 'none'\n", server.port);
+    let suite = running(&[("www", &www)], &(relay(&first) + &relay(&second) + OPS));
+    first.fail("end", "drop");
+    www.down();
+    let copy = wait_for("the second has it", || second.mails().pop());
+    let original = first.mails().pop().expect("the first had it before");
+    let [original, copy] = [original, copy].map(|mail| Mail::parse(mail["data"].as_str().expect("a mail")));
+    assert_eq!(original.header("Message-ID"), copy.header("Message-ID"));
+    assert_eq!((original.header("X-Cairn-Resent"), copy.header("X-Cairn-Resent")), ("", "outcome unknown, sent again"));
+    wait_for("it is told", || {
+        ledger(&suite).iter().any(|row| row["state"] == "sent" && row["again"] == 1).then_some(())
+    });
+    assert_eq!((first.mails().len(), second.mails().len()), (1, 1));
+}
+
+#[test]
 fn a_digest_comes_once_also_over_restarts() {
     let www = Target::new();
     let exim = Exim::start();
