@@ -9,35 +9,41 @@
 //!
 //! **Date** is when this attempt was composed, which is what RFC 5322 §3.6.1 wants; what happened when is in the text.
 //!
-//! **Others' words** reach the subject and the text only, made harmless by [`plain`]; sender and recipients come from the
-//! configuration.
+//! **Form.** Text and HTML say the same ([`entry`](crate::entry)), and the reader's program chooses. Attachments are not in
+//! the outbox, which would have to hold ten thousand of them: a mail that wants some ends in an epilogue that names them, and
+//! [`files`](crate::files) puts them in its place when it goes.
+//!
+//! **Others' words** reach the subject and the two texts only, made harmless by [`plain`]; sender and recipients come from
+//! the configuration. Boundaries hold `=_`, which neither quoted-printable nor base64 can bring forth (RFC 2045 §6.7).
 
-use crate::plain;
+use crate::digest::Digest;
+use crate::entry::{self, Entry, Section};
+use crate::files::{self, Wanted};
+use crate::medium::To;
+use crate::{html, plain, text};
 use common::address::HostName;
 use common::message::IncidentId;
-use common::notifier::{Composed, Letter, Mark, MessageId, Story};
+use common::notifier::{Composed, Letter, MessageId, Story};
 use common::severity::Severity;
-use common::time::{UnixMillis, for_people};
-use lettre::message::header::{HeaderName, HeaderValue};
-use lettre::message::{Mailbox, MessageBuilder, SinglePart};
+use common::time::UnixMillis;
+use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MessageBuilder, MultiPart, SinglePart};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// The text of a mail, before it is encoded. What does not fit waits for the next mail.
 const MAX_TEXT_BYTES: usize = 256 * 1024;
-/// Kept free in it for what surrounds the stories.
-const FRAME_BYTES: usize = 4096;
+/// And the HTML.
+const MAX_HTML_BYTES: usize = 512 * 1024;
+/// Kept free in both for what surrounds the stories.
+const FRAME_BYTES: usize = 8192;
 /// Characters of a subject, and of the address in it: the word after the address must survive.
 const SUBJECT_CHARS: usize = 200;
 const SUBJECT_ADDRESS_CHARS: usize = 120;
-/// Characters of an address in the text. A unit may have a thousand.
-const ADDRESS_CHARS: usize = 400;
 /// Characters of an event's text, alone and among others.
 const ALONE_CHARS: usize = 20_000;
 const AMONG_OTHERS_CHARS: usize = 1000;
-/// The rule of everything that is up or down, which says nothing to a reader.
-const CHECK_RULE: &str = "check";
 /// The last second that a mail's date can show, 9999-12-31T23:59:59Z.
 const LAST_SECOND: u64 = 253_402_300_799;
 
@@ -50,32 +56,149 @@ pub struct Composer {
     pub from: Mailbox,
     /// For filters (RFC 2919), without the brackets.
     pub list_id: String,
+    /// Where the page is, `https://cairn.example.org/`; without one there are no links.
+    pub page: Option<String>,
+    /// Whether there is an HTML part beside the text.
+    pub html: bool,
+}
+
+/// What a mail says, before it is written as text or as HTML.
+pub(crate) struct Content<'a> {
+    /// The first line, where it is not that of the only entry.
+    pub(crate) summary: Option<String>,
+    /// What the reader must know of this mail itself.
+    pub(crate) notes: Vec<String>,
+    pub(crate) entries: Vec<Entry>,
+    /// What is no story.
+    pub(crate) lists: Vec<List>,
+    /// The page, where nothing else leads to it.
+    pub(crate) link: Option<String>,
+    /// Who speaks, and to whom.
+    pub(crate) footer: String,
+    pub(crate) subject: &'a str,
+}
+
+/// Rows of two parts: what it is about, and what there is to say of it.
+pub(crate) struct List {
+    pub(crate) title: String,
+    pub(crate) rows: Vec<(String, String)>,
 }
 
 impl Composer {
-    /// Writes as many of the letter's stories as fit into one mail.
-    pub fn compose(&self, to: &Mailbox, letter: &Letter<'_>) -> Composed {
-        let (text, told) = text(letter);
+    /// Writes as many of the letter's stories as fit into one mail. A digest has one to itself.
+    pub fn compose(&self, to: &To, letter: &Letter<'_>) -> Composed {
+        if let [story, ..] = letter.stories
+            && let Some(digest) = Digest::of(story)
+        {
+            let letter = Letter { stories: &letter.stories[..1], ..*letter };
+            return Composed { bytes: self.digest(to, &letter, &digest), told: 1 };
+        }
+        let entries = self.entries(letter);
+        let told = entries.len();
         let stories = &letter.stories[..told];
-        let text =
-            format!("{text}\n-- \nCairn on {}, for {}\n", self.host, plain::line(letter.recipient, ADDRESS_CHARS));
-
-        let mut mail = lettre::Message::builder().from(self.from.clone()).to(to.clone()).date(date(letter.now));
-        mail = mail.message_id(Some(self.message_id(letter.id))).subject(subject(stories));
+        let subject = subject(stories);
+        let summary = (letter.stories.len() > 1).then(|| format!("{}.", counts(stories)));
+        let mut content = Content { summary, entries, ..self.content(letter, &subject) };
+        if told < letter.stories.len() {
+            content.notes.push(format!("{} more in the next mail.", letter.stories.len() - told));
+        }
+        let mut mail = self.headed(to, letter, &subject);
         mail = self.thread(mail, stories);
-        mail = raw(mail, "Auto-Submitted", "auto-generated");
-        mail = raw(mail, "List-Id", &format!("<{}>", self.list_id));
         mail = raw(mail, "X-Cairn-Severity", worst(stories).as_str());
         if let [story] = stories {
             mail = raw(mail, "X-Cairn-Incident", &story.incident().to_string());
             mail = raw(mail, "X-Cairn-Event", &story.event.id.to_string());
         }
         mail = raw(mail, "X-Cairn-Stories", &told.to_string());
+        Composed { bytes: self.formatted(mail, letter.id, &content, &files::wanted(stories)), told }
+    }
+
+    fn digest(&self, to: &To, letter: &Letter<'_>, digest: &Digest) -> Vec<u8> {
+        let zone = to.digest.as_ref().map_or_else(jiff::tz::TimeZone::system, |schedule| schedule.zone.clone());
+        let subject = format!("{} on {}", digest.headline(), self.host);
+        let mut content = Content {
+            summary: Some(format!("{}.", digest.span(&zone))),
+            lists: digest.lists(),
+            link: self.page.clone(),
+            ..self.content(letter, &subject)
+        };
+        content.notes.extend(digest.missing().map(|missing| format!("This digest is not complete: {missing}.")));
+        if content.lists.is_empty() {
+            content.notes.push("Nothing that you select was down or over a limit.".to_owned());
+        }
+        let mail = raw(self.headed(to, letter, &subject), "X-Cairn-Digest", digest.every());
+        self.formatted(mail, letter.id, &content, &[])
+    }
+
+    /// Without what it tells.
+    fn content<'a>(&self, letter: &Letter<'_>, subject: &'a str) -> Content<'a> {
+        let recipient = plain::line(letter.recipient, plain::ADDRESS_CHARS);
+        let again = "This mail may have reached you before: what became of it was not known.";
+        Content {
+            summary: None,
+            notes: letter.again.then(|| again.to_owned()).into_iter().collect(),
+            entries: Vec::new(),
+            lists: Vec::new(),
+            link: None,
+            footer: format!("Cairn on {}, for {recipient}", self.host),
+            subject,
+        }
+    }
+
+    /// The headers of every mail.
+    fn headed(&self, to: &To, letter: &Letter<'_>, subject: &str) -> MessageBuilder {
+        let mut mail = lettre::Message::builder().from(self.from.clone()).to(to.mailbox.clone()).date(date(letter.now));
+        mail = mail.message_id(Some(self.message_id(letter.id))).subject(subject);
+        mail = raw(mail, "Auto-Submitted", "auto-generated");
+        mail = raw(mail, "List-Id", &format!("<{}>", self.list_id));
         if letter.again {
             mail = raw(mail, "X-Cairn-Resent", "outcome unknown, sent again");
         }
-        let mail = mail.singlepart(SinglePart::plain(text)).expect("it has a sender and a recipient");
-        Composed { bytes: mail.formatted(), told }
+        mail
+    }
+
+    /// The stories that fit, as they will be said; at least one. Not those from the first digest on.
+    fn entries(&self, letter: &Letter<'_>) -> Vec<Entry> {
+        let stories = letter.stories.iter().take_while(|story| Digest::of(story).is_none());
+        let text_chars = if letter.stories.len() == 1 { ALONE_CHARS } else { AMONG_OTHERS_CHARS };
+        let (mut text_room, mut html_room) = (MAX_TEXT_BYTES - FRAME_BYTES, MAX_HTML_BYTES - FRAME_BYTES);
+        let mut entries = Vec::new();
+        for story in stories {
+            let entry = Entry::of(story, text_chars, letter.now, self.page.as_deref());
+            let left = text_room.checked_sub(text::block(&entry).len());
+            let html_left = html_room.checked_sub(html::block(&entry).len());
+            let (Some(text_left), Some(html_left)) = (left, html_left) else { break };
+            (text_room, html_room) = (text_left, html_left);
+            entries.push(entry);
+        }
+        entries
+    }
+
+    fn formatted(&self, mail: MessageBuilder, id: MessageId, content: &Content<'_>, wanted: &[Wanted]) -> Vec<u8> {
+        let complete = "it has a sender and a recipient";
+        let text = part(ContentType::TEXT_PLAIN, text::write(content));
+        let alternative = self.html.then(|| {
+            MultiPart::alternative()
+                .boundary(format!("=_{id}_alternative"))
+                .singlepart(text.clone())
+                .singlepart(part(ContentType::TEXT_HTML, html::write(content)))
+        });
+        if wanted.is_empty() {
+            return match alternative {
+                Some(alternative) => mail.multipart(alternative),
+                None => mail.singlepart(text),
+            }
+            .expect(complete)
+            .formatted();
+        }
+        let mixed = MultiPart::mixed().boundary(files::boundary(id));
+        let mixed = match alternative {
+            Some(alternative) => mixed.multipart(alternative),
+            None => mixed.singlepart(text),
+        };
+        let mut bytes = mail.multipart(mixed).expect(complete).formatted();
+        bytes.extend(wanted.iter().flat_map(|wanted| format!("{wanted}\r\n").into_bytes()));
+        bytes
     }
 
     fn message_id(&self, id: MessageId) -> String {
@@ -98,6 +221,11 @@ impl Composer {
     }
 }
 
+/// Quoted-printable whatever it holds: a text in which `=_` stays as it is might hold a boundary.
+fn part(content_type: ContentType, text: String) -> SinglePart {
+    SinglePart::builder().header(content_type).header(ContentTransferEncoding::QuotedPrintable).body(text)
+}
+
 /// What is the same in all stories.
 fn common_to<T: PartialEq>(stories: &[Story], what: impl Fn(&Story) -> Option<T>) -> Option<T> {
     let first = what(stories.first()?)?;
@@ -112,43 +240,16 @@ fn date(now: UnixMillis) -> std::time::SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(now.0 / 1000).unwrap_or(0).min(LAST_SECOND))
 }
 
-/// How bad the trouble is, or was: who filters by the subject gets the end with the beginning.
-fn severity(story: &Story) -> Severity {
-    match story.mark {
-        Mark::Began | Mark::Passed | Mark::Ended => story.event.top_severity,
-        Mark::Once => story.event.severity,
-    }
-}
-
 fn worst(stories: &[Story]) -> Severity {
-    stories.iter().map(severity).max().unwrap_or(Severity::Info)
+    stories.iter().map(entry::severity).max().unwrap_or(Severity::Info)
 }
 
 fn subject(stories: &[Story]) -> String {
     let subject = match stories {
-        [story] => headline(story, SUBJECT_ADDRESS_CHARS),
+        [story] => entry::headline(story, SUBJECT_ADDRESS_CHARS),
         stories => format!("[{}] {}", worst(stories), counts(stories)),
     };
     plain::line(&subject, SUBJECT_CHARS)
-}
-
-/// `[ERR] web1!port:smtp (25) UP after 3m 12s`.
-fn headline(story: &Story, address_chars: usize) -> String {
-    let address = plain::line(&story.event.address.to_string(), address_chars);
-    let mut headline = format!("[{}] {address} {}", severity(story), story.word());
-    match (story.mark, story.duration()) {
-        (Mark::Ended | Mark::Passed, Some(duration)) => {
-            let _ = write!(headline, " after {}", for_people(duration));
-        }
-        (Mark::Once, _) if !story.event.text.is_empty() => {
-            let _ = write!(headline, ": {}", plain::line(&story.event.text, SUBJECT_CHARS));
-        }
-        _ => (),
-    }
-    if story.outages > 1 {
-        let _ = write!(headline, " ({} outages)", story.outages);
-    }
-    plain::line(&headline, address_chars + SUBJECT_CHARS)
 }
 
 /// `7 problems on 3 hosts, 2 over`.
@@ -171,105 +272,12 @@ fn counts(stories: &[Story]) -> String {
     counts
 }
 
-/// Where in a summary a story stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Section {
-    Open,
-    Over,
-    Other,
-}
-
-impl Section {
-    fn of(story: &Story) -> Self {
-        match story.mark {
-            Mark::Began => Section::Open,
-            Mark::Ended | Mark::Passed => Section::Over,
-            Mark::Once => Section::Other,
-        }
-    }
-}
-
-/// The text, and how many stories it tells.
-fn text(letter: &Letter<'_>) -> (String, usize) {
-    let mut text = String::new();
-    if letter.again {
-        text.push_str("This mail may have reached you before: what became of it was not known.\n\n");
-    }
-    if let [story] = letter.stories {
-        text.push_str(&block(story, ALONE_CHARS, letter.now));
-        return (text, 1);
-    }
-    let mut room = MAX_TEXT_BYTES - FRAME_BYTES;
-    let mut blocks = Vec::new();
-    for story in letter.stories {
-        let block = block(story, AMONG_OTHERS_CHARS, letter.now);
-        let Some(left) = room.checked_sub(block.len()) else { break };
-        room = left;
-        blocks.push((Section::of(story), block));
-    }
-    let told = blocks.len();
-    let _ = writeln!(text, "{}.", counts(&letter.stories[..told]));
-    if told < letter.stories.len() {
-        let _ = writeln!(text, "{} more in the next mail.", letter.stories.len() - told);
-    }
-    for (section, title) in [(Section::Open, "STILL OPEN"), (Section::Over, "OVER"), (Section::Other, "NOTICES")] {
-        for (n, (_, block)) in blocks.iter().filter(|(of, _)| *of == section).enumerate() {
-            if n == 0 {
-                let _ = write!(text, "\n{title}\n");
-            }
-            let _ = write!(text, "\n{block}");
-        }
-    }
-    (text, told)
-}
-
-/// One story: short lines, which do not wrap on a telephone.
-fn block(story: &Story, text_chars: usize, now: UnixMillis) -> String {
-    let event = &story.event;
-    let mut block = headline(story, ADDRESS_CHARS);
-    block.push('\n');
-    if story.mark != Mark::Once || event.text.chars().nth(SUBJECT_CHARS).is_some() || event.text.contains('\n') {
-        block.push_str(&plain::indented(&event.text, text_chars));
-    }
-    let mut say = |key: &str, value: &str| {
-        let _ = writeln!(block, "{key}: {value}");
-    };
-    let age = story.age(now).map(|age| format!(", {age}")).unwrap_or_default();
-    match story.mark {
-        Mark::Began => say("Since", &format!("{}{age}", when(event.since))),
-        Mark::Ended | Mark::Passed => {
-            say("Began", &when(event.since));
-            say("Ended", &format!("{}{age}", when(event.time)));
-        }
-        Mark::Once => say("At", &format!("{}{age}", when(event.time))),
-    }
-    if let Some(value) = event.value {
-        say("Value", &number(value));
-    }
-    if event.rule != CHECK_RULE && !story.is_test() {
-        say("Rule", &plain::line(&event.rule, ADDRESS_CHARS));
-    }
-    block
-}
-
-/// A number with at most three decimals.
-fn number(value: f64) -> String {
-    let text = format!("{value:.3}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// Date and time of day with the zone of this machine.
-fn when(time: UnixMillis) -> String {
-    match jiff::Timestamp::from_millisecond(time.0) {
-        Ok(timestamp) => timestamp.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
-        Err(_) => time.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::tests::exim::Mail;
     use common::message::{Event, Kind};
+    use common::notifier::Mark;
     use serde_json::json;
 
     const MINUTE: i64 = 60_000;
@@ -280,6 +288,8 @@ mod tests {
             host: "mon1".try_into().expect("a host"),
             from: "Cairn <cairn@mon1>".parse().expect("a mailbox"),
             list_id: "alerts.cairn.mon1".into(),
+            page: Some("https://cairn.example.org/".into()),
+            html: true,
         }
     }
 
@@ -312,10 +322,13 @@ mod tests {
         Story { mark: Mark::Ended, event, outages: 1, told_in: Some(told_in) }
     }
 
+    fn to() -> To {
+        To { mailbox: "ops@example.org".parse().expect("a mailbox"), digest: None }
+    }
+
     fn at(n: u32, stories: &[Story], now: i64) -> (String, usize) {
-        let to = "ops@example.org".parse().expect("a mailbox");
         let letter = Letter { id: id(n), recipient: "ops", stories, again: false, now: UnixMillis(now) };
-        let composed = composer().compose(&to, &letter);
+        let composed = composer().compose(&to(), &letter);
         (String::from_utf8(composed.bytes).expect("ASCII"), composed.told)
     }
 
@@ -360,26 +373,57 @@ mod tests {
             ("X-Cairn-Incident", "00000000-0000-4000-8002-000000000007"),
             ("X-Cairn-Event", "00000000-0000-4000-8001-000000000007"),
             ("MIME-Version", "1.0"),
-            ("Content-Type", "text/plain; charset=utf-8"),
         ] {
             let found = header(&mail, name).map(|found| found.replace('"', ""));
             assert_eq!(found, Some(value.replace('"', "")), "{name} in {mail}");
         }
-        let (_, text) = mail.split_once("\r\n\r\n").expect("a text");
-        assert!(text.starts_with("[ERR] web1!port:smtp (25) DOWN\r\n    connection refused\r\nSince: "), "{text}");
-        assert!(text.trim_end().ends_with("-- \r\nCairn on mon1, for ops"), "{text}");
+        let Mail { body, html, .. } = Mail::parse(&mail);
+        assert!(body.starts_with("[ERR] web1!port:smtp (25) DOWN\n    connection refused\nSince: "), "{body}");
+        let link = "https://cairn.example.org/#host=web1&filter=web1%21port%3Asmtp%20%2825%29";
+        assert!(body.contains(&format!("\nPage: {link}\n")), "{body}");
+        assert!(body.trim_end().ends_with("-- \nCairn on mon1, for ops"), "{body}");
+        for part in
+            ["<strong>DOWN</strong>", "web1!port:smtp (25)", "connection refused", "Since</span> ", "for ops</p>"]
+        {
+            assert!(html.contains(part), "{part} in {html}");
+        }
+        assert!(html.contains(&format!("<a href=\"{}\">", link.replace('&', "&amp;"))), "{html}");
+        assert!(mail.lines().all(|line| line.len() <= 100), "{mail}");
+    }
+
+    #[test]
+    fn without_html_a_mail_is_one_text() {
+        let stories = [began(7, "web1", "smtp (25)")];
+        let letter = Letter { id: id(1), recipient: "ops", stories: &stories, again: false, now: UnixMillis(SINCE) };
+        let mail = Composer { html: false, page: None, ..composer() }.compose(&to(), &letter);
+        let mail = Mail::parse(&String::from_utf8(mail.bytes).expect("ASCII"));
+        assert_eq!((mail.header("Content-Type"), mail.html.as_str()), ("text/plain; charset=utf-8", ""));
+        assert!(mail.body.starts_with("[ERR] web1!port:smtp (25) DOWN\n") && !mail.body.contains("Page:"), "{mail:?}");
+    }
+
+    #[test]
+    fn a_mail_of_a_log_event_names_the_attachment_to_ask_for() {
+        let mut story = Story { mark: Mark::Once, event: event(7, "web1", "../a b\"ü"), outages: 1, told_in: None };
+        story.event.kind = Kind::Log;
+        let mail = mail(1, &[story.clone()]);
+        assert!(mail.ends_with("_mixed--\r\n00000000-0000-4000-8000-0000000000ee 7 web1-port-a-b\r\n"), "{mail}");
+        assert!(header(&mail, "Content-Type").is_some_and(|kind| kind.starts_with("multipart/mixed;")), "{mail}");
+        // What nobody journaled has none.
+        story.event.seq = 0;
+        assert!(!self::mail(1, &[story]).contains("_mixed"));
     }
 
     #[test]
     fn the_same_letter_gives_the_same_bytes_and_again_says_so() {
         let stories = [began(7, "web1", "smtp (25)")];
         assert_eq!(mail(1, &stories), mail(1, &stories));
-        let to = "ops@example.org".parse().expect("a mailbox");
         let letter = Letter { id: id(1), recipient: "ops", stories: &stories, again: true, now: UnixMillis(SINCE) };
-        let again = String::from_utf8(composer().compose(&to, &letter).bytes).expect("ASCII");
+        let again = String::from_utf8(composer().compose(&to(), &letter).bytes).expect("ASCII");
         assert_eq!(header(&again, "Message-ID"), header(&mail(1, &stories), "Message-ID"));
         assert_eq!(header(&again, "X-Cairn-Resent"), Some("outcome unknown, sent again"));
-        assert!(again.contains("This mail may have reached you before"), "{again}");
+        let Mail { body, html, .. } = Mail::parse(&again);
+        assert!(body.starts_with("This mail may have reached you before"), "{body}");
+        assert!(html.contains("<em>This mail may have reached you before"), "{html}");
     }
 
     #[test]
@@ -391,7 +435,7 @@ mod tests {
         assert_eq!(header(&mail, "Subject"), Some("[ERR] 2 problems on 2 hosts, 2 over"));
         assert_eq!((header(&mail, "References"), header(&mail, "In-Reply-To")), (None, None));
         assert_eq!(header(&mail, "X-Cairn-Stories"), Some("4"));
-        let (_, text) = mail.split_once("\r\n\r\n").expect("a text");
+        let Mail { body: text, html, .. } = Mail::parse(&mail);
         let order = [
             "2 problems on 2 hosts, 2 over.",
             "STILL OPEN",
@@ -405,6 +449,10 @@ mod tests {
         ];
         let places: Vec<_> = order.map(|line| text.find(line).unwrap_or_else(|| panic!("{line} in {text}"))).into();
         assert!(places.is_sorted(), "{text}");
+        let order =
+            ["2 problems on 2 hosts, 2 over.", ">Still open<", "web1!port:a", "web2!port:b", ">Over<", "db1!port:d"];
+        let places: Vec<_> = order.map(|line| html.find(line).unwrap_or_else(|| panic!("{line} in {html}"))).into();
+        assert!(places.is_sorted(), "{html}");
     }
 
     #[test]
@@ -424,7 +472,16 @@ mod tests {
         }
         let (mail, told) = at(1, &stories, SINCE);
         assert!((100..1000).contains(&told), "{told}");
-        assert!(mail.len() < 3 * MAX_TEXT_BYTES, "{}", mail.len());
+        assert!(mail.len() < 4 * (MAX_TEXT_BYTES + MAX_HTML_BYTES), "{}", mail.len());
+        let Mail { body, html, .. } = Mail::parse(&mail);
+        assert!(body.len() <= MAX_TEXT_BYTES && html.len() <= MAX_HTML_BYTES, "{} {}", body.len(), html.len());
+        assert!(body.contains(&format!("{} more in the next mail.", 2000 - told)), "{}", &body[..200]);
+        // Markup that takes six bytes for one.
+        for story in &mut stories {
+            story.event.text = "\"".repeat(1000);
+        }
+        let (mail, fewer) = at(1, &stories, SINCE);
+        assert!(fewer < told + 100 && Mail::parse(&mail).html.len() <= MAX_HTML_BYTES, "{fewer}");
         let (alone, told) = at(1, &stories[..1], SINCE);
         assert_eq!(told, 1);
         assert!(alone.len() < MAX_TEXT_BYTES, "{}", alone.len());
@@ -446,10 +503,5 @@ mod tests {
             let (mail, _) = at(1, &[began(1, "web1", "a")], now);
             assert!(header(&mail, "Date").is_some_and(|date| date.ends_with("+0000")), "{mail}");
         }
-    }
-
-    #[test]
-    fn numbers_are_short() {
-        assert_eq!([93.2, 5.0, 0.1 + 0.2, 1e12, -0.5].map(number), ["93.2", "5", "0.3", "1000000000000", "-0.5"]);
     }
 }

@@ -1,7 +1,12 @@
 //! What a person may configure, checked once.
 
 use crate::compose::Composer;
-use crate::medium::{Mailer, Way};
+use crate::digests::Digests;
+use crate::dkim::Signer;
+use crate::medium::{Mailer, To, Way};
+use crate::page;
+use crate::relays::Relays;
+use crate::schedule::{Every, Schedule};
 use crate::smtp::{Security, Settings, Smtp};
 use common::address::{HostName, Pattern};
 use common::config::{ConfigError, HumanDuration, check_name, check_range, load_checked};
@@ -11,13 +16,17 @@ use common::notifier::{
 };
 use common::secret::{Secret, fingerprint};
 use common::severity::Severity;
-use common::trust::{Trust, is_this_machine};
+use common::trust::{Trust, is_this_machine, private_key};
+use common::zone::{Zone, time_of_day, weekday};
+use jiff::civil::{Time, Weekday};
+use jiff::tz::TimeZone;
 use lettre::Address;
 use lettre::message::Mailbox;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, CertificateStore, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
-use serde::de::{SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::net::IpAddr;
@@ -29,6 +38,12 @@ use std::time::Duration;
 const GIVE_UP_AFTER: Duration = Duration::from_hours(72);
 /// From here on somebody is told who does not say otherwise.
 const DEFAULT_SEVERITY: Severity = Severity::Warn;
+/// Of one attempt to hand a mail over, for all relays together: the frame waits for three minutes.
+const ALL_RELAYS: Duration = Duration::from_mins(2);
+/// Each has its share of that time.
+const MAX_RELAYS: usize = 6;
+/// When people begin to work.
+const DIGEST_AT: Time = Time::constant(7, 0, 0, 0);
 /// Each has mails of its own. For more people there are mailing lists.
 const MAX_MAILBOXES: usize = 500;
 
@@ -43,10 +58,46 @@ struct Raw {
     give_up_after: Option<HumanDuration>,
     from: Option<Box1>,
     list_id: Option<String>,
+    page: Option<String>,
+    html: Option<bool>,
     folder: Option<PathBuf>,
-    smtp: Option<RawSmtp>,
+    #[serde(default)]
+    smtp: RawRelays,
+    dkim: Option<RawDkim>,
     #[serde(default)]
     recipient: Vec<RawRecipient>,
+}
+
+/// `[smtp]`, or `[[smtp]]` for each of several.
+#[derive(Default)]
+struct RawRelays(Vec<RawSmtp>);
+
+impl<'de> Deserialize<'de> for RawRelays {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMore;
+
+        impl<'de> Visitor<'de> for OneOrMore {
+            type Value = RawRelays;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table: [smtp], or [[smtp]] for each of several relays")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<RawRelays, A::Error> {
+                RawSmtp::deserialize(MapAccessDeserializer::new(table)).map(|smtp| RawRelays(vec![smtp]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<RawRelays, A::Error> {
+                let mut relays = Vec::new();
+                while let Some(smtp) = array.next_element()? {
+                    relays.push(smtp);
+                }
+                Ok(RawRelays(relays))
+            }
+        }
+
+        deserializer.deserialize_any(OneOrMore)
+    }
 }
 
 #[derive(Deserialize)]
@@ -64,6 +115,14 @@ struct RawSmtp {
     #[serde(default = "default_timeout")]
     timeout: HumanDuration,
     hello: Option<HostName>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDkim {
+    domain: Option<String>,
+    selector: String,
+    key_file: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
@@ -92,6 +151,35 @@ struct RawRecipient {
     quiet: Vec<Quiet>,
     after: Option<HumanDuration>,
     unless: Option<Unless>,
+    digest: Option<RawEvery>,
+    #[serde(default, deserialize_with = "digest_at")]
+    digest_at: Option<Time>,
+    #[serde(default, deserialize_with = "digest_day")]
+    digest_day: Option<Weekday>,
+    #[serde(default, deserialize_with = "digest_zone")]
+    digest_zone: Option<Zone>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawEvery {
+    Daily,
+    Weekly,
+}
+
+/// Text is read right here, so that a mistake is reported with its line.
+fn digest_at<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
+    let time = time_of_day("it", &String::deserialize(deserializer)?);
+    time.map(Some).map_err(serde::de::Error::custom)
+}
+
+fn digest_day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Weekday>, D::Error> {
+    let day = weekday("it", &String::deserialize(deserializer)?);
+    day.map(Some).map_err(serde::de::Error::custom)
+}
+
+fn digest_zone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Zone>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 fn default_timeout() -> HumanDuration {
@@ -168,7 +256,8 @@ fn checked(raw: Raw, path: &Path, counters: &Counters) -> Result<Setup<Mailer>, 
     };
     let base = base.checked("cmaild", GIVE_UP_AFTER).map_err(wrong)?;
     let host = &base.host;
-    if raw.smtp.is_some() && raw.recipient.is_empty() {
+    let RawRelays(smtp) = raw.smtp;
+    if !smtp.is_empty() && raw.recipient.is_empty() {
         return Err(wrong("there is [smtp], but no [[recipient]] to send to".into()));
     }
     let at_host = |user: &str| {
@@ -183,28 +272,38 @@ fn checked(raw: Raw, path: &Path, counters: &Counters) -> Result<Setup<Mailer>, 
         vec![Recipient {
             name: "operator".into(),
             selection: Selection::at_least(DEFAULT_SEVERITY),
-            address: Mailbox::new(None, at_host("root")?),
+            address: To { mailbox: Mailbox::new(None, at_host("root")?), digest: None },
         }]
     } else {
         recipients(raw.recipient).map_err(wrong)?
     };
     let list_id = raw.list_id.unwrap_or_else(|| format!("alerts.cairn.{host}"));
-    let composer = Composer { list_id: checked_list_id(&list_id).map_err(wrong)?, from, host: host.clone() };
-    let (name, way, fingerprint) = match raw.smtp {
-        Some(smtp) => {
-            let (settings, fingerprint) = settings(smtp, host, path).map_err(wrong)?;
-            ("smtp", Way::Smtp(Box::new(Smtp::new(settings, counters.clone()))), fingerprint)
-        }
-        None => {
-            let folder = raw.folder.unwrap_or_else(|| base.state_dir.join("outbox"));
-            let fingerprint = folder.display().to_string();
-            ("folder", Way::Folder(Folder::new(folder)), fingerprint)
-        }
+    let composer = Composer {
+        list_id: checked_list_id(&list_id).map_err(wrong)?,
+        from,
+        host: host.clone(),
+        page: raw.page.map(|page| page::checked(&page)).transpose().map_err(wrong)?,
+        html: raw.html.unwrap_or(true),
+    };
+    if raw.dkim.is_some() && smtp.is_empty() {
+        return Err(wrong("there is [dkim], but no [smtp] to send what it signs".into()));
+    }
+    let (signer, signs) = match raw.dkim {
+        Some(dkim) => signer(dkim, &composer.from, path).map(|(signer, signs)| (Some(signer), signs)).map_err(wrong)?,
+        None => (None, String::new()),
+    };
+    let (name, way, fingerprint) = if smtp.is_empty() {
+        let folder = raw.folder.unwrap_or_else(|| base.state_dir.join("outbox"));
+        let fingerprint = folder.display().to_string();
+        ("folder", Way::Folder(Folder::new(folder)), fingerprint)
+    } else {
+        let (relays, fingerprint) = relays(smtp, host, path, counters).map_err(wrong)?;
+        ("smtp", Way::Smtp(relays), fingerprint)
     };
     let lane = Lane {
         name: name.into(),
-        fingerprint: format!("{name} {fingerprint} {composer:?}"),
-        medium: Mailer { composer, way },
+        fingerprint: format!("{name} {fingerprint} {signs} {composer:?}"),
+        medium: Mailer { composer, way, publishers: base.publishers.clone(), signer, digests: Digests::default() },
         recipients,
     };
     Ok(Setup { base, lanes: vec![lane] })
@@ -212,9 +311,13 @@ fn checked(raw: Raw, path: &Path, counters: &Counters) -> Result<Setup<Mailer>, 
 
 /// One recipient a mailbox, since each has its own back-off and its own told-state. The first bears the name alone, so that
 /// adding another changes nothing for it; the others are `NAME/ADDRESS`.
-fn recipients(raw: Vec<RawRecipient>) -> Result<Vec<Recipient<Mailbox>>, String> {
-    let mut recipients: Vec<Recipient<Mailbox>> = Vec::new();
-    for RawRecipient { name, to: Boxes(to), severity, only, except, kinds, reminders, quiet, after, unless } in raw {
+fn recipients(raw: Vec<RawRecipient>) -> Result<Vec<Recipient<To>>, String> {
+    let mut recipients: Vec<Recipient<To>> = Vec::new();
+    for raw in raw {
+        let digest = digest(&raw)?;
+        let RawRecipient {
+            name, to: Boxes(to), severity, only, except, kinds, reminders, quiet, after, unless, ..
+        } = raw;
         let Some(first) = to.first() else {
             return Err("recipient.to is empty, but must name at least one mail address".into());
         };
@@ -223,7 +326,8 @@ fn recipients(raw: Vec<RawRecipient>) -> Result<Vec<Recipient<Mailbox>>, String>
         let selection = selection.checked(DEFAULT_SEVERITY).map_err(|wrong| format!("recipient.{wrong}"))?;
         for (nth, mailbox) in to.into_iter().enumerate() {
             let name = if nth == 0 { name.clone() } else { format!("{name}/{}", mailbox.email) };
-            recipients.push(Recipient { name, selection: selection.clone(), address: mailbox });
+            let address = To { mailbox, digest: digest.clone() };
+            recipients.push(Recipient { name, selection: selection.clone(), address });
         }
     }
     check_recipients("recipient.name", &recipients)?;
@@ -231,6 +335,31 @@ fn recipients(raw: Vec<RawRecipient>) -> Result<Vec<Recipient<Mailbox>>, String>
         return Err(format!("there are {} recipients, but must be at most {MAX_MAILBOXES}", recipients.len()));
     }
     Ok(recipients)
+}
+
+/// When somebody gets a digest, if they do.
+fn digest(raw: &RawRecipient) -> Result<Option<Schedule>, String> {
+    let Some(every) = raw.digest else {
+        let given = [
+            ("digest_at", raw.digest_at.is_some()),
+            ("digest_day", raw.digest_day.is_some()),
+            ("digest_zone", raw.digest_zone.is_some()),
+        ];
+        return match given.into_iter().find(|(_, given)| *given) {
+            Some((key, _)) => Err(format!("recipient.{key} stands without recipient.digest")),
+            None => Ok(None),
+        };
+    };
+    let every = match (every, raw.digest_day) {
+        (RawEvery::Daily, Some(_)) => {
+            return Err("recipient.digest_day has a meaning only with recipient.digest = \"weekly\"".to_owned());
+        }
+        (RawEvery::Daily, None) => Every::Day,
+        (RawEvery::Weekly, _) => Every::Week,
+    };
+    let zone = raw.digest_zone.as_ref().map_or_else(TimeZone::system, |zone| zone.rules().clone());
+    let (day, at) = (raw.digest_day.unwrap_or(Weekday::Monday), raw.digest_at.unwrap_or(DIGEST_AT));
+    Ok(Some(Schedule { every, day, at, zone }))
 }
 
 /// RFC 2919 §3, without the brackets.
@@ -241,6 +370,60 @@ fn checked_list_id(text: &str) -> Result<String, String> {
         return Err(format!("list_id is {text:?}, but must be like alerts.example.org, at most 255 bytes"));
     }
     Ok(bare.to_owned())
+}
+
+/// What signs, and a text that changes with it.
+fn signer(raw: RawDkim, from: &Mailbox, config: &Path) -> Result<(Signer, String), String> {
+    let RawDkim { domain, selector, key_file } = raw;
+    let own = from.email.domain();
+    let domain = domain.unwrap_or_else(|| own.to_owned());
+    // DMARC's relaxed alignment (RFC 7489 §3.1.1), as far as it can be known without a list of public suffixes.
+    if own != domain && !own.ends_with(&format!(".{domain}")) {
+        return Err(format!("dkim.domain is {domain:?}, but must be the domain of from, {own:?}, or one above it"));
+    }
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if selector.is_empty() || selector.len() > 63 || !selector.chars().all(good) {
+        return Err(format!(
+            "dkim.selector is {selector:?}, but must be 1 to 63 letters, digits, \"-\", \"_\" or \".\""
+        ));
+    }
+    let key = private_key("dkim.key_file", &key_file, config)?;
+    let fingerprint = fingerprint(&(&domain, &selector, key.secret_der()));
+    Ok((
+        Signer::new(domain, selector, &key).map_err(|why| format!("dkim.key_file: {} {why}", key_file.display()))?,
+        fingerprint,
+    ))
+}
+
+/// The relays in their order, and a text that changes with them.
+fn relays(raw: Vec<RawSmtp>, own: &HostName, config: &Path, counters: &Counters) -> Result<(Relays, String), String> {
+    let count = raw.len();
+    if count > MAX_RELAYS {
+        return Err(format!("there are {count} [[smtp]], but must be at most {MAX_RELAYS}"));
+    }
+    // Before the final dot and behind it each has its time limit once.
+    let share = ALL_RELAYS / u32::try_from(2 * count).expect("a handful");
+    let (mut relays, mut fingerprints) = (Vec::new(), String::new());
+    let mut seen = Vec::new();
+    for smtp in raw {
+        let name = smtp.host.clone();
+        // Which of several it is.
+        let of_it = |why: String| match why.strip_prefix("smtp.") {
+            Some(why) if count > 1 => format!("smtp {name:?}: {why}"),
+            Some(_) | None => why,
+        };
+        let user = smtp.user.clone();
+        let (settings, fingerprint) = settings(smtp, own, config).map_err(of_it)?;
+        let same = (settings.host.clone(), settings.port, user);
+        if seen.contains(&same) {
+            return Err(format!("smtp.host {name:?} stands twice"));
+        }
+        seen.push(same);
+        let settings = Settings { timeout: settings.timeout.min(share), ..settings };
+        relays.push(Smtp::new(settings, counters.clone()));
+        fingerprints.push_str(&fingerprint);
+    }
+    Ok((Relays::new(relays), fingerprints))
 }
 
 /// The settings, and a text that changes with them.
@@ -344,7 +527,7 @@ mod tests {
     }
 
     fn addresses(lane: &Lane<Mailer>) -> Vec<String> {
-        lane.recipients.iter().map(|recipient| recipient.address.to_string()).collect()
+        lane.recipients.iter().map(|recipient| recipient.address.mailbox.to_string()).collect()
     }
 
     #[test]
@@ -384,6 +567,30 @@ mod tests {
     }
 
     #[test]
+    fn one_relay_is_a_table_and_several_are_an_array() {
+        let recipient = "[[recipient]]\nto = 'ops@example.org'\n";
+        let of = |text: &str| loaded(&format!("{text}{recipient}")).lanes.remove(0).fingerprint;
+        assert_eq!(of("[smtp]\nhost = 'a'\n"), of("[[smtp]]\nhost = 'a'\n"));
+        let both = of("[[smtp]]\nhost = 'a'\n[[smtp]]\nhost = 'b'\n");
+        assert_ne!(both, of("[[smtp]]\nhost = 'b'\n[[smtp]]\nhost = 'a'\n"));
+        // The same server for two accounts.
+        assert_ne!(of("[[smtp]]\nhost = 'a'\nport = 465\n[[smtp]]\nhost = 'a'\n"), both);
+    }
+
+    #[test]
+    fn a_digest_has_a_time_of_day_somewhere() {
+        let of =
+            |keys: &str| loaded(&format!("[[recipient]]\nto = 'a@b.c'\n{keys}")).lanes.remove(0).recipients.remove(0);
+        assert_eq!(of("").address.digest, None);
+        let daily = of("digest = 'daily'").address.digest.expect("a digest");
+        assert_eq!((daily.every, daily.at.to_string().as_str()), (Every::Day, "07:00:00"));
+        let weekly = "digest = 'weekly'\ndigest_day = 'fri'\ndigest_at = '16:30'\ndigest_zone = 'Asia/Tokyo'";
+        let weekly = of(weekly).address.digest.expect("a digest");
+        assert_eq!((weekly.every, weekly.day), (Every::Week, Weekday::Friday));
+        assert_eq!((weekly.at.hour(), weekly.at.minute(), weekly.zone.iana_name()), (16, 30, Some("Asia/Tokyo")));
+    }
+
+    #[test]
     fn the_fingerprint_changes_with_the_password_and_does_not_show_it() {
         let dir = tempfile::tempdir().expect("folder");
         let file = dir.path().join("password");
@@ -404,6 +611,11 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         let smtp = |lines: &str| complaint(&format!("[smtp]\n{lines}\n[[recipient]]\nto = 'ops@example.org'\n"));
+        let recipient = |lines: &str| complaint(&format!("[[recipient]]\nto = 'a@b.c'\n{lines}"));
+        let relays = |lines: &str| {
+            let recipient = "[[recipient]]\nto = 'ops@example.org'\n";
+            complaint(&format!("[[smtp]]\nhost = 'first'\n[[smtp]]\n{lines}\n{recipient}"))
+        };
         for (said, expected) in [
             (complaint("from = 'me'"), "DIR/cmaild.toml:2: from: \"me\" is no mail address"),
             (complaint("[[recipient]]\nto = 'ops at example'"), "DIR/cmaild.toml:3: recipient.to"),
@@ -416,8 +628,29 @@ mod tests {
             (complaint("[[recipient]]\nto = 'a@b.c'\n[[recipient]]\nto = 'a@b.c'"), "\"a@b.c\" stands twice"),
             (complaint("[[recipient]]\nto = ['a@b.c', 'd@b.c', 'd@b.c']"), "\"a@b.c/d@b.c\" stands twice"),
             (complaint("[[recipient]]\nname = ''\nto = 'a@b.c'"), "must be 1 to 200 bytes"),
+            (
+                recipient("digest = 'hourly'"),
+                "DIR/cmaild.toml:4: recipient.digest is \"hourly\", but must be one of daily, weekly",
+            ),
+            (
+                recipient("digest = 'daily'\ndigest_at = '7 am'"),
+                "DIR/cmaild.toml:5: recipient.digest_at: it is \"7 am\", but must be",
+            ),
+            (
+                recipient("digest = 'daily'\ndigest_zone = 'Mars/Base'"),
+                "zone is \"Mars/Base\", but must be a time zone",
+            ),
+            (
+                recipient("digest = 'daily'\ndigest_day = 'sun'"),
+                "has a meaning only with recipient.digest = \"weekly\"",
+            ),
+            (recipient("digest_at = '07:00'"), "recipient.digest_at stands without recipient.digest"),
             (complaint("list_id = 'x y'"), "list_id is \"x y\", but must be like"),
             (complaint("give_up_after = '1s'"), "give_up_after is 1s, but must be 1m to 30d"),
+            (
+                complaint("page = 'example.org'"),
+                "DIR/cmaild.toml:2: page is \"example.org\", but must begin with https://",
+            ),
             (complaint("publishers = []"), "publishers is empty"),
             (complaint("[smtp]\nhost = 'x'"), "no [[recipient]]"),
             (smtp("host = 'a b'"), "smtp.host is \"a b\", but must be a host name or an address"),
@@ -437,6 +670,16 @@ mod tests {
             (smtp("host = 'x'\nca_file = 'cmaild.toml'"), "smtp.ca_file: DIR/cmaild.toml holds no certificate"),
             (smtp("host = 'x'\ntimeout = '2m'"), "smtp.timeout is 2m, but must be 100ms to 1m"),
             (smtp("host = 'x'\npassword = 's3cret'"), "smtp.password"),
+            (complaint("smtp = 'x'"), "smtp is \"x\", but must be a table: [smtp], or [[smtp]] for each of several"),
+            (complaint("[[smtp]]\nport = 5"), "DIR/cmaild.toml:2: missing key smtp.host"),
+            (relays("host = 'x'\nprot = 5"), "DIR/cmaild.toml:6: unknown key smtp.prot, did you mean port?"),
+            (relays("host = 'x'\nport = 0"), "DIR/cmaild.toml:6: smtp \"x\": port is 0"),
+            (relays("host = 'x'\nuser = 'mon'"), "smtp \"x\": user stands without smtp.password_file"),
+            (relays("host = 'first'\nport = 587"), "DIR/cmaild.toml:5: smtp.host \"first\" stands twice"),
+            (
+                relays(&(1..=6).map(|n| format!("host = 'x{n}'\n")).collect::<Vec<_>>().join("[[smtp]]\n")),
+                "there are 7 [[smtp]], but must be at most 6",
+            ),
         ] {
             assert!(said.contains(expected), "{said}\ndoes not say\n{expected}");
             assert!(!said.contains("s3cret"), "{said}");

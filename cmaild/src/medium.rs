@@ -1,16 +1,33 @@
 //! Mail as a medium of the notifier frame: composed alike, then handed to a server or put into a folder.
 
 use crate::compose::Composer;
-use crate::smtp::Smtp;
-use common::notifier::{Composed, Folder, Letter, Medium, MessageId, Outcome};
+use crate::digests::Digests;
+use crate::dkim::Signer;
+use crate::files;
+use crate::relays::Relays;
+use crate::schedule::Schedule;
+use common::notifier::{Composed, Folder, Letter, Medium, MessageId, Outcome, Recipient, Said};
+use common::time::UnixMillis;
 use lettre::message::Mailbox;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Where mails go.
 pub enum Way {
-    /// To a server.
-    Smtp(Box<Smtp>),
+    /// To the first of these servers that takes it.
+    Smtp(Relays),
     /// To a folder, as `ID.eml`.
     Folder(Folder),
+}
+
+/// A mailbox, and what it gets beside the events. Each is a recipient of its own: what one refuses must not keep the news
+/// from another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct To {
+    /// Where mails go.
+    pub mailbox: Mailbox,
+    /// When it gets a digest.
+    pub digest: Option<Schedule>,
 }
 
 /// Tells people by mail.
@@ -19,20 +36,32 @@ pub struct Mailer {
     pub composer: Composer,
     /// Hands them on.
     pub way: Way,
+    /// The streams whose journals have the attachments, and what digests are made of.
+    pub publishers: Vec<PathBuf>,
+    /// Signs what goes to a server.
+    pub(crate) signer: Option<Signer>,
+    pub(crate) digests: Digests,
 }
 
 impl Medium for Mailer {
-    /// Each mailbox is a recipient of its own: what one refuses must not keep the news from another.
-    type Address = Mailbox;
+    type Address = To;
 
-    fn compose(&self, to: &Mailbox, letter: &Letter<'_>) -> Composed {
+    fn compose(&self, to: &To, letter: &Letter<'_>) -> Composed {
         self.composer.compose(to, letter)
     }
 
-    async fn send(&self, to: &Mailbox, id: MessageId, bytes: &[u8]) -> Outcome {
+    async fn send(&self, to: &To, id: MessageId, bytes: &[u8]) -> Outcome {
+        let mail = files::attached(id, bytes, &self.publishers).await;
         match &self.way {
-            Way::Smtp(smtp) => smtp.send(&self.composer.from.email, &to.email, bytes).await,
-            Way::Folder(folder) => folder.write(&format!("{id}.eml"), bytes).await,
+            Way::Smtp(relays) => {
+                let signed = self.signer.as_ref().map(|signer| signer.signed(&mail));
+                relays.send(&self.composer.from.email, &to.mailbox.email, signed.as_deref().unwrap_or(&mail)).await
+            }
+            Way::Folder(folder) => folder.write(&format!("{id}.eml"), &mail).await,
         }
+    }
+
+    fn says(&self, recipients: &BTreeMap<String, Recipient<To>>, now: UnixMillis) -> Vec<Said> {
+        self.digests.says(recipients, &self.composer.host, &self.publishers, now)
     }
 }

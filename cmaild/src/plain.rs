@@ -3,6 +3,9 @@
 
 use common::text::turns_direction;
 
+/// Characters of an address in a text. A unit may have a thousand.
+pub(crate) const ADDRESS_CHARS: usize = 400;
+
 /// `text` on one line of at most `max_chars` characters. What could begin an encoded word (RFC 2047) is broken up, or a
 /// reader would decode what was not encoded.
 pub(crate) fn line(text: &str, max_chars: usize) -> String {
@@ -14,22 +17,15 @@ pub(crate) fn line(text: &str, max_chars: usize) -> String {
     line.replace("=?", "= ?")
 }
 
-/// `text` as a paragraph, each of its lines indented: it cannot pose as a line of ours. At most `max_chars` characters.
-pub(crate) fn indented(text: &str, max_chars: usize) -> String {
+/// The lines of `text`. At most `max_chars` characters; says where it is cut.
+pub(crate) fn lines(text: &str, max_chars: usize) -> Vec<String> {
     let kept: String = text.chars().take(max_chars).collect();
-    let mut paragraph = String::with_capacity(kept.len() + 16);
-    for text_line in kept.lines() {
-        paragraph.push_str("    ");
-        paragraph.extend(text_line.trim_end().chars().map(|c| match c {
-            '\t' => ' ',
-            c => shown(c),
-        }));
-        paragraph.push('\n');
-    }
+    let harmless = |line: &str| line.trim_end().chars().map(|c| if c == '\t' { ' ' } else { shown(c) }).collect();
+    let mut lines: Vec<String> = kept.lines().map(harmless).collect();
     if text.chars().nth(max_chars).is_some() {
-        paragraph.push_str("    … (cut here)\n");
+        lines.push("… (cut here)".to_owned());
     }
-    paragraph
+    lines
 }
 
 /// What cannot be seen, or turns what can be seen around, is shown as a mark in its place.
@@ -56,9 +52,9 @@ mod tests {
     }
 
     #[test]
-    fn a_paragraph_keeps_its_lines_and_cannot_pose_as_ours() {
-        assert_eq!(indented("one\r\n\r\ntwo\u{1b}[31m\tthree", 100), "    one\n    \n    two␛[31m three\n");
-        assert_eq!(indented("abcdef", 4), "    abcd\n    … (cut here)\n");
-        assert_eq!(indented("", 4), "");
+    fn a_text_keeps_its_lines() {
+        assert_eq!(lines("one\r\n\r\ntwo\u{1b}[31m\tthree", 100), ["one", "", "two␛[31m three"]);
+        assert_eq!(lines("abcdef", 4), ["abcd", "… (cut here)"]);
+        assert_eq!(lines("", 4), Vec::<String>::new());
     }
 }

@@ -9,7 +9,6 @@
 use crate::plain;
 use crate::stream::{Bounded, Encrypted};
 use common::counters::Counters;
-use common::notifier::{Outcome, Scope};
 use lettre::Address;
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
@@ -70,6 +69,28 @@ pub struct Smtp {
     kept: Arc<Mutex<Kept>>,
 }
 
+/// A mail that a server has not accepted, as far as we know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) verdict: Verdict,
+    pub(crate) why: String,
+}
+
+/// What a failure means for the mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// No server will take it: there is no such mailbox, or something is wrong with the mail itself.
+    Never,
+    /// This server will not take it, by a rule of its own. Another one may.
+    NotHere,
+    /// This server does not take it now: the mailbox is full, or a person has to permit it.
+    NotNow,
+    /// The server cannot be reached, or refuses us whatever the mail.
+    Away,
+    /// The server may have it.
+    Unknown,
+}
+
 /// The connection that waits for the next mail.
 #[derive(Default)]
 struct Kept {
@@ -84,21 +105,19 @@ impl Smtp {
         Self { settings, counters, kept: Arc::default() }
     }
 
-    /// Hands one mail over. Ends within twice the configured time limit.
-    pub async fn send(&self, from: &Address, to: &Address, bytes: &[u8]) -> Outcome {
+    /// Hands one mail over; the words of the reply. Ends within twice the configured time limit.
+    pub(crate) async fn send(&self, from: &Address, to: &Address, bytes: &[u8]) -> Result<String, Refusal> {
         let deadline = Instant::now() + self.settings.timeout;
-        match self.attempt(from, to, bytes, deadline).await {
-            Ok(reply) => Outcome::Sent(format!("{to}: {reply}")),
-            Err(failure) => self.named(failure.outcome()),
-        }
+        self.attempt(from, to, bytes, deadline).await.map_err(|failure| Refusal {
+            // With the server that it was, for who reads it at night.
+            why: format!("{} {failure}", self.name()),
+            verdict: failure.verdict(),
+        })
     }
 
-    /// With the server that it was, for who reads it at night.
-    fn named(&self, mut outcome: Outcome) -> Outcome {
-        if let Outcome::Retry { why, .. } | Outcome::Never(why) = &mut outcome {
-            *why = format!("{} port {} {why}", self.settings.host, self.settings.port);
-        }
-        outcome
+    /// `mail.example.org port 587`.
+    pub(crate) fn name(&self) -> String {
+        format!("{} port {}", self.settings.host, self.settings.port)
     }
 
     /// One attempt, and a second one on a new connection if a kept one turns out to be dead, or has had its share of mails.
@@ -381,19 +400,10 @@ impl Failure {
         }
     }
 
-    /// It can become better neither by itself nor by a person mending our configuration.
-    fn is_final(&self) -> bool {
-        match (&self.what, self.stage) {
-            (What::Reply(500.., _), Stage::Recipient) => !self.is_about_permission(),
-            (What::Reply(500.., _), Stage::Data | Stage::Accepting) => !self.is_about_authentication(),
-            _ => false,
-        }
-    }
-
-    /// The server would take the mail from somebody else, or after AUTH.
-    fn is_about_permission(&self) -> bool {
-        let relaying = matches!(&self.what, What::Reply(500.., words) if words.starts_with("5.7."));
-        relaying || self.is_about_authentication()
+    /// A rule of this server, not a fact about the mail (RFC 3463 §3.8): at RCPT whom it relays for, later what it takes for
+    /// spam.
+    fn is_about_policy(&self) -> bool {
+        matches!(&self.what, What::Reply(500.., words) if words.starts_with("5.7."))
     }
 
     /// RFC 4954 §6.
@@ -401,20 +411,20 @@ impl Failure {
         matches!(self.what, What::Reply(530 | 534 | 535 | 538, _))
     }
 
-    /// What the frame is to make of it.
-    fn outcome(&self) -> Outcome {
-        let why = self.to_string();
-        if self.is_final() {
-            return Outcome::Never(why);
-        }
-        let about_this_mail = matches!(self.stage, Stage::Recipient | Stage::Data | Stage::Accepting)
-            && !self.is_broken()
-            && !self.is_about_authentication();
-        Outcome::Retry {
-            why,
-            scope: if about_this_mail { Scope::Recipient } else { Scope::Lane },
-            maybe_accepted: self.stage == Stage::Accepting && matches!(self.what, What::Broken(_) | What::TimedOut),
-            after: None,
+    fn verdict(&self) -> Verdict {
+        match (self.stage, &self.what) {
+            (Stage::Accepting, What::Broken(_) | What::TimedOut) => Verdict::Unknown,
+            // About this mail, which a reply at any other stage, and one that ends the connection, is not.
+            (Stage::Recipient | Stage::Data | Stage::Accepting, What::Reply(code, _))
+                if *code != 421 && !self.is_about_authentication() =>
+            {
+                match (*code >= 500, self.is_about_policy(), self.stage) {
+                    (false, ..) | (true, true, Stage::Recipient) => Verdict::NotNow,
+                    (true, true, _) => Verdict::NotHere,
+                    (true, false, _) => Verdict::Never,
+                }
+            }
+            _ => Verdict::Away,
         }
     }
 }
@@ -442,43 +452,38 @@ fn innermost(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
-    /// `lane`, `recipient` or `never`, with a `?` where it may have been accepted.
-    fn outcome(stage: Stage, what: What) -> String {
-        match (Failure { stage, what }).outcome() {
-            Outcome::Sent(words) => words,
-            Outcome::Never(_) => "never".into(),
-            Outcome::Retry { scope, maybe_accepted, .. } => {
-                let scope = if scope == Scope::Lane { "lane" } else { "recipient" };
-                format!("{scope}{}", if maybe_accepted { "?" } else { "" })
-            }
-        }
+    fn verdict(stage: Stage, what: What) -> Verdict {
+        (Failure { stage, what }).verdict()
     }
 
     #[test]
     fn what_becomes_of_a_mail_depends_on_how_far_it_got() {
+        use Verdict::{Away, Never, NotNow, Unknown};
         let reply = |code| What::Reply(code, "words".into());
         let faults = || [reply(421), reply(451), reply(554), What::Broken("reset".into()), What::TimedOut];
         for (stage, expected) in [
-            (Stage::Connect, ["lane", "lane", "lane", "lane", "lane"]),
-            (Stage::Tls, ["lane", "lane", "lane", "lane", "lane"]),
-            (Stage::Hello, ["lane", "lane", "lane", "lane", "lane"]),
-            (Stage::StartTls, ["lane", "lane", "lane", "lane", "lane"]),
-            (Stage::Auth, ["lane", "lane", "lane", "lane", "lane"]),
-            (Stage::Sender, ["lane", "lane", "lane", "lane", "lane"]),
-            (Stage::Recipient, ["lane", "recipient", "never", "lane", "lane"]),
-            (Stage::Data, ["lane", "recipient", "never", "lane", "lane"]),
-            (Stage::Text, ["lane", "lane", "lane", "lane", "lane"]),
-            (Stage::Accepting, ["lane", "recipient", "never", "lane?", "lane?"]),
+            (Stage::Connect, [Away; 5]),
+            (Stage::Tls, [Away; 5]),
+            (Stage::Hello, [Away; 5]),
+            (Stage::StartTls, [Away; 5]),
+            (Stage::Auth, [Away; 5]),
+            (Stage::Sender, [Away; 5]),
+            (Stage::Recipient, [Away, NotNow, Never, Away, Away]),
+            (Stage::Data, [Away, NotNow, Never, Away, Away]),
+            (Stage::Text, [Away; 5]),
+            (Stage::Accepting, [Away, NotNow, Never, Unknown, Unknown]),
         ] {
-            assert_eq!(faults().map(|fault| outcome(stage, fault)), expected, "{stage}");
+            assert_eq!(faults().map(|fault| verdict(stage, fault)), expected, "{stage}");
         }
     }
 
     #[test]
-    fn a_mail_is_not_given_up_for_what_a_person_can_mend() {
-        assert_eq!(outcome(Stage::Recipient, What::Reply(530, "authentication required".into())), "lane");
-        assert_eq!(outcome(Stage::Recipient, What::Reply(550, "5.7.1 relaying denied".into())), "recipient");
-        assert_eq!(outcome(Stage::Recipient, What::Reply(550, "5.1.1 no such mailbox".into())), "never");
-        assert_eq!(outcome(Stage::Accepting, What::Reply(554, "5.7.1 looks like spam".into())), "never");
+    fn what_is_the_servers_own_rule_is_no_word_on_the_mail() {
+        let reply = |code, words: &str| What::Reply(code, words.into());
+        assert_eq!(verdict(Stage::Recipient, reply(530, "authentication required")), Verdict::Away);
+        assert_eq!(verdict(Stage::Accepting, reply(530, "5.7.0 authentication required")), Verdict::Away);
+        assert_eq!(verdict(Stage::Recipient, reply(550, "5.7.1 relaying denied")), Verdict::NotNow);
+        assert_eq!(verdict(Stage::Recipient, reply(550, "5.1.1 no such mailbox")), Verdict::Never);
+        assert_eq!(verdict(Stage::Accepting, reply(554, "5.7.1 looks like spam")), Verdict::NotHere);
     }
 }

@@ -1,15 +1,16 @@
 //! The medium against servers: a faulty one that fails at each stage of the dialogue, and Exim.
 
 use cmaild::config;
-use cmaild::medium::Mailer;
+use cmaild::medium::{Mailer, To};
 use common::counters::Counters;
 use common::message::Event;
 use common::notifier::{Lane, Letter, Mark, Medium, MessageId, Outcome, Scope, Story};
 use common::time::UnixMillis;
-use lettre::message::Mailbox;
 use serde_json::json;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tests::exim::{Exim, Mail};
 use tests::faulty_smtp::FaultySmtp;
@@ -39,10 +40,22 @@ impl Sender {
         } else {
             format!("user = 'mon'\npassword_file = '{}'\n", dir.path().join("password").display())
         };
+        Self::of(dir, &format!("[smtp]\n{smtp}\n{user}timeout = '{}ms'\n", TIMEOUT.as_millis()), to)
+    }
+
+    /// Several relays, in this order.
+    fn relays(relays: &[String]) -> Self {
+        common::trust::install_ring();
+        let of = |relay: &String| format!("[[smtp]]\n{relay}\ntimeout = '{}ms'\n", TIMEOUT.as_millis());
+        let tables: Vec<String> = relays.iter().map(of).collect();
+        Self::of(tempfile::tempdir().expect("folder"), &tables.concat(), "'ops@lab.test'")
+    }
+
+    fn of(dir: tempfile::TempDir, smtp: &str, to: &str) -> Self {
         let text = format!(
-            "host = 'testhost'\nfrom = 'Cairn <cairn@lab.test>'\n[smtp]\n{smtp}\n{user}timeout = '{}ms'\n\
+            "host = 'testhost'\nrun_dir = '{}'\nfrom = 'Cairn <cairn@lab.test>'\npage = 'https://cairn.lab.test'\n{smtp}\
              [[recipient]]\nname = 'ops'\nto = {to}\n",
-            TIMEOUT.as_millis()
+            dir.path().display()
         );
         let path = dir.path().join("cmaild.toml");
         fs::write(&path, text).expect("file");
@@ -73,7 +86,7 @@ impl Sender {
         Self::new(&format!("host = 'localhost'\nport = {}\nca_file = '{}'", exim.port, ca.display()), password, to)
     }
 
-    fn to(&self) -> &Mailbox {
+    fn to(&self) -> &To {
         &self.lane.recipients[0].address
     }
 
@@ -373,4 +386,237 @@ fn hostile_words_make_no_header_and_no_recipient() {
     assert!(mails[0].body.contains("\n    Bcc: eve@lab.test\n"), "{}", mails[0].body);
     assert!(!mails[0].body.contains('\u{202e}') && !mails[0].header("Subject").contains('\u{202e}'));
     assert_eq!(mails[0].header("X-Cairn-Resent"), "outcome unknown, sent again");
+}
+
+/// Texts that would begin a header, a part, an element, an attribute or an encoded word, if they could.
+const HOSTILE: &str = "</div><script>alert(1)</script><img src=x onerror=alert(1)>\" onclick=\"x\r\n--=_00000000-0000-4000-\
+                       8000-000000000001_alternative\r\nContent-Type: text/html\r\n\r\n<b>&amp;\u{202e}\u{0}=?utf-8?q?x?=\r\n.\r\n";
+
+#[test]
+fn a_foreign_parser_finds_the_parts_and_no_markup_but_ours() {
+    let mut server = FaultySmtp::start(None);
+    let sender = Sender::faulty(&server, None, "'ops@lab.test'");
+    let mut stories: Vec<Story> = ["a\"><b>", "=?utf-8?q?x?=", "ü --=_x"]
+        .map(|unit| {
+            let mut story = story(Mark::Once, "log", "web1!log:app", HOSTILE);
+            story.event.unit = unit.try_into().expect("a unit");
+            story.event.address = format!("web1!log:{unit}").parse().expect("an address");
+            story.event.rule = HOSTILE.into();
+            story
+        })
+        .into();
+    stories.push(story(Mark::Began, "down", "web1!port:smtp (25)", "connection refused"));
+    for stories in [&stories[..], &stories[..1], &stories[3..]] {
+        let letter = Letter { id: id(1), recipient: "ops", stories, again: true, now: UnixMillis::now() };
+        let bytes = sender.lane.medium.compose(sender.to(), &letter).bytes;
+        assert_eq!(word(&sender.send_bytes(id(1), &bytes)), "sent");
+        server.mend();
+        let mail = server.mails().pop().expect("it was sent");
+        let raw = mail["data"].as_str().expect("a mail");
+        let found = Mail::by_python(raw.as_bytes());
+        assert_eq!(found["defects"], json!([]), "{found:#}");
+        let parts = found["parts"].as_array().expect("parts");
+        assert!(parts.iter().all(|part| part["defects"] == json!([])), "{found:#}");
+        let kinds: Vec<&str> = parts.iter().filter_map(|part| part["type"].as_str()).collect();
+        let mut expected = vec!["multipart/alternative", "text/plain", "text/html"];
+        if stories.len() != 1 || stories[0].mark == Mark::Once {
+            expected.insert(0, "multipart/mixed");
+            // No journal to ask: that is said once for each event that may have an attachment.
+            expected.extend(stories.iter().filter(|story| story.mark == Mark::Once).map(|_| "text/plain"));
+        }
+        assert_eq!(kinds, expected);
+        let html = parts.iter().find(|part| part["type"] == "text/html").expect("HTML");
+        for element in html["elements"].as_array().expect("elements") {
+            let tag = element[0].as_str().expect("a name");
+            assert!(
+                ["html", "head", "meta", "title", "body", "p", "em", "strong", "h2", "div", "span", "br", "a"]
+                    .contains(&tag),
+                "{element}"
+            );
+            let attributes = element[1].as_object().expect("attributes").keys();
+            assert!(
+                attributes
+                    .clone()
+                    .all(|name| ["lang", "charset", "name", "content", "style", "href"].contains(&name.as_str())),
+                "{element}"
+            );
+        }
+        // What was hostile is there to read.
+        let shown = html["shown"].as_str().expect("a text");
+        let mine = stories[0].mark == Mark::Once;
+        assert_eq!(shown.contains("<script>alert(1)</script>"), mine, "{shown}");
+        for text in [
+            shown,
+            parts.iter().find(|part| part["type"] == "text/plain").expect("text")["text"].as_str().expect("text"),
+        ] {
+            assert!(!text.contains('\u{202e}') && !text.contains('\u{0}'), "{text}");
+            assert!(text.contains("This mail may have reached you before"), "{text}");
+        }
+        let names: Vec<&str> =
+            found["headers"].as_array().expect("headers").iter().filter_map(|h| h[0].as_str()).collect();
+        assert_eq!(names.iter().filter(|name| **name == "Content-Type").count(), 1, "{names:?}");
+        assert!(!names.contains(&"Bcc"), "{names:?}");
+    }
+}
+
+#[test]
+fn the_first_relay_that_can_takes_a_mail() {
+    let dir = tempfile::tempdir().expect("folder");
+    let pki = Pki::new(&dir.path().join("pki"));
+    let (mut first, mut second) = (FaultySmtp::start(None), FaultySmtp::start(Some(&pki)));
+    let plain = |server: &FaultySmtp| format!("host = '127.0.0.1'\nport = {}\nsecurity = 'none'", server.port);
+    let verified = |server: &FaultySmtp, password: &str| {
+        format!(
+            "host = 'localhost'\nport = {}\nca_file = '{}'\nuser = 'mon'\npassword_file = '{password}'",
+            server.port,
+            pki.ca_pem.display()
+        )
+    };
+    fs::write(dir.path().join("good"), Exim::PASSWORD).expect("file");
+    fs::write(dir.path().join("wrong"), "wrong").expect("file");
+    let password = |name: &str| dir.path().join(name).display().to_string();
+    let relays = [plain(&first), verified(&second, &password("good"))];
+    let both = || Sender::relays(&relays);
+    let had = |server: &FaultySmtp, n: u32| {
+        let ours = |mail: &serde_json::Value| mail["data"].to_string().contains(&id(n).to_string());
+        server.mails().iter().filter(|mail| ours(mail)).count()
+    };
+
+    // While all is well the first has it.
+    let sender = both();
+    assert_eq!(word(&sender.send(id(1), &down(), false)), "sent");
+    // A fault of the relay itself: the next takes it, at once, and the first is asked last from then on.
+    for (n, (stage, fault)) in (10..).zip([
+        ("banner", "drop"),
+        ("banner", "hang"),
+        ("ehlo", "554 go away"),
+        ("mail", "550 5.7.1 sender rejected"),
+        ("rcpt", "550 5.7.1 relaying denied"),
+        ("rcpt", "451 greylisted"),
+        ("rcpt", "drop"),
+        ("data", "421 closing"),
+        ("end", "554 5.7.1 looks like spam"),
+        ("end", "452 disk full"),
+    ]) {
+        let sender = both();
+        first.fail(stage, fault);
+        let outcome = sender.send(id(n), &down(), false);
+        assert_eq!(word(&outcome), "sent", "{fault} at {stage}: {outcome:?}");
+        assert!(
+            format!("{outcome:?}").contains(&format!("by localhost port {} after 127.0.0.1", second.port)),
+            "{outcome:?}"
+        );
+        first.mend();
+        second.mend();
+        assert_eq!((had(&first, n), had(&second, n)), (0, 1), "{fault} at {stage}");
+    }
+    // Who said no to one mail is asked first for the next; who failed is not.
+    let sender = both();
+    first.fail("rcpt", "451 greylisted");
+    assert_eq!(word(&sender.send(id(30), &down(), false)), "sent");
+    first.mend();
+    assert_eq!(word(&sender.send(id(31), &down(), false)), "sent");
+    first.fail("banner", "drop");
+    let sender = both();
+    assert_eq!(word(&sender.send(id(32), &down(), false)), "sent");
+    first.mend();
+    assert_eq!(word(&sender.send(id(33), &down(), false)), "sent");
+    second.mend();
+    assert_eq!([30, 31, 32, 33].map(|n| (had(&first, n), had(&second, n))), [(0, 1), (1, 0), (0, 1), (0, 1)]);
+
+    // What is about the mail itself is final, and nobody else is asked.
+    let sender = both();
+    first.fail("rcpt", "550 5.1.1 no such mailbox");
+    assert_eq!(word(&sender.send(id(40), &down(), false)), "never");
+    // What may have been accepted goes to nobody else unmarked; marked it goes to the one that works.
+    for (n, fault) in [(41, "drop"), (42, "hang")] {
+        let sender = both();
+        first.fail("end", fault);
+        assert_eq!(word(&sender.send(id(n), &down(), false)), "recipient?");
+        assert_eq!(word(&sender.send(id(n), &down(), true)), "sent");
+        first.mend();
+        second.mend();
+        assert_eq!((had(&first, n), had(&second, n)), (1, 1), "{fault}");
+        let copy = second.mails().pop().expect("a mail");
+        assert!(copy["data"].to_string().contains("X-Cairn-Resent"), "{copy}");
+    }
+    assert_eq!((had(&first, 40), had(&second, 40)), (0, 0));
+
+    // A relay that does not let us in leads to the next.
+    let sender = Sender::relays(&[verified(&second, &password("wrong")), plain(&first)]);
+    let outcome = sender.send(id(50), &down(), false);
+    assert_eq!(word(&outcome), "sent", "{outcome:?}");
+    assert!(format!("{outcome:?}").contains("at AUTH: 535"), "{outcome:?}");
+    // With nobody there the mail waits, and all of them are named.
+    let (first_port, second_port) = (first.port, second.port);
+    let sender = both();
+    drop((first, second));
+    let outcome = sender.send(id(51), &down(), false);
+    assert_eq!(word(&outcome), "lane", "{outcome:?}");
+    for port in [first_port, second_port] {
+        assert!(format!("{outcome:?}").contains(&port.to_string()), "{outcome:?}");
+    }
+}
+
+/// A key as `openssl genpkey` makes it, and the record that its owner publishes.
+fn key(dir: &Path, algorithm: &[&str]) -> (String, String) {
+    let openssl = |args: &[&str]| {
+        let output = Command::new("openssl").args(args).current_dir(dir).output().expect("openssl runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let name = format!("{}.pem", algorithm[0]);
+    openssl(&[&["genpkey", "-out", &name, "-algorithm"][..], algorithm].concat());
+    let public = openssl(&["pkey", "-in", &name, "-pubout", "-outform", "DER"]);
+    let (kind, public) = match algorithm[0] {
+        "RSA" => ("rsa", &public[..]),
+        // RFC 8463 §4.2: the key itself.
+        _ => ("ed25519", &public[public.len() - 32..]),
+    };
+    let published = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, public);
+    (dir.join(name).display().to_string(), format!("v=DKIM1; k={kind}; p={published}"))
+}
+
+#[test]
+fn a_foreign_verifier_finds_the_signature_good_and_that_of_a_changed_mail_bad() {
+    let dir = tempfile::tempdir().expect("folder");
+    let verify = |mail: &str, record: &str| {
+        let mut command = Command::new(tests::python());
+        command.arg(tests::repository().join("tests/python/signature.py")).arg(record);
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
+        process.stdin.take().expect("its input").write_all(mail.as_bytes()).expect("it reads");
+        let said = process.wait_with_output().expect("it ends").stdout;
+        String::from_utf8_lossy(&said).trim().to_owned()
+    };
+    for algorithm in [&["RSA", "-pkeyopt", "rsa_keygen_bits:2048"][..], &["ed25519"]] {
+        let (file, record) = key(dir.path(), algorithm);
+        let mut server = FaultySmtp::start(None);
+        let smtp = format!(
+            "[dkim]\nselector = 'cairn'\nkey_file = '{file}'\n[smtp]\nhost = '127.0.0.1'\nport = {}\nsecurity = 'none'\n",
+            server.port
+        );
+        common::trust::install_ring();
+        let sender = Sender::of(tempfile::tempdir().expect("folder"), &smtp, "'ops@lab.test'");
+        let mut hostile = vec![story(Mark::Once, "log", "web1!log:app", HOSTILE)];
+        hostile[0].event.text.push_str("  two  spaces \t\n\n\n");
+        let mut end = down();
+        end[0].told_in = Some(id(1));
+        end[0].mark = Mark::Ended;
+        for (n, stories) in (1..).zip([down(), hostile, end]) {
+            assert_eq!(word(&sender.send(id(n), &stories, n == 3)), "sent");
+            server.mend();
+            let mail = server.mails().pop().expect("it was sent");
+            let mail = mail["data"].as_str().expect("a mail");
+            assert!(mail.lines().take_while(|line| !line.is_empty()).all(|line| line.len() < 300), "{mail}");
+            assert_eq!(verify(mail, &record), "good cairn._domainkey.lab.test.", "{algorithm:?} {mail}");
+            for (what, changed) in [
+                ("web1", mail.replace("web1", "web2")),
+                ("Subject", mail.replacen("Subject:", "Subject: all is well\r\nSubject:", 1)),
+                ("To", mail.replace("To: ops", "To: eve")),
+                ("body", format!("{mail}more\r\n")),
+            ] {
+                assert!(verify(&changed, &record).starts_with("bad"), "{algorithm:?} {what}");
+            }
+        }
+    }
 }

@@ -5,8 +5,8 @@
 
 use crate::file;
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -91,6 +91,14 @@ impl Trust {
     pub fn private_certificates(&self) -> impl Iterator<Item = &[u8]> {
         self.private.iter().map(AsRef::as_ref)
     }
+}
+
+/// The private key in `file`, PEM, which the configuration `config` names by `key`. The file is where a
+/// [`Secret`](crate::secret::Secret)'s would be; the error names key, path and reason, and nothing of what is in it.
+pub fn private_key(key: &str, file: &Path, config: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let (path, pem) = file::read_named(key, file, config, MAX_BYTES)?;
+    let holds_none = || format!("{key}: {} holds no private key in PEM", path.display());
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| holds_none())
 }
 
 impl fmt::Debug for Trust {

@@ -99,7 +99,8 @@ class Handler:
 
 
 def authenticate(server, session, envelope, mechanism, data):
-    return AuthResult(success=(data.login, data.password) == (b"mon", b"s3cret"))
+    # What is not handled is answered with 535.
+    return AuthResult(success=(data.login, data.password) == (b"mon", b"s3cret"), handled=False)
 
 
 async def main():

@@ -2,11 +2,14 @@
 
 use crate::pki::Pki;
 use crate::servers::{self, NOBODY, free_ports, is_root};
-use crate::{Process, wait_for};
+use crate::{Process, python, repository, wait_for};
+use serde_json::Value;
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 /// Debian's package puts it where only root looks.
 const EXIM: &str = "/usr/sbin/exim4";
@@ -26,12 +29,18 @@ pub struct Exim {
 }
 
 /// A delivered mail.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mail {
     /// Name and unfolded value, in their order, encoded words decoded where they are ours.
     pub headers: Vec<(String, String)>,
     /// The text, its transfer encoding undone.
     pub body: String,
+    /// The same as HTML; empty if there is none.
+    pub html: String,
+    /// Attachments: name and content.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// As it was delivered.
+    pub raw: String,
     /// The mailbox that got it.
     pub delivered_to: String,
 }
@@ -48,26 +57,72 @@ impl Mail {
         self.headers.iter().filter(move |(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// Reads a mail of one text part.
-    pub fn parse(text: &str) -> Self {
-        let text = text.replace("\r\n", "\n");
-        let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
-        let unfolded = head.replace("\n ", " ").replace("\n\t", " ");
-        let header = |line: &str| {
-            let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no header: {line:?}"));
-            (name.to_owned(), decode_words(value.trim()))
-        };
-        let headers = unfolded.lines().map(header).collect();
-        let mut mail = Self { headers, body: String::new(), delivered_to: String::new() };
-        mail.delivered_to = mail.header("Envelope-To").to_owned();
-        mail.body = match mail.header("Content-Transfer-Encoding").to_lowercase().as_str() {
-            "base64" => String::from_utf8_lossy(&base64(body)).into_owned(),
-            "quoted-printable" => String::from_utf8_lossy(&quoted_printable(body)).into_owned(),
-            _ => body.to_owned(),
-        }
-        .replace("\r\n", "\n");
+    /// Reads a mail of one text part, or of several parts in each other.
+    pub fn parse(raw: &str) -> Self {
+        let text = raw.replace("\r\n", "\n");
+        let (headers, content) = head_and_body(&text);
+        let mut mail = Self { headers, raw: raw.to_owned(), ..Self::default() };
+        let delivered_to = mail.header("Envelope-To").to_owned();
+        mail.delivered_to = delivered_to;
+        let headers = mail.headers.clone();
+        mail.take(&headers, content);
         mail
     }
+
+    fn take(&mut self, headers: &[(String, String)], content: &str) {
+        let header = |name: &str| {
+            let found = headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+            found.map_or("", |(_, value)| value.as_str())
+        };
+        let kind = header("Content-Type");
+        if let Some((_, boundary)) = kind.split_once("boundary=\"") {
+            let between = format!("\n--{}", boundary.split('"').next().expect("the end of a boundary"));
+            let content = format!("\n{content}");
+            for part in content.split(&between).skip(1).take_while(|part| !part.starts_with("--")) {
+                let (headers, content) = head_and_body(part.strip_prefix('\n').expect("a line of its own"));
+                self.take(&headers, content);
+            }
+            return;
+        }
+        let bytes = match header("Content-Transfer-Encoding").to_lowercase().as_str() {
+            "base64" => base64(content),
+            "quoted-printable" => quoted_printable(content),
+            _ => content.as_bytes().to_owned(),
+        };
+        let text = || String::from_utf8_lossy(&bytes).replace("\r\n", "\n");
+        if let Some((_, name)) = header("Content-Disposition").split_once("filename=\"") {
+            self.files.push((name.trim_end_matches('"').to_owned(), bytes));
+        } else if kind.starts_with("text/html") {
+            self.html = text();
+        } else {
+            self.body.push_str(&text());
+        }
+    }
+
+    /// What Python's own mail and HTML parsers make of a mail: `tests/python/mail.py`.
+    #[track_caller]
+    pub fn by_python(raw: &[u8]) -> Value {
+        let mut command = Command::new(python());
+        command.arg(repository().join("tests/python/mail.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Process::start(&mut command);
+        let mut answer = process.stdout();
+        process.stdin().write_all(raw).expect("it reads");
+        process.close_stdin();
+        let mut said = String::new();
+        answer.read_to_string(&mut said).expect("it says something");
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error} in {said:?}"))
+    }
+}
+
+/// Headers unfolded and decoded, and what follows the empty line.
+fn head_and_body(text: &str) -> (Vec<(String, String)>, &str) {
+    let (head, body) = text.split_once("\n\n").unwrap_or((text, ""));
+    let unfolded = head.replace("\n ", " ").replace("\n\t", " ");
+    let header = |line: &str| {
+        let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no header: {line:?}"));
+        (name.to_owned(), decode_words(value.trim()))
+    };
+    (unfolded.lines().map(header).collect(), body)
 }
 
 impl Exim {

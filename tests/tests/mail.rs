@@ -227,3 +227,127 @@ fn without_configuration_mails_are_files() {
     assert!(suite.ask("cmaild.sock", r#"{"query":"test"}"#).is_some());
     wait_for("the test", || read().into_iter().find(|mail| mail.header("Subject").contains("TEST")));
 }
+
+#[test]
+fn an_attachment_is_a_file_of_its_mail() {
+    let www = Target::new();
+    let exim = Exim::start();
+    let suite = running(&[("www", &www)], &mailing(&exim, Exim::PASSWORD, &exim.pki.ca_pem, OPS));
+    let mut plugin = Plugin::connect(&suite);
+    let event = |unit: &str, data: Option<Value>| {
+        let mut event =
+            json!({ "service": "app", "msg_type": "event", "severity": "ERR", "unit": unit, "text": "refused" });
+        if let Some(data) = data {
+            event["data"] = data;
+        }
+        event
+    };
+    let attached = |unit: &str| mail(&exim, "ops@lab.test", &format!("testhost!app:{unit}"));
+    plugin.push(&event("shop \"/../x", Some(json!({ "order": 4711, "=_": ["\r\n--x\r\n", "ü"] }))));
+    let found = attached("shop");
+    let [(name, content)] = &found.files[..] else { panic!("one file in {found:?}") };
+    assert_eq!(name, "testhost-app-shop-x.json");
+    let content: Value = serde_json::from_slice(content).expect("JSON");
+    assert_eq!(content, json!({ "order": 4711, "=_": ["\r\n--x\r\n", "ü"] }));
+    // A foreign parser finds the same.
+    let foreign = Mail::by_python(found.raw.as_bytes());
+    let parts = foreign["parts"].as_array().expect("parts");
+    let kinds: Vec<&str> = parts.iter().filter_map(|part| part["type"].as_str()).collect();
+    assert_eq!(kinds, ["multipart/mixed", "multipart/alternative", "text/plain", "text/html", "application/json"]);
+    assert_eq!((&parts[4]["filename"], &parts[4]["disposition"]), (&json!(name), &json!("attachment")));
+    assert!(parts.iter().all(|part| part["defects"] == json!([])), "{foreign:#}");
+
+    plugin.push(&event("words", Some(json!("a line\r\n.\r\nand another"))));
+    assert_eq!(
+        attached("words").files,
+        [("testhost-app-words.txt".to_owned(), b"a line\r\n.\r\nand another".to_vec())]
+    );
+    plugin.push(&event("none", None));
+    let none = attached("none");
+    assert!(none.files.is_empty() && !none.body.contains("attachment"), "{none:?}");
+}
+
+#[test]
+fn while_one_relay_is_dead_the_other_takes_the_mails() {
+    let (mut www, mut vip) = (Target::new(), Target::new());
+    let (mut exim, second) = (Exim::start(), FaultySmtp::start(None));
+    let configuration = mailing(&exim, Exim::PASSWORD, &exim.pki.ca_pem, OPS).replace("[smtp]", "[[smtp]]")
+        + &format!("[[smtp]]\nhost = '127.0.0.1'\nport = {}\nsecurity = 'none'\n", second.port);
+    let suite = running(&[("www", &www), ("vip", &vip)], &configuration);
+    www.down();
+    mail(&exim, "ops@lab.test", "port:www");
+    exim.kill();
+    vip.down();
+    wait_for("the second has the next", || (second.mails().len() == 1).then_some(()));
+    www.up();
+    wait_for("and the one after it", || (second.mails().len() == 2).then_some(()));
+    exim.restart();
+    assert_eq!(exim.mails().len(), 1);
+    assert!(suite.log("cmaild").contains("a relay fails and is asked last"), "{}", suite.log("cmaild"));
+    assert!(ledger(&suite).iter().all(|row| row["state"] == "sent"), "{:#?}", ledger(&suite));
+}
+
+#[test]
+fn a_mail_that_a_relay_may_have_goes_to_the_next_under_its_name_and_says_so() {
+    let mut www = Target::new();
+    let (mut first, second) = (FaultySmtp::start(None), FaultySmtp::start(None));
+    let relay =
+        |server: &FaultySmtp| format!("[[smtp]]\nhost = '127.0.0.1'\nport = {}\nsecurity = 'none'\n", server.port);
+    let suite = running(&[("www", &www)], &(relay(&first) + &relay(&second) + OPS));
+    first.fail("end", "drop");
+    www.down();
+    let copy = wait_for("the second has it", || second.mails().pop());
+    let original = first.mails().pop().expect("the first had it before");
+    let [original, copy] = [original, copy].map(|mail| Mail::parse(mail["data"].as_str().expect("a mail")));
+    assert_eq!(original.header("Message-ID"), copy.header("Message-ID"));
+    assert_eq!((original.header("X-Cairn-Resent"), copy.header("X-Cairn-Resent")), ("", "outcome unknown, sent again"));
+    wait_for("it is told", || {
+        ledger(&suite).iter().any(|row| row["state"] == "sent" && row["again"] == 1).then_some(())
+    });
+    assert_eq!((first.mails().len(), second.mails().len()), (1, 1));
+}
+
+#[test]
+fn a_digest_comes_once_also_over_restarts() {
+    let www = Target::new();
+    let exim = Exim::start();
+    let now = common::time::UnixMillis::now().0;
+    let (hour, minute) = (3_600_000, 60_000);
+    // Due half an hour ago.
+    let due = (now - hour / 2) / minute % (24 * 60);
+    let digest = format!("digest = 'daily'\ndigest_at = '{:02}:{:02}'\ndigest_zone = 'UTC'\n", due / 60, due % 60);
+    let boss = "[[recipient]]\nname = 'boss'\nto = 'boss@lab.test'\nonly = ['other*']\n";
+    let recipients = format!("{OPS}{digest}{boss}{digest}");
+    let mut suite = running(&[("www", &www)], "");
+    suite.kill("cmaild");
+    let mut plugin = Plugin::connect(&suite);
+    plugin.state("down", "press", now - 3 * hour);
+    suite.wait_for_event("down", "drill:press");
+    plugin.state("up", "press", now - 3 * hour + 12 * minute);
+    suite.wait_for_event("up", "drill:press");
+    plugin.state("down", "saw", now - 2 * hour);
+    suite.wait_for_event("down", "drill:saw");
+
+    suite.configure("cmaild", &mailing(&exim, Exim::PASSWORD, &exim.pki.ca_pem, &recipients));
+    suite.start("cmaild");
+    let digest = mail(&exim, "ops@lab.test", "daily digest: 2 outages, 1 still open on testhost");
+    let place = |text: &str| digest.body.find(text).unwrap_or_else(|| panic!("{text} in {}", digest.body));
+    assert!(place("testhost!drill:saw") < place("testhost!drill:press"));
+    place("99.166 % available, 1 outage, 12m 0s\n");
+    place("1 outage, 1h ");
+    assert!(digest.html.contains("99.166 % available"), "{}", digest.html);
+    let nothing = mail(&exim, "boss@lab.test", "daily digest: no outage on testhost");
+    assert!(nothing.body.contains("Nothing that you select was down"), "{}", nothing.body);
+
+    // The next process gathers it again, and tells nobody.
+    suite.kill("cmaild");
+    suite.start("cmaild");
+    let gathered = || suite.log("cmaild").matches("daily digest gathered for 2 recipients").count() == 2;
+    wait_for("it is gathered again", || gathered().then_some(()));
+    plugin.push(&json!({ "service": "app", "msg_type": "event", "severity": "ERR", "unit": "last", "text": "x" }));
+    mail(&exim, "ops@lab.test", "testhost!app:last");
+    let digests = exim.mails().iter().filter(|mail| mail.header("Subject").contains("digest")).count();
+    assert_eq!(digests, 2);
+    let rows = ledger(&suite);
+    assert_eq!(rows.iter().filter(|row| row["text"].to_string().contains("digest")).count(), 2, "{rows:#?}");
+}

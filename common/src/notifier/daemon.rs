@@ -9,7 +9,7 @@ use crate::notifier::desk::{Desk, Outgoing, Who};
 use crate::notifier::own::{OwnChecks, OwnReport, report_to};
 use crate::notifier::store::Store;
 use crate::notifier::teller::{Input, Now, Teller};
-use crate::notifier::{Lane, Letter, Medium, MessageId, Outcome, Recipient, Scope, Setup, one_line};
+use crate::notifier::{Lane, Letter, Medium, MessageId, Outcome, Recipient, Said, Scope, Setup, one_line};
 use crate::query::{Answer, ask_for};
 use crate::questions::Questions;
 use crate::socket::{Requester, Route};
@@ -458,6 +458,11 @@ impl<M: Medium> Daemon<M> {
             // What has arrived is heard before anybody is called silent.
             if self.deliveries.is_empty() {
                 self.apply(Input::Tick);
+            }
+            let now = self.now().wall;
+            let says = self.lanes.values().flat_map(|lane| lane.medium.says(&self.recipients, now));
+            for Said { recipient, event } in says.collect::<Vec<_>>() {
+                self.apply(Input::Says { recipient, event: Arc::new(event) });
             }
             self.desk.give_up(self.now());
             self.report_ourselves();

@@ -1,8 +1,10 @@
 //! What a medium has to bring.
 
 use crate::config::{check_name, check_unique};
+use crate::message::Event;
 use crate::notifier::{Base, MessageId, Selection, Story};
 use crate::time::UnixMillis;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Of a recipient's name.
@@ -33,10 +35,26 @@ pub trait Medium: Send + Sync + 'static {
     /// `id` is the same whenever this message is sent again: it is the Message-ID or idempotency key, where there is one.
     fn send(&self, to: &Self::Address, id: MessageId, bytes: &[u8]) -> impl Future<Output = Outcome> + Send;
 
+    /// What it has to say beside what the streams bring: a digest. Asked about twice a second, so it only hands over what is
+    /// ready. It is told whatever the recipient selects, and once for each recipient and event id, also over restarts.
+    fn says(&self, recipients: &BTreeMap<String, Recipient<Self::Address>>, now: UnixMillis) -> Vec<Said> {
+        let _ = (recipients, now);
+        Vec::new()
+    }
+
     /// The daemon stops: a medium with a standing connection says goodbye. Nothing is sent any more. It gets a second.
     fn stop(&self) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
+}
+
+/// Something that a medium itself has to say to somebody.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// The recipient's name.
+    pub recipient: String,
+    /// It begins and ends nothing.
+    pub event: Event,
 }
 
 /// What a message is to say.

@@ -31,7 +31,7 @@ mod tests;
 pub use base::{Base, RawBase};
 pub use daemon::run;
 pub use folder::Folder;
-pub use medium::{Composed, Lane, Letter, Medium, Outcome, Recipient, Scope, Setup, check_recipients};
+pub use medium::{Composed, Lane, Letter, Medium, Outcome, Recipient, Said, Scope, Setup, check_recipients};
 pub use quiet::Quiet;
 pub use selection::{RawSelection, Selectable, Selection, Unless};
 pub use story::{Mark, MessageId, Story, one_line};

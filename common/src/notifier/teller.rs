@@ -133,6 +133,8 @@ pub enum Input {
     Beat { publisher: String },
     /// Somebody tries the path out, to one recipient or to all.
     Test { who: Option<String> },
+    /// A medium has something of its own to say to somebody, whatever they select.
+    Says { recipient: String, event: Arc<Event> },
     /// Our database was damaged, and what we know was made anew.
     Damaged { text: String },
     /// Time passed.
@@ -271,6 +273,11 @@ impl Teller {
             Input::Compared { open } => self.compared(&open, now, &mut outputs),
             Input::Beat { publisher } => self.heard(&publisher, attention, now, &mut outputs),
             Input::Test { who } => self.test(who.as_deref(), now, &mut outputs),
+            Input::Says { recipient, event } => {
+                if self.recipients.contains_key(&recipient) {
+                    outputs.push(tell(&recipient, Role::Once, &event));
+                }
+            }
             Input::Damaged { text } => self.say_damaged(&text, now, &mut outputs),
             Input::Tick => self.overdue(attention, now, &mut outputs),
         }

@@ -923,6 +923,19 @@ fn a_test_reaches_whoever_was_named_whatever_they_select() {
 }
 
 #[test]
+fn what_a_medium_says_itself_is_told_once_to_whom_it_names_also_over_a_restart() {
+    let digest = Arc::new(event(10, "mon!cmaild:", Kind::Log, Severity::Info, 10));
+    let says = |who: &str| Input::Says { recipient: who.to_owned(), event: digest.clone() };
+    let mut timeline = Timeline::new(&[("crit", Severity::Crit), ("err", Severity::Err)]);
+    for who in ["crit", "crit", "gone"] {
+        timeline.apply(says(who));
+    }
+    let mut timeline = timeline.settle().restart();
+    timeline.apply(says("crit"));
+    timeline.settle().expect(["0s crit: LOG mon!cmaild:"]);
+}
+
+#[test]
 fn what_waits_for_somebody_who_is_gone_is_dropped() {
     let mut timeline = Timeline::ops().medium(Medium::Away).down(10, "web1!port:smtp");
     timeline.recipients.clear();

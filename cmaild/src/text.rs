@@ -1,0 +1,59 @@
+//! A mail as plain text: short lines, which do not wrap on a telephone.
+
+use crate::compose::Content;
+use crate::entry::{Entry, Section};
+use std::fmt::Write;
+
+/// The whole text.
+pub(crate) fn write(content: &Content<'_>) -> String {
+    let mut text = String::new();
+    for note in &content.notes {
+        let _ = writeln!(text, "{note}");
+    }
+    if !content.notes.is_empty() {
+        text.push('\n');
+    }
+    match &content.summary {
+        None => text.extend(content.entries.iter().map(block)),
+        Some(summary) => {
+            let _ = writeln!(text, "{summary}");
+            for (section, title) in Section::ALL {
+                for (nth, entry) in content.entries.iter().filter(|entry| entry.section == section).enumerate() {
+                    if nth == 0 {
+                        let _ = write!(text, "\n{}\n", title.to_uppercase());
+                    }
+                    let _ = write!(text, "\n{}", block(entry));
+                }
+            }
+        }
+    }
+    for list in &content.lists {
+        let _ = write!(text, "\n{}\n", list.title.to_uppercase());
+        for (what, how) in &list.rows {
+            let _ = writeln!(text, "\n{what}");
+            if !how.is_empty() {
+                let _ = writeln!(text, "    {how}");
+            }
+        }
+    }
+    if let Some(link) = &content.link {
+        let _ = writeln!(text, "\nPage: {link}");
+    }
+    let _ = write!(text, "\n-- \n{}\n", content.footer);
+    text
+}
+
+/// One story. Others' words are indented: they cannot pose as a line of ours.
+pub(crate) fn block(entry: &Entry) -> String {
+    let mut block = format!("{}\n", entry.headline);
+    for line in entry.lines.iter().filter(|_| !entry.is_said) {
+        let _ = writeln!(block, "    {line}");
+    }
+    for (key, value) in &entry.facts {
+        let _ = writeln!(block, "{key}: {value}");
+    }
+    if let Some(link) = &entry.link {
+        let _ = writeln!(block, "Page: {link}");
+    }
+    block
+}
