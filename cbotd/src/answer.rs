@@ -5,7 +5,8 @@
 use crate::paint::{self, Look, clean, cut, pack};
 use common::address::{HostName, Pattern};
 use common::message::{
-    AlarmRow, AlarmState, DownRow, Explanation, Ordered, ServerRow, ServerStatus, ServiceRow, SilenceRow, State, ValueRow,
+    AlarmRow, AlarmState, DownRow, Explanation, Ordered, ServerRow, ServerStatus, ServiceRow, SilenceRow, State,
+    ValueRow,
 };
 use common::notifier::one_line;
 use common::number;
@@ -24,7 +25,10 @@ const MAX_NAME_BYTES: usize = 160;
 /// What there is to say.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Answer {
-    Status { servers: Vec<ServerRow>, down: Vec<DownRow> },
+    Status {
+        servers: Vec<ServerRow>,
+        down: Vec<DownRow>,
+    },
     Server(Box<ServerStatus>),
     Servers(Vec<ServerRow>),
     Services(HostName, Vec<ServiceRow>),
@@ -94,7 +98,8 @@ impl Sheet {
             n => format!("{n} open: {}", severities.collect::<Vec<_>>().join(", ")),
         };
         let untold = down.iter().filter(|row| row.acked || row.silenced || row.unreachable).count();
-        let untold = if untold > 0 { format!(" ({untold} of them acked, silenced or unreachable)") } else { String::new() };
+        let untold =
+            if untold > 0 { format!(" ({untold} of them acked, silenced or unreachable)") } else { String::new() };
         let mut lines = vec![match servers.len() {
             0 => format!("no host is known; {open}{untold}"),
             _ => format!("{hosts}: {states}; {open}{untold}"),
@@ -179,7 +184,8 @@ impl Sheet {
             let address = name(&row.address.to_string());
             let what = format!("{label}{} {address}{rule} for {}", row.severity, self.age(row.since));
             let marks = marks(row);
-            let tail = if marks.is_empty() { String::new() } else { cut(&format!(" ({})", marks.join(", ")), MAX_NAME_BYTES) };
+            let tail =
+                if marks.is_empty() { String::new() } else { cut(&format!(" ({})", marks.join(", ")), MAX_NAME_BYTES) };
             format!("{}{tail}", cut(&with_text(&what, &row.text), self.width.saturating_sub(tail.len())))
         };
         rows.iter().map(line).collect()
@@ -418,7 +424,8 @@ mod tests {
 
     #[test]
     fn the_state_of_everything_is_a_line_and_those_in_trouble() {
-        let servers = vec![server("web1", State::Up, 1), server("db1", State::Down, 1), server("db2", State::Unknown, 0)];
+        let servers =
+            vec![server("web1", State::Up, 1), server("db1", State::Down, 1), server("db2", State::Unknown, 0)];
         let acked = DownRow { acked: true, ..down("db1!alive:", "check", Severity::Crit) };
         let down = vec![acked, down("web1!port:www", "check", Severity::Err)];
         says(
@@ -434,11 +441,7 @@ mod tests {
         says(&Answer::Status { servers: vec![], down: vec![] }, &["no host is known; nothing is open"]);
         says(
             &Answer::Servers([servers, vec![server("app", State::Up, 0)]].concat()),
-            &[
-                "[ DOWN ] db1 (for 5m 0s, 1 open, ERR)",
-                "[ UNKNOWN ] db2 (for 5m 0s)",
-                "[ UP ] web1 (1 open, ERR), app",
-            ],
+            &["[ DOWN ] db1 (for 5m 0s, 1 open, ERR)", "[ UNKNOWN ] db2 (for 5m 0s)", "[ UP ] web1 (1 open, ERR), app"],
         );
         says(&Answer::Servers(vec![]), &["no host is known"]);
     }
@@ -518,7 +521,10 @@ mod tests {
             matches: 0,
             ..rule(disk, &format!("{disk} ERR"), vec![])
         };
-        let rules = vec![rule("disk", "*!machine.disk:*.free < 1g ERR", vec![over(false, None), over(true, Some(0.5))]), ordered];
+        let rules = vec![
+            rule("disk", "*!machine.disk:*.free < 1g ERR", vec![over(false, None), over(true, Some(0.5))]),
+            ordered,
+        ];
         says(
             &Answer::Alarms(rules.clone()),
             &[

@@ -9,7 +9,8 @@ use crate::command::{Order, Question, Target};
 use crate::session::{Asked, Requested};
 use common::counters::Counters;
 use common::message::{
-    AlarmRow, DownRow, ErrorCode, Explanation, Ordered, Request, ServerRow, ServerStatus, ServiceRow, SilenceRow, ValueRow,
+    AlarmRow, DownRow, ErrorCode, Explanation, Ordered, Request, ServerRow, ServerStatus, ServiceRow, SilenceRow,
+    ValueRow,
 };
 use common::query::{AskError, ask_for};
 use common::socket::{Requester, SocketError};
@@ -264,11 +265,16 @@ impl Clerk {
                         heard.refusal = Some(error.message);
                     }
                 }
-                Err(AskError::BadAnswer(why)) => heard.refusal = Some(format!("cprocessd's answer is of no use: {why}")),
+                Err(AskError::BadAnswer(why)) => {
+                    heard.refusal = Some(format!("cprocessd's answer is of no use: {why}"))
+                }
                 Err(AskError::Unreachable(error)) => {
                     heard.silent += 1;
                     if self.counters.count("irc", "unanswered") {
-                        tracing::warn!("{}: a command is not answered: {error}; more of this is only counted", self.network);
+                        tracing::warn!(
+                            "{}: a command is not answered: {error}; more of this is only counted",
+                            self.network
+                        );
                     }
                 }
             }
@@ -297,7 +303,9 @@ impl<T> Heard<T> {
         match (self.answers.is_empty(), self.refusal) {
             (false, _) => Ok(self.answers),
             (true, Some(refusal)) => Err(refusal),
-            (true, None) => Err("cprocessd does not answer; an order may have been carried out all the same".to_owned()),
+            (true, None) => {
+                Err("cprocessd does not answer; an order may have been carried out all the same".to_owned())
+            }
         }
     }
 }

@@ -25,7 +25,11 @@ const COMMANDS: [(&str, &str, &str); 16] = [
     ("rules", "", "the alarm rules"),
     ("explain", "ADDRESS", "why something is as it is"),
     ("silences", "", "what is not told for now"),
-    ("ack", "WHAT [FOR] [REASON]", "you look after what is open there; WHAT is a pattern or an incident's id"),
+    (
+        "ack",
+        "WHAT [FOR] [REASON]",
+        "you look after what is open there: an incident's id, or a pattern, in quotes if it holds spaces",
+    ),
     ("unack", "WHAT", "nobody does any more"),
     ("silence", "PATTERN FOR REASON", "it is not told for so long, as !silence web* 2h upgrade"),
     ("unsilence", "PATTERN", "it is told again; as !silences shows it"),
@@ -445,7 +449,8 @@ mod tests {
 
     #[test]
     fn noise_breaks_nothing() {
-        let words = ["!", "\"", "silence", "ack", "1h", "(", ")", ":", "addrule", " ", "ü", "delrule", "WARN", "!x", "\u{0}"];
+        let words =
+            ["!", "\"", "silence", "ack", "1h", "(", ")", ":", "addrule", " ", "ü", "delrule", "WARN", "!x", "\u{0}"];
         let mut state: u64 = 7;
         let mut random = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

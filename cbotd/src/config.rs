@@ -155,12 +155,7 @@ fn checked(raw: Raw, path: &Path, counters: &Counters) -> Result<Setup<Network>,
     Ok(Setup { base, lanes })
 }
 
-fn lane(
-    raw: RawNetwork,
-    config: &Path,
-    publishers: &[PathBuf],
-    counters: &Counters,
-) -> Result<Lane<Network>, String> {
+fn lane(raw: RawNetwork, config: &Path, publishers: &[PathBuf], counters: &Counters) -> Result<Lane<Network>, String> {
     check_text("name", &raw.name, 50, |c| c.is_ascii_alphanumeric() || "._-".contains(c))?;
     let secret = |key: &str, file: Option<PathBuf>| file.map(|file| read_secret(key, &file, config)).transpose();
     if ServerName::try_from(raw.server.as_str()).is_err() {

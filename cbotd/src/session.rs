@@ -19,8 +19,8 @@ use base64::engine::general_purpose::STANDARD;
 use common::notifier::{MessageId, Outcome, Scope, one_line};
 use common::time::UnixMillis;
 use irc_proto::{CapSubCommand, Command, Message, Prefix};
-use listener::{Listener, Speaker, Vouched};
 pub(crate) use listener::{Asked, Requested};
+use listener::{Listener, Speaker, Vouched};
 pub(crate) use nick::fold;
 use nick::{alternate, same};
 use std::sync::Arc;
@@ -591,7 +591,8 @@ impl Session {
         }
         // Each by its own line, as one is refused with all that stand beside it.
         if self.options.takes_commands() {
-            for (capability, _) in TAG_CAPABILITIES.iter().zip(self.offered.tags).filter(|(_, is_offered)| *is_offered) {
+            for (capability, _) in TAG_CAPABILITIES.iter().zip(self.offered.tags).filter(|(_, is_offered)| *is_offered)
+            {
                 self.send_now(now, format!("CAP REQ :{capability}"));
             }
         }

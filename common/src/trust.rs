@@ -4,8 +4,8 @@
 //! certificate, and the hundred authorities of the system could only be mistaken or deceived about it.
 
 use crate::file;
-use rustls::crypto::ring::default_provider;
 use rustls::client::WantsClientCert;
+use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
@@ -192,11 +192,7 @@ mod tests {
         let read = |certificate: &str, key: &str| {
             std::fs::write(dir.path().join("bot.pem"), certificate).expect("file");
             std::fs::write(dir.path().join("bot.key"), key).expect("file");
-            let said = Identity::read(
-                ("cert_file", Path::new("bot.pem")),
-                ("key_file", Path::new("bot.key")),
-                &config,
-            );
+            let said = Identity::read(("cert_file", Path::new("bot.pem")), ("key_file", Path::new("bot.key")), &config);
             said.expect_err("no identity").replace(&format!("{}", dir.path().display()), "DIR")
         };
         let cert = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

@@ -74,6 +74,17 @@ impl Server {
         Self::started(Kind::Inspircd, Accounts::Tags)
     }
 
+    /// [`patient_inspircd`](Self::patient_inspircd) with the accounts of
+    /// [`inspircd_with_services`](Self::inspircd_with_services).
+    pub fn patient_inspircd_with_services() -> Self {
+        Self::started(Kind::PatientInspircd, Accounts::Whois)
+    }
+
+    /// And with the tags of [`inspircd_with_account_tags`](Self::inspircd_with_account_tags).
+    pub fn patient_inspircd_with_account_tags() -> Self {
+        Self::started(Kind::PatientInspircd, Accounts::Tags)
+    }
+
     /// ngircd.
     pub fn ngircd() -> Self {
         Self::started(Kind::Ngircd, Accounts::None)
@@ -180,9 +191,17 @@ impl Server {
             conf.push_str("<module name=\"ircv3_accounttag\"> <module name=\"ircv3_ctctags\">\n");
         }
         if let Some(links) = links {
-            for module in
-                ["spanningtree", "services_account", "sslinfo", "sasl", "hidechans", "servprotect", "chghost", "svshold", "rline"]
-            {
+            for module in [
+                "spanningtree",
+                "services_account",
+                "sslinfo",
+                "sasl",
+                "hidechans",
+                "servprotect",
+                "chghost",
+                "svshold",
+                "rline",
+            ] {
                 let _ = writeln!(conf, "<module name=\"{module}\">");
             }
             let _ = write!(

@@ -87,7 +87,7 @@ impl<'a> People<'a> {
 #[test]
 fn every_command_does_what_its_help_says() {
     const QUICK: &str = "line_interval = '200ms'\n";
-    for server in [Server::inspircd_with_services(), Server::inspircd_with_account_tags()] {
+    for server in [Server::patient_inspircd_with_services(), Server::patient_inspircd_with_account_tags()] {
         let watcher = Observer::join(server.port, "watcher", &[("#ops", "")]);
         let (suite, _plugin) = running(&server, QUICK, &watcher);
         let mut people = People::new(&server, "reader", false);
@@ -110,26 +110,29 @@ fn every_command_does_what_its_help_says() {
         people.whisper("!nonsense", "there is no command !nonsense");
 
         let mut keepers = People::new(&server, "keeper", true);
-        keepers.say("!ack testhost!drill:two words (x) on it", &format!("{AUTHOR} "));
+        keepers.say("!ack \"testhost!drill:two words (x)\" on it", &format!("{AUTHOR} "));
         let acked = || rows(&suite, "down-list").iter().any(|row| row["acked"] == true && row["rule"] == "check");
         assert!(acked());
         people.say("!down", "[ DOWN ] ERR testhost!drill:two words (x) for ");
         watcher.wait_for("#ops", &format!("(acked by {AUTHOR})"));
-        keepers.whisper("!unack testhost", AUTHOR);
+        keepers.whisper("!unack testhost", &format!("{AUTHOR} says that nobody looks after "));
         assert!(!acked());
         keepers.say("!silence testhost!mail 2h is drained by hand", &format!("{AUTHOR} silenced testhost!mail until "));
         let silences = rows(&suite, "silence-list");
         assert_eq!(silences.len(), 1);
         assert_eq!((&silences[0]["author"], &silences[0]["reason"]), (&json!(AUTHOR), &json!("is drained by hand")));
         people.say("!silences", "testhost!mail is silenced for another 1h 59m by irc:lab/keeper (1 open): is drained");
-        keepers.say("!unsilence testhost!mail", AUTHOR);
+        keepers.say("!unsilence testhost!mail", &format!("{AUTHOR} ended the silence on testhost!mail"));
         assert!(rows(&suite, "silence-list").is_empty());
+        // Several people with one account are one.
+        let patience = Instant::now() + Duration::from_secs(8);
+        wait_for("two more commands are borne", || (Instant::now() > patience).then_some(()));
         keepers.say("!addrule *!mail.queue:*.length > 200 ERR", &format!("{AUTHOR} added rule *!mail.queue:"));
-        let rules = || rows(&suite, "alarm-list").into_iter().filter(|row| row["origin"] == "order").collect::<Vec<_>>();
+        let rules =
+            || rows(&suite, "alarm-list").into_iter().filter(|row| row["origin"] == "order").collect::<Vec<_>>();
         assert_eq!(rules()[0]["rule"], "*!mail.queue:*.length > 200 ERR");
         keepers.say("!delrule *!mail.queue:*.length > 200", &format!("{AUTHOR} removed rule *!mail.queue:"));
         assert!(rules().is_empty());
-        keepers.say("!addrule disk *!machine.disk:/.free !! 5g", "rule: ");
         assert_eq!(watcher.count("cairn@127.0.0.1 QUIT"), 0);
     }
 }
@@ -144,6 +147,7 @@ fn an_order_said_twice_is_carried_out_once() {
     keepers.say("!silence testhost 1h upgrade", &format!("already done: {AUTHOR} silenced testhost until "));
     assert_eq!(suite.events().iter().filter(|event| event["kind"] == "silence").count(), 1);
     assert_eq!(rows(&suite, "silence-list").len(), 1);
+    keepers.say("!addrule disk *!machine.disk:/.free !! 5g", "rule: ");
 }
 
 #[test]
@@ -179,28 +183,30 @@ fn a_flood_of_commands_is_absorbed_and_alerts_go_first() {
     let (suite, mut plugin) = running(&server, "", &watcher);
     watcher.wait_for("#ops", "[ DOWN ] testhost!drill:two words (x)");
     let people: Vec<Observer> =
-        (0..6).map(|i| Observer::join(server.port, &format!("flood{i}"), &[("#ops", "")])).collect();
-    let commands = ["!down", "!status", "!help", "!servers", "!nonsense", "!rules"];
+        (0..20).map(|i| Observer::join(server.port, &format!("flood{i}"), &[("#ops", "")])).collect();
     let mut raised = None;
-    for round in 0..40 {
+    for round in 0..3 {
         for (i, person) in people.iter().enumerate() {
-            let target = if i % 2 == 0 { "#ops" } else { "cairn" };
-            person.say(&format!("PRIVMSG {target} :{}", commands[round % commands.len()]));
+            for command in ["!down", "!help", "!rules"] {
+                let target = if i % 2 == 0 { "#ops" } else { "cairn" };
+                person.say(&format!("PRIVMSG {target} :{command}"));
+            }
         }
-        if round == 20 {
+        if round == 1 {
             plugin.state("down", "alert.", common::time::UnixMillis::now().0);
             raised = Some(Instant::now());
         }
-        // As fast as the server lets people talk.
-        std::thread::sleep(Duration::from_millis(150));
+        // Else the server would disconnect them: it bears one line in 2 s.
+        let rested = Instant::now() + Duration::from_secs(7);
+        wait_for("the next round", || (Instant::now() > rested).then_some(()));
     }
     let line = watcher.wait_for("#ops", "[ DOWN ] testhost!drill:alert.");
     let late = line.at.duration_since(raised.expect("it was raised"));
-    eprintln!("amid {} commands the alert came after {late:?}", 40 * people.len());
-    assert!(late < Duration::from_secs(4), "{late:?}");
     wait_for("it is told", || (suite.counter("cbotd", "outbox.waiting") == 0).then_some(()));
-    assert!(suite.counter("cbotd", "irc.command_dropped") > 150);
+    let dropped = suite.counter("cbotd", "irc.command_dropped");
+    eprintln!("amid 180 commands, of which {dropped} were dropped, the alert came after {late:?}");
+    assert!(late < Duration::from_secs(4), "{late:?}");
+    assert!(dropped > 100, "{dropped}");
+    assert!(people.iter().all(|person| !person.is_gone()));
     assert_eq!(watcher.count("cairn@127.0.0.1 QUIT"), 0);
-    let said = watcher.lines("#ops").iter().filter(|line| line.nick == "cairn").count();
-    assert!(said < 40, "{said} lines");
 }

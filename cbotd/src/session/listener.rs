@@ -74,7 +74,10 @@ pub(crate) struct Asked {
 pub(crate) enum Requested {
     Question(Question),
     /// The account is one of the operators, as the configuration has it.
-    Order { order: Order, account: String },
+    Order {
+        order: Order,
+        account: String,
+    },
 }
 
 /// Who said something.
@@ -371,7 +374,9 @@ impl Listener {
                 self.vouching[index].speaker.account = Vouched::Account(account.clone());
             }
             (318, _) => {
-                let Some(Vouching { to, order, mut speaker, is_same, .. }) = self.vouching.remove(index) else { return };
+                let Some(Vouching { to, order, mut speaker, is_same, .. }) = self.vouching.remove(index) else {
+                    return;
+                };
                 if !is_same {
                     speaker.account = Vouched::Nobody;
                 }

@@ -224,10 +224,7 @@ fn logs_in_by_sasl() {
 
 #[test]
 fn a_long_password_goes_in_pieces() {
-    let long = Options {
-        sasl: Some(Sasl { mechanism: plain(&"x".repeat(295)), required: true }),
-        ..options("")
-    };
+    let long = Options { sasl: Some(Sasl { mechanism: plain(&"x".repeat(295)), required: true }), ..options("") };
     let mut session = Session::new(Arc::new(long), Instant::now());
     session.stage = Stage::Authenticating;
     session.outputs();
@@ -624,7 +621,10 @@ fn whoever_is_not_there_is_told_nothing() {
     timeline.says(30, ":eve!e@far PRIVMSG #ops :!down").expect(&["30 refused command_refused"]);
     timeline.says(31, ":mallory!m@evil PART #ops").says(31, ":mallory!m@evil PRIVMSG cairn :!down");
     timeline.expect(&["31 refused command_refused"]);
-    timeline.says(32, ":bob!b@home NICK :robert").says(32, ":robert!b@home PRIVMSG cairn :!down").expect(&["32 ask Down"]);
+    timeline
+        .says(32, ":bob!b@home NICK :robert")
+        .says(32, ":robert!b@home PRIVMSG cairn :!down")
+        .expect(&["32 ask Down"]);
     timeline.says(33, ":bob!x@far PRIVMSG cairn :!down").expect(&["33 refused command_refused"]);
     timeline.says(34, ":alice!a@home QUIT :bye").says(34, ":alice!x@far PRIVMSG cairn :!down");
     timeline.expect(&["34 refused command_refused"]);
@@ -816,7 +816,10 @@ fn a_flood_of_many_grows_nothing_and_holds_up_no_alert() {
     let ping = timeline.seen.iter().find_map(|line| line.split_once("PING :cairn-0")).expect("a PING").1.to_owned();
     // Nothing else is said before it is accepted.
     let after: Vec<&String> = timeline.seen.iter().skip_while(|line| !line.ends_with("> a")).collect();
-    assert!(after.iter().all(|line| line.ends_with("> a") || line.ends_with("> b") || line.contains("> PING")), "{after:?}");
+    assert!(
+        after.iter().all(|line| line.ends_with("> a") || line.ends_with("> b") || line.contains("> PING")),
+        "{after:?}"
+    );
     timeline.says(41, &format!(":srv PONG srv :cairn-0{ping}"));
     assert!(timeline.seen.iter().any(|line| line == "41 sent"), "{:?}", timeline.seen);
     timeline.until(200);
@@ -844,7 +847,10 @@ fn what_is_refused_of_an_answer_is_not_held_against_a_message() {
     timeline.says(31, ":srv 404 cairn #ops :Cannot send to channel").says(31, ":srv PONG srv :cairn-said-1");
     timeline.says(31, &PONG_1.replace("-1", "-2")).expect(&["31 sent"]);
     // And the other way round.
-    timeline.says(40, ":bob!b@home PRIVMSG #ops :!help").sends(40, "#ops", &["1"]).says(41, ":srv PONG srv :cairn-said-3");
+    timeline
+        .says(40, ":bob!b@home PRIVMSG #ops :!help")
+        .sends(40, "#ops", &["1"])
+        .says(41, ":srv PONG srv :cairn-said-3");
     timeline.says(41, ":srv 404 cairn #ops :no").says(41, &PONG_1.replace("-1", "-4"));
     let last = timeline.seen.last().map(String::as_str);
     assert_eq!(last, Some("41 retry Recipient: #ops took 0 of 1 lines: 404 no"));
