@@ -210,10 +210,8 @@ impl Sheet {
         }
         active.sort_by_key(|(row, active)| (Reverse(active.open), Reverse(row.severity), active.since));
         let line = |(row, active): (&AlarmRow, &AlarmState)| {
-            let label = match active.open {
-                true => paint::label(self.colour, "ALARM", Look::of(row.severity)),
-                false => paint::label(self.colour, "PENDING", Look::Plain),
-            };
+            let (word, look) = if active.open { ("ALARM", Look::of(row.severity)) } else { ("PENDING", Look::Plain) };
+            let label = paint::label(self.colour, word, look);
             let value = active.value.map_or_else(|| "absent".to_owned(), number::for_people);
             let (address, lasting) = (name(&active.address.to_string()), self.age(active.since));
             format!("{label}{} {address} = {value} for {lasting} ({})", row.severity, name(&row.name))

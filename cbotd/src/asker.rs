@@ -12,6 +12,7 @@ use common::message::{
     AlarmRow, DownRow, ErrorCode, Explanation, Ordered, Request, ServerRow, ServerStatus, ServiceRow, SilenceRow,
     ValueRow,
 };
+use common::notifier::one_line;
 use common::query::{AskError, ask_for};
 use common::socket::{Requester, SocketError};
 use common::subscriber::MAX_STREAM_STATE_BYTES;
@@ -201,9 +202,14 @@ impl Clerk {
             let request = Request { id: Some(id.to_string()), author: Some(author.clone()), ..request };
             let heard = self.give(request).await;
             silent = silent.max(heard.silent);
+            let is_unsure = heard.answers.is_empty() && heard.refusal.is_none();
             let answers = heard.some().map_err(|why| {
-                tracing::info!("{}: an order of {account} is not carried out: {why}", self.network);
-                why
+                tracing::info!("{}: an order of {account} is not carried out: {}", self.network, one_line(&why, 200));
+                if is_unsure {
+                    format!("{why}; perhaps it is done all the same, so say it again to be sure")
+                } else {
+                    why
+                }
             })?;
             for ordered in answers {
                 if !ordered.text.is_empty() && !done.text.contains(&ordered.text) {
@@ -221,7 +227,7 @@ impl Clerk {
         if is_repeated {
             done.text.insert_str(0, "already done: ");
         }
-        tracing::info!("{}: {}", self.network, done.text);
+        tracing::info!("{}: {}", self.network, one_line(&done.text, 200));
         Ok(self.noted(Answer::Ordered(done), silent))
     }
 
@@ -266,7 +272,7 @@ impl Clerk {
                     }
                 }
                 Err(AskError::BadAnswer(why)) => {
-                    heard.refusal = Some(format!("cprocessd's answer is of no use: {why}"))
+                    heard.refusal = Some(format!("cprocessd's answer is of no use: {why}"));
                 }
                 Err(AskError::Unreachable(error)) => {
                     heard.silent += 1;
@@ -303,9 +309,7 @@ impl<T> Heard<T> {
         match (self.answers.is_empty(), self.refusal) {
             (false, _) => Ok(self.answers),
             (true, Some(refusal)) => Err(refusal),
-            (true, None) => {
-                Err("cprocessd does not answer; an order may have been carried out all the same".to_owned())
-            }
+            (true, None) => Err("cprocessd does not answer".to_owned()),
         }
     }
 }
@@ -367,6 +371,160 @@ impl Orders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::To;
+    use common::address::HostName;
+    use common::message::{ErrorBody, State};
+    use common::query::{self, Pager};
+    use common::socket::Responder;
+    use std::path::Path;
+    use std::sync::{Arc, Mutex};
+
+    /// A cprocessd that knows one host, takes every order, and writes down what it was asked.
+    async fn cprocessd(dir: &Path, host: &'static str) -> Arc<Mutex<Vec<Request>>> {
+        std::fs::create_dir(dir).expect("folder");
+        let asked: Arc<Mutex<Vec<Request>>> = Arc::default();
+        for socket in ["query", "control"] {
+            let responder = Responder::bind(&dir.join(socket), &Counters::default()).await.expect("bound");
+            let asked = asked.clone();
+            tokio::spawn(async move {
+                loop {
+                    let (route, frame) = responder.recv().await.expect("a request");
+                    let (format, request) = query::parse(frame.as_deref());
+                    let request = request.expect("a request");
+                    let answer = answer_of(host, &request);
+                    asked.lock().expect("no panic").push(request);
+                    let reply = Pager::default().first(Instant::now(), answer);
+                    responder.reply(route, query::write(format, &reply)).await;
+                }
+            });
+        }
+        asked
+    }
+
+    fn answer_of(host: &str, request: &Request) -> Result<query::Answer, ErrorBody> {
+        let not_found = |what: &str| Err(ErrorBody::new(ErrorCode::NotFound, format!("{what} is not known")));
+        match (request.query.as_deref(), request.order.as_deref()) {
+            (Some("server-list"), _) => Ok(query::Answer::list(&[server(host)])),
+            (Some("down-list"), _) => Ok(query::Answer::list::<DownRow>(&[])),
+            (Some("server-status"), _) if request.host.as_deref() != Some(host) => not_found("that host"),
+            (Some("server-status"), _) => Ok(query::Answer::whole(&ServerStatus {
+                server: server(host),
+                services: Vec::new(),
+                incidents: Vec::new(),
+                values: Vec::new(),
+            })),
+            (Some("silence-list"), _) => Ok(query::Answer::list(&[SilenceRow {
+                id: format!("silence of {host}"),
+                pattern: "web*".to_owned(),
+                until: UnixMillis(1),
+                since: UnixMillis(0),
+                author: "bob".to_owned(),
+                reason: String::new(),
+                maintenance: false,
+                open: 0,
+            }])),
+            (_, Some("ack")) if host != "web1" => not_found("that"),
+            (_, Some(order)) => {
+                Ok(query::Answer::whole(&Ordered { text: format!("{order} at {host}"), ..Ordered::default() }))
+            }
+            _ => not_found("the question"),
+        }
+    }
+
+    fn server(host: &str) -> ServerRow {
+        ServerRow {
+            host: host.parse().expect("a host"),
+            state: State::Up,
+            since: UnixMillis(0),
+            last_seen: UnixMillis(0),
+            severity: None,
+            checks: 0,
+            open: 0,
+        }
+    }
+
+    fn asked(request: Requested) -> Asked {
+        Asked { to: To::Query { nick: "alice".to_owned() }, request }
+    }
+
+    /// What an asker answers.
+    async fn answer(asker: &mut Asker, request: Requested) -> Answer {
+        asker.commands.send((7, asked(request))).await.expect("taken");
+        let (connection, _, answer) = asker.answers.recv().await.expect("an answer");
+        assert_eq!(connection, 7);
+        answer
+    }
+
+    fn ordered(order: &Order) -> Requested {
+        Requested::Order { order: order.clone(), account: "alice".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn several_cprocessds_answer_as_one() {
+        let dir = tempfile::tempdir().expect("folder");
+        let publishers = ["a", "b"].map(|name| dir.path().join(name).join("stream"));
+        cprocessd(&dir.path().join("a"), "web1").await;
+        cprocessd(&dir.path().join("b"), "db1").await;
+        let mut asker = Asker::start("lab", &publishers, &Counters::default());
+        let status = answer(&mut asker, Requested::Question(Question::Status)).await;
+        assert_eq!(status, Answer::Status { servers: vec![server("web1"), server("db1")], down: vec![] });
+        let host = |name: &str| name.parse::<HostName>().expect("a host");
+        match answer(&mut asker, Requested::Question(Question::Server(host("db1")))).await {
+            Answer::Server(status) => assert_eq!(status.server, server("db1")),
+            other => panic!("{other:?}"),
+        }
+        let unknown = answer(&mut asker, Requested::Question(Question::Server(host("web9")))).await;
+        assert_eq!(unknown, Answer::Refused("that host is not known".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn an_order_goes_to_all_under_one_id_and_is_done_if_one_of_them_did_it() {
+        let dir = tempfile::tempdir().expect("folder");
+        let publishers = ["a", "b"].map(|name| dir.path().join(name).join("stream"));
+        let both = [cprocessd(&dir.path().join("a"), "web1").await, cprocessd(&dir.path().join("b"), "db1").await];
+        let counters = Counters::default();
+        let mut asker = Asker::start("lab", &publishers, &counters);
+        let ack = Order::Ack {
+            what: Target::Pattern("web1".parse().expect("a pattern")),
+            lasting: Some(Duration::from_mins(1)),
+            reason: "on it".to_owned(),
+        };
+        let done = |text: &str| Answer::Ordered(Ordered { text: text.to_owned(), ..Ordered::default() });
+        assert_eq!(answer(&mut asker, ordered(&ack)).await, done("ack at web1"));
+        assert_eq!(answer(&mut asker, ordered(&ack)).await, done("already done: ack at web1"));
+        let taken = || both.each_ref().map(|asked| std::mem::take(&mut *asked.lock().expect("no panic")));
+        let given = taken().concat();
+        assert_eq!(given.len(), 4);
+        assert!(given.iter().all(|request| *request == given[0]), "{given:#?}");
+        assert_eq!(given[0].author.as_deref(), Some("irc:lab/alice"));
+        assert!(given[0].until.is_some_and(|until| until.distance(UnixMillis::now()) < 61_000));
+
+        // Two silences have this pattern: an order for each.
+        answer(&mut asker, ordered(&Order::Unsilence { silence: "web*".to_owned() })).await;
+        let [given, _] = taken();
+        let ended: Vec<&str> = given.iter().filter_map(|request| request.silence.as_deref()).collect();
+        assert_eq!(ended, ["silence of web1", "silence of db1"]);
+        assert_ne!(given[1].id, given[2].id);
+        let none = answer(&mut asker, ordered(&Order::Unsilence { silence: "db*".to_owned() })).await;
+        assert!(matches!(none, Answer::Refused(why) if why.starts_with("nothing is silenced by that")));
+        assert!(counters.snapshot().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_does_not_answer_is_said() {
+        let dir = tempfile::tempdir().expect("folder");
+        cprocessd(&dir.path().join("a"), "web1").await;
+        let publishers = ["a", "b"].map(|name| dir.path().join(name).join("stream"));
+        let counters = Counters::default();
+        let mut both = Asker::start("lab", &publishers, &counters);
+        let mut gone = Asker::start("lab", &publishers[1..], &counters);
+        let servers = || Requested::Question(Question::Servers);
+        let (of_both, of_gone) = tokio::join!(answer(&mut both, servers()), answer(&mut gone, servers()));
+        let note = "1 of 2 cprocessds did not answer".to_owned();
+        assert_eq!(of_both, Answer::Partly(Box::new(Answer::Servers(vec![server("web1")])), note));
+        assert_eq!(of_gone, Answer::Refused("cprocessd does not answer".to_owned()));
+        assert_eq!(counters.snapshot(), [("irc.unanswered".to_owned(), 2)].into());
+    }
 
     #[test]
     fn an_order_said_twice_has_one_id() {

@@ -355,7 +355,7 @@ impl Connection {
                 Output::Say(level, text) => self.say(level, &text),
                 Output::Ask(asked) => {
                     // There is room for more than a session hands out at a time, unless those before it did so, too.
-                    if let Err(refused) = self.asker.commands.try_send((self.connections, asked)) {
+                    if let Err(refused) = self.asker.commands.try_send((self.connections, *asked)) {
                         let (_, asked) = refused.into_inner();
                         let busy = Answer::Refused("too much is being asked already".to_owned());
                         session.answer(Instant::now(), UnixMillis::now(), &asked, &busy);

@@ -19,6 +19,8 @@ use base64::engine::general_purpose::STANDARD;
 use common::notifier::{MessageId, Outcome, Scope, one_line};
 use common::time::UnixMillis;
 use irc_proto::{CapSubCommand, Command, Message, Prefix};
+#[cfg(test)]
+pub(crate) use listener::To;
 pub(crate) use listener::{Asked, Requested};
 use listener::{Listener, Speaker, Vouched};
 pub(crate) use nick::fold;
@@ -71,7 +73,7 @@ pub(crate) enum Output {
     /// The server, or somebody there, said what it may not, by this name in the counters.
     Refused(&'static str),
     /// Somebody wants to know something, or orders it, and may.
-    Ask(Asked),
+    Ask(Box<Asked>),
     /// Worth a log line: something changed.
     Say(Level, String),
 }
@@ -417,15 +419,13 @@ impl Session {
                     self.send_now(now, format!("AUTHENTICATE {name}"));
                 }
             }
-            Command::CAP(_, CapSubCommand::NAK, one, other) => {
-                if !TAG_CAPABILITIES.iter().any(|capability| lists(one.as_ref(), other.as_ref(), capability)) {
-                    self.not_logged_in(now, "the server refuses SASL", true);
-                }
+            Command::CAP(_, CapSubCommand::NAK, one, other)
+                if !TAG_CAPABILITIES.iter().any(|tags| lists(one.as_ref(), other.as_ref(), tags)) =>
+            {
+                self.not_logged_in(now, "the server refuses SASL", true);
             }
-            Command::CAP(_, CapSubCommand::DEL, one, other) => {
-                if lists(one.as_ref(), other.as_ref(), "account-tag") {
-                    self.is_vouched = false;
-                }
+            Command::CAP(_, CapSubCommand::DEL, one, other) if lists(one.as_ref(), other.as_ref(), "account-tag") => {
+                self.is_vouched = false;
             }
             Command::AUTHENTICATE(text) if text == "+" => self.authenticate(now),
             Command::NICK(new) if ours => self.renamed(new),
@@ -491,13 +491,13 @@ impl Session {
     fn speaker(&self, message: &Message) -> Option<Speaker> {
         let Some(Prefix::Nickname(nick, user, host)) = &message.prefix else { return None };
         let tags = message.tags.as_deref().unwrap_or_default();
-        if !is_nick(nick) || user.is_empty() || host.is_empty() || tags.iter().any(|tag| BOT_TAGS.contains(&&*tag.0)) {
+        if !is_nick(nick) || !is_word(user) || !is_host(host) || tags.iter().any(|tag| BOT_TAGS.contains(&&*tag.0)) {
             return None;
         }
         let account = tags.iter().find(|tag| tag.0 == "account").and_then(|tag| tag.1.clone());
         let account = match account {
             _ if !self.is_vouched => Vouched::Unasked,
-            Some(account) => Vouched::Account(account),
+            Some(account) => Vouched::Account(quoted(&account)),
             None => Vouched::Nobody,
         };
         Some(Speaker { nick: nick.clone(), user: user.clone(), host: host.clone(), account })
@@ -929,6 +929,11 @@ fn lists(one: Option<&String>, other: Option<&String>, wanted: &str) -> bool {
 /// What may be asked about, and answered: one nick, and no pattern, list or channel.
 fn is_nick(text: &str) -> bool {
     is_word(text) && !text.contains([',', '*', '?', '!', '@', ':', '#', '&', '$'])
+}
+
+/// What servers show of a client, or let it show.
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 256 && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 /// What may stand as one argument.

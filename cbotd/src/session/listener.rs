@@ -308,7 +308,7 @@ impl Listener {
             return;
         }
         self.asked += 1;
-        self.outputs.push(Output::Ask(Asked { to, request }));
+        self.outputs.push(Output::Ask(Box::new(Asked { to, request })));
     }
 
     // Whose order it is.
@@ -371,7 +371,7 @@ impl Listener {
                 vouching.is_same = vouching.speaker.user == *user && vouching.speaker.host == *host;
             }
             (330, [_, _, account, _, ..]) => {
-                self.vouching[index].speaker.account = Vouched::Account(account.clone());
+                self.vouching[index].speaker.account = Vouched::Account(super::quoted(account));
             }
             (318, _) => {
                 let Some(Vouching { to, order, mut speaker, is_same, .. }) = self.vouching.remove(index) else {

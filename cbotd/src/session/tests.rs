@@ -148,7 +148,7 @@ impl Timeline {
                         Requested::Question(question) => format!("{question:?}"),
                         Requested::Order { order, account } => format!("{order:?} by {account}"),
                     };
-                    self.asked.push(asked);
+                    self.asked.push(*asked);
                     format!("ask {what}")
                 }
             };
