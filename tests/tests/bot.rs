@@ -176,6 +176,20 @@ fn an_impostor_with_the_right_nick_is_refused() {
 }
 
 #[test]
+fn a_network_without_accounts_answers_questions_and_takes_no_order() {
+    let server = Server::ngircd();
+    let watcher = Observer::join(server.port, "watcher", &[("#ops", "")]);
+    let (mut suite, _plugin) = running(&server, "", &watcher);
+    let mut people = People::new(&server, "reader", false);
+    people.say("!status", "1 host: 1 up; 2 open: 1 ERR, 1 WARN");
+    people.whisper("!silence testhost 1h upgrade", "orders are for accounts: log in to yours first");
+    assert!(rows(&suite, "silence-list").is_empty());
+    suite.kill("cprocessd");
+    people.say("!down", "cprocessd does not answer");
+    assert!(suite.counter("cbotd", "irc.unanswered") > 0);
+}
+
+#[test]
 fn a_flood_of_commands_is_absorbed_and_alerts_go_first() {
     let server = Server::inspircd();
     let watcher = Observer::join(server.port, "watcher", &[("#ops", "")]);

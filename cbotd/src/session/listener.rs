@@ -30,7 +30,7 @@ const MAX_PEOPLE: usize = 256;
 const MAX_MEMBERS: usize = 20_000;
 /// Commands that were handed out and not answered yet. The next one is dropped; for orders there is as much room again.
 const MAX_ASKED: usize = 4;
-/// Orders whose account is being asked for. The next one is dropped.
+/// Orders whose account is being asked for, one of each person. The next one is dropped.
 const MAX_VOUCHING: usize = 4;
 /// For the answer to WHOIS.
 const VOUCHED_WITHIN: Duration = Duration::from_secs(20);
@@ -317,8 +317,9 @@ impl Listener {
         if self.options.operators.is_empty() {
             return self.tell(&to, "orders are not taken here: no operators are configured".to_owned());
         }
+        let is_being_asked = self.vouching.iter().any(|vouching| vouching.speaker.nick == speaker.nick);
         match &speaker.account {
-            Vouched::Unasked if self.vouching.len() >= MAX_VOUCHING => {
+            Vouched::Unasked if is_being_asked || self.vouching.len() >= MAX_VOUCHING => {
                 self.drop_command();
             }
             Vouched::Unasked => {

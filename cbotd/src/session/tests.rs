@@ -708,6 +708,7 @@ fn whois_tells_the_account_anew_for_each_order() {
     let account = ":srv 330 cairn alice Alice :is logged in as";
     let end = ":srv 318 cairn alice :End of /WHOIS list.";
     timeline.says(30, order).expect(&["30 > WHOIS alice"]);
+    timeline.says(30, order).expect(&["30 refused command_dropped"]);
     whois(&mut timeline, 31, &[user, account, end]);
     timeline.expect(&["31 ask DelRule { name: \"disk\" } by alice"]);
     // Logged out since.
