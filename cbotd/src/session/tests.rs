@@ -432,6 +432,19 @@ fn a_silent_server_is_asked_and_then_left() {
 fn what_is_no_irc_is_passed_over() {
     let mut timeline = Timeline::registered("channels");
     for line in [
+        ":srv 353",
+        ":srv 353 cairn = #ops",
+        ":srv 353 cairn = #ops :@ , * !",
+        ":srv 330 cairn",
+        ":srv 311 cairn cairn",
+        ":srv 318",
+        "@account :a!b@c PRIVMSG",
+        "@account= PRIVMSG #ops",
+        ":a!b@c PRIVMSG #ops :",
+        ":!@ PRIVMSG #ops :!down",
+        ":a,*!b@c PRIVMSG #ops :!down",
+        "CAP * ACK",
+        "CAP * DEL :",
         ":",
         "@",
         "@a",
@@ -512,6 +525,20 @@ fn noise_of_any_form_breaks_nothing() {
         "QUIT",
         "005",
         "NICKLEN=3",
+        "PRIVMSG",
+        "!down",
+        "!silence a 1h b",
+        "!more",
+        "\"",
+        "@account=alice",
+        "account-tag",
+        "ACK",
+        "353",
+        "311",
+        "330",
+        "318",
+        "366",
+        "PART",
     ];
     let mut state: u64 = 1;
     let mut random = || {
@@ -519,7 +546,7 @@ fn noise_of_any_form_breaks_nothing() {
         usize::try_from(state >> 33).expect("31 bits")
     };
     for _ in 0..300 {
-        let mut timeline = Timeline::begin("channels sasl");
+        let mut timeline = Timeline::begin("channels sasl commands operators");
         for _ in 0..60 {
             let mut line = String::new();
             for _ in 0..random() % 8 {
