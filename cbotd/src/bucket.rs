@@ -22,8 +22,20 @@ impl Bucket {
         now + owed.saturating_sub(self.interval * (self.burst - 1))
     }
 
+    /// When the next line may go that has to leave half of the burst to others: what may wait does so, and what may not has
+    /// room at once.
+    pub(crate) fn next_in_half(&self, now: Instant) -> Instant {
+        let owed = self.busy_until.saturating_duration_since(now);
+        now + owed.saturating_sub(self.interval * ((self.burst - 1) / 2))
+    }
+
     pub(crate) fn allows(&self, now: Instant) -> bool {
         self.next(now) <= now
+    }
+
+    /// Nothing is owed.
+    pub(crate) fn is_idle(&self, now: Instant) -> bool {
+        self.busy_until <= now
     }
 
     /// A line goes. What may not wait, such as an answer to PING, is counted too, but no more than a second burst of it:
@@ -58,6 +70,28 @@ mod tests {
         assert_eq!(moments(2, 4, 7), [0, 0, 0, 0, 2, 4, 6]);
         assert_eq!(moments(2, 1, 3), [0, 2, 4]);
         assert_eq!(moments(0, 1, 3), [0, 0, 0]);
+    }
+
+    #[test]
+    fn what_may_wait_leaves_half_of_the_burst() {
+        let start = Instant::now();
+        let second = |n| start + Duration::from_secs(n);
+        let mut bucket = Bucket::new(Duration::from_secs(2), 4, start);
+        let mut moments = Vec::new();
+        let mut now = start;
+        for _ in 0..4 {
+            now = bucket.next_in_half(now);
+            bucket.take(now);
+            moments.push(now);
+        }
+        assert_eq!(moments, [0, 0, 2, 4].map(second));
+        // What may not wait goes at once, twice.
+        for _ in 0..2 {
+            assert!(bucket.allows(second(4)));
+            bucket.take(second(4));
+        }
+        assert!(!bucket.allows(second(4)));
+        assert_eq!(Bucket::new(Duration::from_secs(2), 1, start).next_in_half(start), start);
     }
 
     #[test]

@@ -4,10 +4,10 @@
 //! waited for a network that was away comes in a dozen lines, not in a flood.
 
 use crate::options::{Channel, Options};
+use crate::paint::{self, Look, clean, cut, pack};
 use common::message::Kind;
 use common::notifier::{Composed, Letter, Mark, Story, one_line};
 use common::severity::Severity;
-use common::text::turns_direction;
 use common::time::for_people;
 use std::fmt::Write;
 
@@ -58,7 +58,7 @@ impl Page {
         if letter.again {
             tail.push_str(" (again?)");
         }
-        let mut line = self.label(story.word(), look(story));
+        let mut line = paint::label(self.colour, story.word(), look(story));
         if let Some(severity) = spoken(story) {
             let _ = write!(line, "{severity} ");
         }
@@ -83,21 +83,11 @@ impl Page {
         }
         let mut lines = vec![self.heading(stories, letter)];
         for (word, severity, members) in groups {
-            let mut begin = self.label(word, look(members[0]));
+            let mut begin = paint::label(self.colour, word, look(members[0]));
             if let Some(severity) = severity {
                 let _ = write!(begin, "{severity}: ");
             }
-            let mut line = String::new();
-            for story in members {
-                let entry = entry(story, letter);
-                // Two bytes for the comma and the space after it, which is then cut off.
-                if !line.is_empty() && line.len() + ", ".len() + entry.len() > self.width {
-                    lines.push(std::mem::take(&mut line));
-                }
-                line.push_str(if line.is_empty() { &begin } else { ", " });
-                line.push_str(&entry);
-            }
-            lines.push(line);
+            lines.extend(pack(&begin, members.into_iter().map(|story| entry(story, letter)), self.width));
         }
         lines
     }
@@ -112,7 +102,7 @@ impl Page {
                 parts.push(format!("{n} {}", if n == 1 { one } else { many }));
             }
         }
-        let mut line = format!("{}{}", self.bold("== "), parts.join(", "));
+        let mut line = format!("{}{}", paint::bold(self.colour, "== "), parts.join(", "));
         // Ages are said where each story would say its own.
         if let Some(oldest) = stories.iter().filter(|s| s.age(letter.now).is_some()).map(Story::happened).min() {
             let _ = write!(line, " in the last {}", for_people(letter.now.since(oldest)));
@@ -122,38 +112,6 @@ impl Page {
         }
         line
     }
-
-    /// `[ DOWN ] `, in its colour.
-    fn label(&self, word: &str, look: Look) -> String {
-        // Two digits, or a digit that follows would belong to the colour; ^O ends colour and bold.
-        let begin = match look {
-            _ if !self.colour => return format!("[ {word} ] "),
-            Look::Plain => return format!("[ {word} ] "),
-            Look::Alarming => "\x02\x0304",
-            Look::Bad => "\x0304",
-            Look::Doubtful => "\x0307",
-            Look::Good => "\x0303",
-        };
-        format!("{begin}[ {word} ]\x0f ")
-    }
-
-    fn bold(&self, text: &str) -> String {
-        if self.colour { format!("\x02{text}\x0f") } else { text.to_owned() }
-    }
-}
-
-/// How a story looks. Never the only sign: the word says it too.
-#[derive(Clone, Copy)]
-enum Look {
-    /// Bold and red.
-    Alarming,
-    /// Red.
-    Bad,
-    /// Orange.
-    Doubtful,
-    /// Green.
-    Good,
-    Plain,
 }
 
 fn look(story: &Story) -> Look {
@@ -161,11 +119,8 @@ fn look(story: &Story) -> Look {
         Mark::Ended | Mark::Passed => Look::Good,
         Mark::Began | Mark::Once => match story.severity() {
             _ if story.is_test() => Look::Plain,
-            Severity::Crit => Look::Alarming,
-            Severity::Err => Look::Bad,
-            Severity::Warn => Look::Doubtful,
             Severity::Info if story.event.kind == Kind::Up => Look::Good,
-            Severity::Info | Severity::Debug => Look::Plain,
+            severity => Look::of(severity),
         },
     }
 }
@@ -231,20 +186,6 @@ fn said(story: &Story) -> String {
 
 fn address(story: &Story) -> String {
     cut(&clean(&one_line(&story.event.address.to_string(), MAX_ADDRESS_BYTES * 8)), MAX_ADDRESS_BYTES)
-}
-
-/// Without the marks that turn the direction of writing.
-fn clean(text: &str) -> String {
-    text.chars().filter(|c| !turns_direction(*c)).collect()
-}
-
-/// At most so many bytes, never half a character, and a mark where something is missing.
-fn cut(text: &str, max_bytes: usize) -> String {
-    if text.len() <= max_bytes {
-        return text.to_owned();
-    }
-    let end = text.floor_char_boundary(max_bytes.saturating_sub('…'.len_utf8()));
-    format!("{}…", &text[..end])
 }
 
 #[cfg(test)]

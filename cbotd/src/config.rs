@@ -1,7 +1,7 @@
 //! What a person may configure, checked once.
 
 use crate::network::Network;
-use crate::options::{Channel, Options, Sasl};
+use crate::options::{Channel, Mechanism, Options, Sasl};
 use crate::session::fold;
 use common::address::{HostName, Pattern};
 use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique, load_checked};
@@ -9,7 +9,7 @@ use common::counters::Counters;
 use common::notifier::{Lane, Quiet, RawBase, RawSelection, Recipient, Selectable, Setup, Unless};
 use common::secret::{Secret, fingerprint};
 use common::severity::Severity;
-use common::trust::Trust;
+use common::trust::{Identity, Trust};
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use std::ops::RangeInclusive;
@@ -64,6 +64,8 @@ struct RawNetwork {
     #[serde(default = "default_ping_timeout")]
     ping_timeout: HumanDuration,
     #[serde(default)]
+    operators: Vec<String>,
+    #[serde(default)]
     channel: Vec<RawChannel>,
 }
 
@@ -99,8 +101,10 @@ fn default_ping_timeout() -> HumanDuration {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSasl {
-    user: String,
-    password_file: PathBuf,
+    user: Option<String>,
+    password_file: Option<PathBuf>,
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
     #[serde(default)]
     required: bool,
 }
@@ -127,6 +131,8 @@ struct RawChannel {
     colour: bool,
     #[serde(default)]
     notice: bool,
+    #[serde(default = "yes")]
+    commands: bool,
 }
 
 /// Reads and checks the file and its drop-ins. Without a network there is nobody to tell, which is valid; the frame says so.
@@ -147,12 +153,13 @@ fn checked(raw: Raw, path: &Path, counters: &Counters) -> Result<Setup<Network>,
     check_unique("network.name", raw.network.iter().map(|network| network.name.as_str())).map_err(wrong)?;
     let lanes = raw.network.into_iter().map(|network| {
         let name = network.name.clone();
-        lane(network, path, counters).map_err(|text| wrong(format!("network {name:?}: {text}")))
+        lane(network, path, &base.publishers, counters).map_err(|text| wrong(format!("network {name:?}: {text}")))
     });
-    Ok(Setup { base, lanes: lanes.collect::<Result<_, _>>()? })
+    let lanes = lanes.collect::<Result<_, _>>()?;
+    Ok(Setup { base, lanes })
 }
 
-fn lane(raw: RawNetwork, config: &Path, counters: &Counters) -> Result<Lane<Network>, String> {
+fn lane(raw: RawNetwork, config: &Path, publishers: &[PathBuf], counters: &Counters) -> Result<Lane<Network>, String> {
     check_text("name", &raw.name, 50, |c| c.is_ascii_alphanumeric() || "._-".contains(c))?;
     let secret = |key: &str, file: Option<PathBuf>| file.map(|file| read_secret(key, &file, config)).transpose();
     if ServerName::try_from(raw.server.as_str()).is_err() {
@@ -169,13 +176,11 @@ fn lane(raw: RawNetwork, config: &Path, counters: &Counters) -> Result<Lane<Netw
     check_range("burst", raw.burst, 1..=100)?;
     check_range("ping_after", raw.ping_after, PING_BOUNDS)?;
     check_range("ping_timeout", raw.ping_timeout, PING_BOUNDS)?;
-    let sasl = match raw.sasl {
-        Some(RawSasl { user, password_file, required }) => {
-            check_name("sasl.user", &user, 100)?;
-            Some(Sasl { user, password: read_secret("sasl.password_file", &password_file, config)?, required })
-        }
-        None => None,
-    };
+    let sasl = raw.sasl.map(|sasl| check_sasl(sasl, raw.tls, config)).transpose()?;
+    for operator in &raw.operators {
+        check_text("operators", operator, 100, |c| !c.is_control() && !c.is_whitespace() && c != '*')?;
+    }
+    check_unique("operators", raw.operators.iter().map(String::as_str))?;
     let trust = raw.tls.then(|| Trust::read("ca_file", raw.ca_file.as_deref(), config)).transpose()?;
     if raw.channel.is_empty() {
         return Err("has no [[network.channel]]".to_owned());
@@ -203,15 +208,35 @@ fn lane(raw: RawNetwork, config: &Path, counters: &Counters) -> Result<Lane<Netw
         ping_after: raw.ping_after.0,
         ping_timeout: raw.ping_timeout.0,
         channels: recipients.iter().map(|recipient| recipient.address.clone()).collect(),
+        operators: raw.operators,
         name: raw.name,
         server: raw.server,
     };
     Ok(Lane {
         name: options.name.clone(),
         fingerprint: fingerprint(&options),
-        medium: Network::new(options, counters.clone()),
+        medium: Network::new(options, publishers.to_owned(), counters.clone()),
         recipients,
     })
+}
+
+/// By a password, or by a certificate.
+fn check_sasl(raw: RawSasl, tls: bool, config: &Path) -> Result<Sasl, String> {
+    let RawSasl { user, password_file, cert_file, key_file, required } = raw;
+    let mechanism = match (user, password_file, cert_file, key_file) {
+        (Some(user), Some(password_file), None, None) => {
+            check_name("sasl.user", &user, 100)?;
+            Mechanism::Plain { user, password: read_secret("sasl.password_file", &password_file, config)? }
+        }
+        (None, None, Some(_), Some(_)) if !tls => {
+            return Err("sasl.cert_file is set, but tls is false".to_owned());
+        }
+        (None, None, Some(cert), Some(key)) => {
+            Mechanism::External(Identity::read(("sasl.cert_file", &cert), ("sasl.key_file", &key), config)?)
+        }
+        _ => return Err("sasl must have either user and password_file or cert_file and key_file".to_owned()),
+    };
+    Ok(Sasl { mechanism, required })
 }
 
 fn read_secret(key: &str, file: &Path, config: &Path) -> Result<Secret, String> {
@@ -256,7 +281,7 @@ fn recipient(network: &str, raw: RawChannel, config: &Path) -> Result<Recipient<
     Ok(Recipient {
         name: format!("{network}/{}", raw.name),
         selection: selection.checked(DEFAULT_SEVERITY)?,
-        address: Channel { name: raw.name, key, colour: raw.colour, notice: raw.notice },
+        address: Channel { name: raw.name, key, colour: raw.colour, notice: raw.notice, commands: raw.commands },
     })
 }
 
@@ -354,7 +379,16 @@ mod tests {
         let long = format!("key = '{}'", "x".repeat(401));
         assert!(complaint(&format!("{}{long}", with(""))).contains("key has 401 bytes, but must have at most 400"));
         assert!(named("password_file = 'none'").starts_with("password_file: DIR/none does not exist"));
+        let both = "sasl must have either user and password_file or cert_file and key_file";
+        assert_eq!(named("sasl = { user = 'a' }"), both);
+        assert_eq!(named("sasl = { user = 'a', cert_file = 'pw', key_file = 'pw' }"), both);
+        assert_eq!(named("sasl = { cert_file = 'pw', key_file = 'pw' }"), "sasl.cert_file is set, but tls is false");
         assert_eq!(complaint(LAB), "DIR/cbotd.toml: network \"lab\": has no [[network.channel]]");
+        assert!(load_text(&with("operators = ['Alice', 'b[o]b']")).is_ok());
+        assert_eq!(named("operators = ['a b']"), "operators holds ' ', which it must not");
+        assert_eq!(named("operators = ['*']"), "operators holds '*', which it must not");
+        assert_eq!(named("operators = ['']"), "operators has 0 bytes, but must have 1 to 100");
+        assert_eq!(named("operators = ['a', 'a']"), "operators \"a\" stands twice");
         assert!(complaint(&with("nik = 'x'")).contains("did you mean nick?"));
         assert!(complaint(&with("").replace("#ops", "ops")).contains("name must begin with #, &, + or !"));
         assert!(complaint(&with("").replace("#ops", "#a,#b")).contains("name holds ','"));

@@ -1,16 +1,21 @@
 //! The shell around a [`Session`]: TCP, TLS, bytes, the clock, and a new connection when one is lost.
 //!
 //! One task holds the connection of one network, from the first time that the frame wants to send until the [`Network`] is
-//! dropped. It holds at most one message, since the frame has no more than one under way.
+//! dropped. It holds at most one message, since the frame has no more than one under way. Beside it another asks cprocessd
+//! what people want to know, so that no question holds up a message.
 
+use crate::answer::Answer;
+use crate::asker::Asker;
 use crate::compose::compose;
 use crate::lines::{Endless, Lines, MAX_LINE_BYTES};
-use crate::options::{Channel, Options};
+use crate::options::{Channel, Mechanism, Options, Sasl};
 use crate::session::{Output, Session};
 use common::counters::Counters;
 use common::notifier::{Composed, Letter, Medium, MessageId, Outcome, Scope, one_line};
+use common::time::UnixMillis;
 use rustls::pki_types::ServerName;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -42,6 +47,8 @@ const MAX_REASON_CHARS: usize = 300;
 /// One IRC network.
 pub struct Network {
     options: Arc<Options>,
+    /// The streams whose question sockets know what people ask for.
+    publishers: Vec<PathBuf>,
     counters: Counters,
     link: OnceLock<Link>,
 }
@@ -68,8 +75,8 @@ struct Message {
 }
 
 impl Network {
-    pub(crate) fn new(options: Options, counters: Counters) -> Self {
-        Self { options: Arc::new(options), counters, link: OnceLock::new() }
+    pub(crate) fn new(options: Options, publishers: Vec<PathBuf>, counters: Counters) -> Self {
+        Self { options: Arc::new(options), publishers, counters, link: OnceLock::new() }
     }
 
     fn link(&self) -> &Link {
@@ -81,6 +88,8 @@ impl Network {
                 options: self.options.clone(),
                 counters: self.counters.clone(),
                 inbox,
+                asker: Asker::start(&self.options.name, &self.publishers, &self.counters),
+                connections: 0,
                 standing,
                 waiting: None,
                 trouble: None,
@@ -160,6 +169,9 @@ struct Connection {
     options: Arc<Options>,
     counters: Counters,
     inbox: mpsc::Receiver<Order>,
+    asker: Asker,
+    /// How many there were: an answer for people on another than this is for nobody.
+    connections: u64,
     standing: watch::Sender<bool>,
     /// Who waits for the outcome of the message under way.
     waiting: Option<oneshot::Sender<Outcome>>,
@@ -250,6 +262,7 @@ impl Connection {
     }
 
     async fn converse(&mut self, stream: Box<dyn Stream>) -> End {
+        self.connections += 1;
         let mut session = Session::new(self.options.clone(), Instant::now());
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut lines = Lines::default();
@@ -289,6 +302,11 @@ impl Connection {
                         return End::Unwanted;
                     }
                 },
+                Some((connection, asked, answer)) = self.asker.answers.recv() => {
+                    if connection == self.connections {
+                        session.answer(Instant::now(), UnixMillis::now(), &asked, &answer);
+                    }
+                }
                 () = sleep_until(session.next_deadline(now).into()) => session.tick(Instant::now()),
             }
         };
@@ -335,6 +353,14 @@ impl Connection {
                 Output::Close(why) => close = Some(why),
                 Output::Refused(reason) => drop(self.counters.count("irc", reason)),
                 Output::Say(level, text) => self.say(level, &text),
+                Output::Ask(asked) => {
+                    // There is room for more than a session hands out at a time, unless those before it did so, too.
+                    if let Err(refused) = self.asker.commands.try_send((self.connections, *asked)) {
+                        let (_, asked) = refused.into_inner();
+                        let busy = Answer::Refused("too much is being asked already".to_owned());
+                        session.answer(Instant::now(), UnixMillis::now(), &asked, &busy);
+                    }
+                }
             }
         }
         // What is to be said before the end is not worth waiting for.
@@ -402,7 +428,11 @@ async fn connect(options: &Options) -> Result<Box<dyn Stream>, String> {
     tcp.set_nodelay(true).map_err(|error| failed(&error.to_string()))?;
     let Some(trust) = &options.trust else { return Ok(Box::new(tcp)) };
     let name = ServerName::try_from(server.clone()).map_err(|error| failed(&error.to_string()))?;
-    let tls = timeout(CONNECT_WITHIN, TlsConnector::from(Arc::new(trust.client())).connect(name, tcp));
+    let client = match &options.sasl {
+        Some(Sasl { mechanism: Mechanism::External(identity), .. }) => trust.client_as(identity),
+        Some(Sasl { mechanism: Mechanism::Plain { .. }, .. }) | None => trust.client(),
+    };
+    let tls = timeout(CONNECT_WITHIN, TlsConnector::from(Arc::new(client)).connect(name, tcp));
     let tls = tls.await.map_err(|_| late("TLS"))?.map_err(|error| failed(&format!("TLS: {error}")))?;
     Ok(Box::new(tls))
 }

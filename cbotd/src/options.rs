@@ -1,7 +1,7 @@
 //! What a network was configured with, once it was checked.
 
 use common::secret::Secret;
-use common::trust::Trust;
+use common::trust::{Identity, Trust};
 use std::time::Duration;
 
 /// The longest host that servers show of a client.
@@ -21,6 +21,8 @@ pub struct Channel {
     pub(crate) key: Option<Secret>,
     pub(crate) colour: bool,
     pub(crate) notice: bool,
+    /// Whoever is there may ask.
+    pub(crate) commands: bool,
 }
 
 impl Channel {
@@ -54,25 +56,50 @@ pub(crate) struct Options {
     pub(crate) ping_timeout: Duration,
     /// At least one.
     pub(crate) channels: Vec<Channel>,
+    /// The accounts of this network that may give orders.
+    pub(crate) operators: Vec<String>,
 }
 
-/// An account to log in to by SASL PLAIN (RFC 4616).
+/// An account to log in to.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Sasl {
-    pub(crate) user: String,
-    pub(crate) password: Secret,
+    pub(crate) mechanism: Mechanism,
     /// Rather not be there than be there without it.
     pub(crate) required: bool,
+}
+
+/// How to log in.
+#[derive(Clone, Debug, Hash)]
+pub(crate) enum Mechanism {
+    /// SASL PLAIN (RFC 4616).
+    Plain { user: String, password: Secret },
+    /// SASL EXTERNAL (RFC 4422 appendix A): the server knows our certificate. There is TLS.
+    External(Identity),
 }
 
 impl Options {
     /// How many bytes of text fit into one line to this channel, when the server has put our prefix before it:
     /// `:nick!~user@host PRIVMSG #channel :text` and the line break are at most 512 bytes.
     pub(crate) fn text_bytes(&self, channel: &Channel) -> usize {
+        self.text_bytes_behind(channel.verb(), &channel.name)
+    }
+
+    /// As [`text_bytes`](Self::text_bytes), by any command and to anyone.
+    pub(crate) fn text_bytes_behind(&self, verb: &str, target: &str) -> usize {
         let nick = self.nick.len().max(MAX_FORCED_NICK_BYTES);
         let prefix = ":!~@ ".len() + nick + self.user.len() + MAX_HOST_BYTES;
-        let command = channel.verb().len() + 1 + channel.name.len() + " :".len();
+        let command = verb.len() + 1 + target.len() + " :".len();
         crate::lines::MAX_LINE_BYTES - "\r\n".len() - prefix - command
+    }
+
+    /// Whether anybody may ask anything.
+    pub(crate) fn takes_commands(&self) -> bool {
+        self.channels.iter().any(|channel| channel.commands)
+    }
+
+    /// The operator whose account this is, as the configuration has it. Services take upper and lower case for the same.
+    pub(crate) fn operator(&self, account: &str) -> Option<&str> {
+        self.operators.iter().map(String::as_str).find(|operator| operator.eq_ignore_ascii_case(account))
     }
 
     /// How many lines one message may have.

@@ -6,16 +6,23 @@
 //!
 //! A line to a channel gets no answer when it is accepted. So a PING follows the lines of a message: servers work in order,
 //! and when its PONG is there without an error before it, the lines were taken. An error that names the channel says that
-//! one of them was not.
+//! one of them was not. Answers to commands go when no message is under way, with what is left of the pace.
 
+mod listener;
 mod nick;
 
+use crate::answer::Answer;
 use crate::bucket::Bucket;
-use crate::options::{Channel, Options};
+use crate::options::{Channel, Mechanism, Options, Sasl};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::notifier::{MessageId, Outcome, Scope, one_line};
-use irc_proto::{CapSubCommand, Command, Message};
+use common::time::UnixMillis;
+use irc_proto::{CapSubCommand, Command, Message, Prefix};
+#[cfg(test)]
+pub(crate) use listener::To;
+pub(crate) use listener::{Asked, Requested};
+use listener::{Listener, Speaker, Vouched};
 pub(crate) use nick::fold;
 use nick::{alternate, same};
 use std::sync::Arc;
@@ -46,11 +53,16 @@ const FLOOD_LINES: u32 = 10_000;
 const FLOOD_WINDOW: Duration = Duration::from_secs(10);
 /// AUTHENTICATE takes the response in pieces of this size (IRCv3 SASL 3.1).
 const SASL_PIECE_BYTES: usize = 400;
+/// What the network says with each line (IRCv3): of which account it is, and whether a bot said it.
+const TAG_CAPABILITIES: [&str; 2] = ["account-tag", "message-tags"];
+const BOT_TAGS: [&str; 3] = ["bot", "draft/bot", "inspircd.org/bot"];
+/// Begins the token of the PING after answers.
+const SAID: &str = "cairn-said-";
 /// Of what a server says, in our log and ledger.
 const MAX_QUOTED_CHARS: usize = 200;
 
 /// What has to be done.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Output {
     /// This line goes to the server.
     Send(String),
@@ -58,8 +70,10 @@ pub(crate) enum Output {
     Done(Outcome),
     /// The connection is of no use any more, for this reason.
     Close(String),
-    /// The server said what it may not, by this name in the counters.
+    /// The server, or somebody there, said what it may not, by this name in the counters.
     Refused(&'static str),
+    /// Somebody wants to know something, or orders it, and may.
+    Ask(Box<Asked>),
     /// Worth a log line: something changed.
     Say(Level, String),
 }
@@ -88,9 +102,23 @@ pub(crate) struct Session {
     /// How many messages there were: makes each PING another one.
     serial: u64,
     window: (Instant, u32),
+    /// What the server offers, as far as it has said so.
+    offered: Offered,
+    /// Each line says of which account it is.
+    is_vouched: bool,
+    listener: Listener,
+    said: Said,
     /// The last thing that the server complained about before it would have us.
     complaint: Option<String>,
     outputs: Vec<Output>,
+}
+
+/// Capabilities of the server that are of use to us.
+#[derive(Debug, Default)]
+struct Offered {
+    sasl: bool,
+    /// Of [`TAG_CAPABILITIES`].
+    tags: [bool; 2],
 }
 
 /// How far registration has come.
@@ -106,6 +134,22 @@ enum Stage {
     Welcomed(Instant),
     /// Done.
     Registered(Instant),
+}
+
+/// Answers that the server may still refuse. It works in order: until the PONG, a refusal is about them, and not about the
+/// message that follows.
+#[derive(Debug, Default)]
+struct Said {
+    /// There are some without a PING after them.
+    is_open: bool,
+    /// PINGs without a PONG.
+    asked: u32,
+}
+
+impl Said {
+    fn is_settled(&self) -> bool {
+        !self.is_open && self.asked == 0
+    }
 }
 
 /// How we stand in one channel.
@@ -153,8 +197,9 @@ impl Session {
             why: None,
             tried: false,
         };
+        let asks = options.sasl.is_some() || options.takes_commands();
         let mut session = Self {
-            stage: if options.sasl.is_some() { Stage::Capabilities } else { Stage::Registering },
+            stage: if asks { Stage::Capabilities } else { Stage::Registering },
             began: now,
             heard: now,
             pinged: None,
@@ -168,12 +213,16 @@ impl Session {
             message: None,
             serial: 0,
             window: (now, 0),
+            offered: Offered::default(),
+            is_vouched: false,
+            listener: Listener::new(options.clone()),
+            said: Said::default(),
             complaint: None,
             outputs: Vec::new(),
             options,
         };
         let options = session.options.clone();
-        if options.sasl.is_some() {
+        if asks {
             session.send_now(now, "CAP LS 302".to_owned());
         }
         if let Some(password) = &options.password {
@@ -186,6 +235,7 @@ impl Session {
 
     /// What is to be done since this was last asked.
     pub(crate) fn outputs(&mut self) -> Vec<Output> {
+        self.outputs.extend(self.listener.outputs());
         std::mem::take(&mut self.outputs)
     }
 
@@ -239,6 +289,11 @@ impl Session {
                         None if !self.is_in(message.channel) => message.began + WAIT_FOR_CHANNEL,
                         None => free,
                     });
+                } else if self.listener.is_waiting() {
+                    due = due.min(self.bucket.next_in_half(now));
+                }
+                if let Some(at) = self.listener.next_deadline() {
+                    due = due.min(at);
                 }
             }
         }
@@ -273,6 +328,8 @@ impl Session {
         if self.registered().is_some() {
             self.join(now);
             self.deliver(now);
+            self.listener.tick(now);
+            self.answer_people(now);
             self.regain(now);
         }
     }
@@ -288,6 +345,11 @@ impl Session {
         self.message =
             Some(UnderWay { channel, lines, began: now, sent: 0, refused: 0, why: None, token, asked: None });
         self.tick(now);
+    }
+
+    /// What cprocessd says to what was handed out, which is said when it is its turn. `wall` is for ages.
+    pub(crate) fn answer(&mut self, now: Instant, wall: UnixMillis, asked: &Asked, answer: &Answer) {
+        self.listener.answered(now, wall, asked, answer);
     }
 
     /// The connection is lost, or was closed.
@@ -327,6 +389,9 @@ impl Session {
     fn understand(&mut self, now: Instant, message: &Message) {
         let source = message.source_nickname().unwrap_or_default();
         let ours = same(source, &self.nick);
+        if !ours {
+            self.watch(now, message, source);
+        }
         match &message.command {
             Command::PING(token, None) => self.send_now(now, format!("PONG :{token}")),
             Command::PING(token, Some(second)) => self.send_now(now, format!("PONG {token} :{second}")),
@@ -338,10 +403,30 @@ impl Session {
                     if let Some(list) = list { (Some(list), more.is_some()) } else { (more.as_ref(), false) };
                 self.offered(now, list.map_or("", String::as_str), more);
             }
-            Command::CAP(_, CapSubCommand::ACK, ..) if self.stage == Stage::Authenticating => {
-                self.send_now(now, "AUTHENTICATE PLAIN".to_owned());
+            Command::CAP(_, CapSubCommand::ACK, one, other) => {
+                let is_given = |capability| lists(one.as_ref(), other.as_ref(), capability);
+                if is_given("account-tag") {
+                    self.is_vouched = true;
+                }
+                if let Some(Sasl { mechanism, .. }) = &self.options.sasl
+                    && self.stage == Stage::Authenticating
+                    && is_given("sasl")
+                {
+                    let name = match mechanism {
+                        Mechanism::Plain { .. } => "PLAIN",
+                        Mechanism::External(_) => "EXTERNAL",
+                    };
+                    self.send_now(now, format!("AUTHENTICATE {name}"));
+                }
             }
-            Command::CAP(_, CapSubCommand::NAK, ..) => self.not_logged_in(now, "the server refuses SASL", true),
+            Command::CAP(_, CapSubCommand::NAK, one, other)
+                if !TAG_CAPABILITIES.iter().any(|tags| lists(one.as_ref(), other.as_ref(), tags)) =>
+            {
+                self.not_logged_in(now, "the server refuses SASL", true);
+            }
+            Command::CAP(_, CapSubCommand::DEL, one, other) if lists(one.as_ref(), other.as_ref(), "account-tag") => {
+                self.is_vouched = false;
+            }
             Command::AUTHENTICATE(text) if text == "+" => self.authenticate(now),
             Command::NICK(new) if ours => self.renamed(new),
             Command::NICK(_) | Command::QUIT(_) if same(source, &self.wanted_nick()) && self.regain_at.is_some() => {
@@ -368,6 +453,56 @@ impl Session {
         }
     }
 
+    /// What others do and say.
+    fn watch(&mut self, now: Instant, message: &Message, source: &str) {
+        let position = |name: &str| self.position(name);
+        match &message.command {
+            Command::JOIN(channel, ..) => {
+                if let Some(index) = position(channel) {
+                    self.listener.joined(index, source);
+                }
+            }
+            Command::PART(channel, _) => {
+                if let Some(index) = position(channel) {
+                    self.listener.parted(index, source);
+                }
+            }
+            Command::KICK(channel, nick, _) => {
+                if let Some(index) = position(channel) {
+                    self.listener.parted(index, nick);
+                }
+            }
+            Command::QUIT(_) => self.listener.gone(source),
+            Command::NICK(new) => self.listener.renamed(source, new),
+            Command::PRIVMSG(target, text) => {
+                let channel = position(target);
+                if channel.is_none() && !same(target, &self.nick) {
+                    return;
+                }
+                if let Some(speaker) = self.speaker(message) {
+                    self.listener.hear(now, &speaker, channel, text);
+                }
+            }
+            _ => (),
+        }
+    }
+
+    /// Who says this, unless it is a server or another bot.
+    fn speaker(&self, message: &Message) -> Option<Speaker> {
+        let Some(Prefix::Nickname(nick, user, host)) = &message.prefix else { return None };
+        let tags = message.tags.as_deref().unwrap_or_default();
+        if !is_nick(nick) || !is_word(user) || !is_host(host) || tags.iter().any(|tag| BOT_TAGS.contains(&&*tag.0)) {
+            return None;
+        }
+        let account = tags.iter().find(|tag| tag.0 == "account").and_then(|tag| tag.1.clone());
+        let account = match account {
+            _ if !self.is_vouched => Vouched::Unasked,
+            Some(account) => Vouched::Account(quoted(&account)),
+            None => Vouched::Nobody,
+        };
+        Some(Speaker { nick: nick.clone(), user: user.clone(), host: host.clone(), account })
+    }
+
     fn numeric(&mut self, now: Instant, number: u16, args: &[String]) {
         match number {
             1 => {
@@ -379,6 +514,15 @@ impl Session {
                 }
             }
             5 => self.supports(args),
+            311 | 318 | 330 => self.listener.whois_says(number, args),
+            // Names of a channel: whose list we are given, its kind, the channel, the names.
+            353 => {
+                if let [_, _, channel, names] = args
+                    && let Some(index) = self.position(channel)
+                {
+                    self.listener.named(index, names);
+                }
+            }
             // The end of the MOTD, or that there is none.
             376 | 422 => {
                 if let Stage::Welcomed(_) = self.stage {
@@ -391,8 +535,11 @@ impl Session {
             }
             902 | 904 | 905 | 906 | 908 if self.stage == Stage::Authenticating => {
                 let says = args.last().map_or_else(String::new, |text| format!(": {}", quoted(text)));
-                let user = self.options.sasl.as_ref().map_or("", |sasl| &sasl.user).to_owned();
-                self.not_logged_in(now, &format!("SASL as {user} failed ({number}{says})"), false);
+                let by = match self.options.sasl.as_ref().map(|sasl| &sasl.mechanism) {
+                    Some(Mechanism::Plain { user, .. }) => format!("as {user}"),
+                    Some(Mechanism::External(_)) | None => "by certificate".to_owned(),
+                };
+                self.not_logged_in(now, &format!("SASL {by} failed ({number}{says})"), false);
             }
             400..600 => self.error(now, number, args),
             _ => (),
@@ -404,9 +551,14 @@ impl Session {
         let named = args.iter().skip(1).find_map(|arg| self.position(arg));
         match (number, named) {
             (_, Some(channel)) => self.refused(now, channel, number, &says),
+            // It is about an answer.
+            (411 | 412 | 417, None) if !self.said.is_settled() => (),
             // A server that does not know CAP.
             (421 | 451, None) if self.stage == Stage::Capabilities && args.iter().any(|arg| arg == "CAP") => {
-                self.not_logged_in(now, "the server has no SASL", true);
+                match &self.options.sasl {
+                    Some(_) => self.not_logged_in(now, "the server has no SASL", true),
+                    None => self.stage = Stage::Registering,
+                }
             }
             // No recipient, no text, a line too long: meant is the last line that we sent.
             (411 | 412 | 417, None) => {
@@ -427,17 +579,40 @@ impl Session {
         if self.stage != Stage::Capabilities {
             return;
         }
-        if list.split(' ').any(|capability| capability == "sasl" || capability.starts_with("sasl=")) {
-            self.stage = Stage::Authenticating;
-            self.send_now(now, "CAP REQ :sasl".to_owned());
-        } else if !more {
-            self.not_logged_in(now, "the server has no SASL", true);
+        for capability in list.split(' ') {
+            let name = capability.split_once('=').map_or(capability, |(name, _)| name);
+            self.offered.sasl |= name == "sasl";
+            for (known, is_offered) in TAG_CAPABILITIES.iter().zip(&mut self.offered.tags) {
+                *is_offered |= *known == name;
+            }
+        }
+        if more {
+            return;
+        }
+        // Each by its own line, as one is refused with all that stand beside it.
+        if self.options.takes_commands() {
+            for (capability, _) in TAG_CAPABILITIES.iter().zip(self.offered.tags).filter(|(_, is_offered)| *is_offered)
+            {
+                self.send_now(now, format!("CAP REQ :{capability}"));
+            }
+        }
+        match (&self.options.sasl, self.offered.sasl) {
+            (Some(_), true) => {
+                self.stage = Stage::Authenticating;
+                self.send_now(now, "CAP REQ :sasl".to_owned());
+            }
+            (Some(_), false) => self.not_logged_in(now, "the server has no SASL", true),
+            (None, _) => self.end_capabilities(now),
         }
     }
 
     fn authenticate(&mut self, now: Instant) {
         let Some(sasl) = self.options.sasl.clone().filter(|_| self.stage == Stage::Authenticating) else { return };
-        let response = STANDARD.encode(format!("\0{}\0{}", sasl.user, sasl.password.reveal()));
+        let response = match &sasl.mechanism {
+            Mechanism::Plain { user, password } => STANDARD.encode(format!("\0{user}\0{}", password.reveal())),
+            // The certificate has said it all.
+            Mechanism::External(_) => String::new(),
+        };
         for piece in response.as_bytes().chunks(SASL_PIECE_BYTES) {
             self.send_now(now, format!("AUTHENTICATE {}", String::from_utf8_lossy(piece)));
         }
@@ -590,6 +765,7 @@ impl Session {
 
     /// Not in a channel, and to be tried again later. Logged when the reason is another than last time.
     fn stay_out(&mut self, now: Instant, index: usize, why: &str) {
+        self.listener.left(index);
         let presence = &mut self.channels[index];
         if let Place::In { since } = presence.state
             && now >= since + WELL_JOINED
@@ -613,7 +789,8 @@ impl Session {
         if let Place::Joining { .. } = self.channels[index].state {
             return self.stay_out(now, index, &why);
         }
-        if let Some(message) = &mut self.message
+        if self.said.is_settled()
+            && let Some(message) = &mut self.message
             && message.channel == index
             && message.refused < message.sent
         {
@@ -646,6 +823,10 @@ impl Session {
             }
             return;
         }
+        if message.sent == 0 {
+            self.end_answers(now);
+        }
+        let Some(message) = &mut self.message else { return };
         // What was refused, or lost its channel, ends here; the PONG then tells how much of it was taken.
         while is_in && message.refused == 0 && message.sent < message.lines.len() {
             if !self.bucket.allows(now) {
@@ -660,11 +841,40 @@ impl Session {
         self.outputs.push(Output::Send(format!("PING :{}", message.token)));
     }
 
+    /// Says what people asked for while there is no message: those go first, and have room at once for some lines.
+    fn answer_people(&mut self, now: Instant) {
+        while self.message.is_none() && self.listener.is_waiting() && self.bucket.next_in_half(now) <= now {
+            if let Some(nick) = self.listener.whois() {
+                self.send_now(now, format!("WHOIS {nick}"));
+            } else if let Some((to_channel, line)) = self.listener.next_reply() {
+                self.said.is_open |= to_channel;
+                self.send_now(now, line);
+            }
+        }
+        if !self.listener.is_waiting() {
+            self.end_answers(now);
+        }
+    }
+
+    /// Has the server tell when it is through with the answers.
+    fn end_answers(&mut self, now: Instant) {
+        if std::mem::take(&mut self.said.is_open) {
+            self.said.asked += 1;
+            self.serial += 1;
+            self.send_now(now, format!("PING :{SAID}{}", self.serial));
+        }
+    }
+
     /// A PONG.
     fn answered(&mut self, token: &str) {
+        if token.starts_with(SAID) {
+            self.said.asked = self.said.asked.saturating_sub(1);
+        }
         let Some(message) = self.message.take_if(|message| message.asked.is_some() && message.token == token) else {
             return;
         };
+        // What was said before it is answered, too, whether or not its own PONG has come.
+        self.said = Said::default();
         let channel = &self.channels[message.channel].channel.name;
         let outcome = if message.sent == message.lines.len() && message.refused == 0 {
             Outcome::Sent(format!("taken by {} for {channel}, PONG after {} lines", self.options.name, message.sent))
@@ -709,6 +919,21 @@ impl Session {
 /// Of what the server says.
 fn quoted(text: &str) -> String {
     one_line(text, MAX_QUOTED_CHARS)
+}
+
+/// Whether a list of capabilities has this one. It is the last argument, wherever that was put.
+fn lists(one: Option<&String>, other: Option<&String>, wanted: &str) -> bool {
+    other.or(one).is_some_and(|list| list.split(' ').any(|capability| capability == wanted))
+}
+
+/// What may be asked about, and answered: one nick, and no pattern, list or channel.
+fn is_nick(text: &str) -> bool {
+    is_word(text) && !text.contains([',', '*', '?', '!', '@', ':', '#', '&', '$'])
+}
+
+/// What servers show of a client, or let it show.
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 256 && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 /// What may stand as one argument.

@@ -201,6 +201,30 @@ fn sasl_logs_in_and_a_wrong_password_is_what_the_configuration_says() {
 }
 
 #[test]
+fn a_certificate_that_the_services_know_logs_in() {
+    let server = Server::inspircd_with_services();
+    let observer = Observer::join(server.port, "watcher", &[("#ops", "")]);
+    let own = tempfile::tempdir().expect("folder");
+    let own = Pki::new(own.path());
+    let sasl = format!(
+        "sasl = {{ cert_file = '{}', key_file = '{}', required = true }}",
+        own.cert.display(),
+        own.key.display()
+    );
+    // Not known yet.
+    let bot = Bot::trusting(Some(&server.pki.ca_pem), server.tls_port, &sasl, OPS);
+    assert!(!bot.is_ready_within(Duration::from_secs(4)));
+    observer.log_in();
+    observer.say(&format!("PRIVMSG NickServ :CERT ADD {}", own.fingerprint()));
+    observer.wait_for_any("fingerprint");
+    bot.ready();
+    bot.tells(0, "by certificate");
+    observer.wait_for("#ops", "by certificate");
+    observer.say("WHOIS cairn");
+    observer.wait_for_any(&format!(" 330 watcher cairn {}", ACCOUNT.0));
+}
+
+#[test]
 fn a_server_without_sasl_is_gone_on_with() {
     let server = Server::ngircd();
     let bot = Bot::new(server.port, "sasl = { user = 'x', password_file = 'password' }", OPS);

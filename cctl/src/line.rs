@@ -1,7 +1,8 @@
 //! An event as a line, for people.
 
-use crate::text::{Ink, Tint, escape, number};
+use crate::text::{Ink, Tint, escape};
 use common::message::{Event, Kind};
+use common::number;
 use cprocessd::engine::RESERVED;
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ fn details(event: &Event) -> Vec<String> {
     if !event.text.is_empty() {
         details.push(event.text.clone());
     } else if let Some(value) = event.value {
-        details.push(number(value));
+        details.push(number::for_people(value));
     }
     details.extend(rule_of(event).map(|rule| format!("(rule {rule})")));
     if !event.suppressed_by.is_empty() {

@@ -3,11 +3,12 @@
 use crate::failure::Outcome;
 use crate::notify::Row;
 use crate::orders::RuleList;
-use crate::text::{Cell, Ink, Table, Tint, bytes_for_people, counted, escape, number};
+use crate::text::{Cell, Ink, Table, Tint, bytes_for_people, counted, escape};
 use common::message::{
     AlarmRow, Delivery, DownRow, Event, EventsPage, Explanation, Health, MaintenanceRow, Ordered, RuleView, ServerRow,
     ServerStatus, ServiceRow, SilenceRow, State, StreamSnapshot, SubscriberRow, ValueRow,
 };
+use common::number;
 use common::severity::Severity;
 use common::time::UnixMillis;
 
@@ -133,7 +134,7 @@ impl Show for Vec<ValueRow> {
         for row in self {
             table.row([
                 Cell::new(row.address.to_string()),
-                Cell::right(number(row.value)),
+                Cell::right(number::for_people(row.value)),
                 Cell::new(row.time.local()),
                 if row.stale {
                     Cell::new(format!("stale for {}", ink.age(row.time))).tinted(Tint::Doubtful)
@@ -176,7 +177,7 @@ impl Show for Vec<AlarmRow> {
                     } else {
                         Cell::new("pending").tinted(Tint::Doubtful)
                     },
-                    Cell::right(active.value.map_or_else(|| "absent".to_owned(), number)),
+                    Cell::right(active.value.map_or_else(|| "absent".to_owned(), number::for_people)),
                     Cell::new(active.since.local()),
                     Cell::new(ink.age(active.since)),
                 ]);

@@ -1,4 +1,4 @@
-//! Numbers as people write them in rules: `90%`, `0.5`, `5g`.
+//! Numbers as people write them in rules, `90%`, `0.5`, `5g`, and as they are shown to people.
 
 /// Text that is no number of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,9 +43,24 @@ fn split_suffix(text: &str) -> (&str, f64) {
     (&text[..text.len() - 1], factor)
 }
 
+/// A number with at most four digits after the point, no zeros at the end.
+pub fn for_people(value: f64) -> String {
+    if value != 0.0 && value.abs() < 0.0001 || value.abs() >= 1e15 {
+        return format!("{value:e}");
+    }
+    let digits = format!("{value:.4}");
+    digits.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let shown = [0.0, 93.0, 93.25, 1.0 / 3.0, -0.5, 0.000_012, 123_456_789_012.0, 1e20].map(for_people);
+        assert_eq!(shown, ["0", "93", "93.25", "0.3333", "-0.5", "1.2e-5", "123456789012", "1e20"]);
+    }
 
     #[track_caller]
     #[expect(clippy::float_cmp, reason = "every number here is exact in binary")]

@@ -1,13 +1,14 @@
-//! Whose word is taken for who a server is.
+//! Whose word is taken for who a server is, and what we show it of ourselves.
 //!
 //! Where the configuration names a private authority, it alone is trusted: whoever runs one knows who signed the server's
 //! certificate, and the hundred authorities of the system could only be mistaken or deceived about it.
 
 use crate::file;
+use rustls::client::WantsClientCert;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
@@ -79,11 +80,20 @@ impl Trust {
 
     /// For a client that shows no certificate of its own.
     pub fn client(&self) -> ClientConfig {
+        self.builder().with_no_client_auth()
+    }
+
+    /// For a client that shows this certificate to a server that asks for one.
+    pub fn client_as(&self, identity: &Identity) -> ClientConfig {
+        let client = self.builder().with_client_auth_cert(identity.chain.clone(), identity.key.clone_key());
+        client.expect("it was tried when it was read")
+    }
+
+    fn builder(&self) -> ConfigBuilder<ClientConfig, WantsClientCert> {
         ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .expect("ring has what TLS 1.2 and 1.3 need")
             .with_root_certificates(self.roots.clone())
-            .with_no_client_auth()
     }
 
     /// The private authority's certificates in DER, for a library with a store of its own; none where the system's
@@ -114,6 +124,51 @@ impl Hash for Trust {
     }
 }
 
+/// A certificate of our own and its key. It does not show itself.
+pub struct Identity {
+    /// Ours, and those that lead from it to an authority.
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// The certificate and the key in two files, PEM, which the configuration `config` names, each with the name of its key
+    /// there. They are where a [`Secret`](crate::secret::Secret)'s would be; the error names key, path and reason, and
+    /// nothing of what is in them.
+    pub fn read(certificate: (&str, &Path), key: (&str, &Path), config: &Path) -> Result<Self, String> {
+        let (path, pem) = file::read_named(certificate.0, certificate.1, config, MAX_BYTES)?;
+        let unusable = |why: &str| format!("{}: {} {why}", certificate.0, path.display());
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+        let chain = chain.map_err(|error| unusable(&format!("is not PEM: {error}")))?;
+        if chain.is_empty() {
+            return Err(unusable("holds no certificate in PEM"));
+        }
+        let der = private_key(key.0, key.1, config)?;
+        let tried = Trust::nobody().builder().with_client_auth_cert(chain.clone(), der.clone_key());
+        tried.map_err(|error| unusable(&format!("does not go with {}: {error}", key.0)))?;
+        Ok(Self { chain, key: der })
+    }
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Self { chain: self.chain.clone(), key: self.key.clone_key() }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identity")
+    }
+}
+
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.chain.hash(state);
+        self.key.secret_der().hash(state);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +188,24 @@ mod tests {
         assert!(read(cut).starts_with("ca_file: DIR/ca.pem is not PEM: "), "{}", read(cut));
         let empty = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(read(empty).starts_with("ca_file: DIR/ca.pem holds no authority: "), "{}", read(empty));
+    }
+
+    #[test]
+    fn an_identity_that_is_none_is_refused_by_its_names() {
+        let dir = tempfile::tempdir().expect("folder");
+        let config = dir.path().join("cbotd.toml");
+        let read = |certificate: &str, key: &str| {
+            std::fs::write(dir.path().join("bot.pem"), certificate).expect("file");
+            std::fs::write(dir.path().join("bot.key"), key).expect("file");
+            let said = Identity::read(("cert_file", Path::new("bot.pem")), ("key_file", Path::new("bot.key")), &config);
+            said.expect_err("no identity").replace(&format!("{}", dir.path().display()), "DIR")
+        };
+        let cert = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        assert_eq!(read("", key), "cert_file: DIR/bot.pem holds no certificate in PEM");
+        assert_eq!(read(cert, "hush"), "key_file: DIR/bot.key holds no private key in PEM");
+        let said = read(cert, key);
+        assert!(said.starts_with("cert_file: DIR/bot.pem does not go with the key in DIR/bot.key: "), "{said}");
     }
 
     #[test]

@@ -30,6 +30,14 @@ enum Kind {
     Ngircd,
 }
 
+/// Whether it knows accounts, and how it tells whose is whose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accounts {
+    None,
+    Whois,
+    Tags,
+}
+
 /// A server, and its services if it has any. Both end with the test.
 #[derive(Debug)]
 pub struct Server {
@@ -48,34 +56,50 @@ pub struct Server {
 impl Server {
     /// InspIRCd.
     pub fn inspircd() -> Self {
-        Self::started(Kind::Inspircd, false)
+        Self::started(Kind::Inspircd, Accounts::None)
     }
 
     /// InspIRCd as somebody may set it up for bots of their own: it lets them talk as fast as they like.
     pub fn patient_inspircd() -> Self {
-        Self::started(Kind::PatientInspircd, false)
+        Self::started(Kind::PatientInspircd, Accounts::None)
     }
 
     /// InspIRCd with atheme, which has [`ACCOUNT`] and offers SASL.
     pub fn inspircd_with_services() -> Self {
-        Self::started(Kind::Inspircd, true)
+        Self::started(Kind::Inspircd, Accounts::Whois)
+    }
+
+    /// As above, and each line says of which account it is to who asks for that (IRCv3 account-tag).
+    pub fn inspircd_with_account_tags() -> Self {
+        Self::started(Kind::Inspircd, Accounts::Tags)
+    }
+
+    /// [`patient_inspircd`](Self::patient_inspircd) with the accounts of
+    /// [`inspircd_with_services`](Self::inspircd_with_services).
+    pub fn patient_inspircd_with_services() -> Self {
+        Self::started(Kind::PatientInspircd, Accounts::Whois)
+    }
+
+    /// And with the tags of [`inspircd_with_account_tags`](Self::inspircd_with_account_tags).
+    pub fn patient_inspircd_with_account_tags() -> Self {
+        Self::started(Kind::PatientInspircd, Accounts::Tags)
     }
 
     /// ngircd.
     pub fn ngircd() -> Self {
-        Self::started(Kind::Ngircd, false)
+        Self::started(Kind::Ngircd, Accounts::None)
     }
 
-    fn started(kind: Kind, with_services: bool) -> Self {
+    fn started(kind: Kind, accounts: Accounts) -> Self {
         // Whoever they are has to write here.
         let dir = servers::folder("irc", 0o777);
         let pki = Pki::new(&dir.path().join("pki"));
         let [port, tls_port, links] = free_ports();
         let mut server = Self { kind, port, tls_port, pki, process: None, services: None, dir };
-        let links = with_services.then_some(links);
+        let links = (accounts != Accounts::None).then_some(links);
         let text = match kind {
-            Kind::Inspircd => server.inspircd_conf(links, 10),
-            Kind::PatientInspircd => server.inspircd_conf(links, 100_000),
+            Kind::Inspircd => server.inspircd_conf(links, accounts, 10),
+            Kind::PatientInspircd => server.inspircd_conf(links, accounts, 100_000),
             Kind::Ngircd => server.ngircd_conf(),
         };
         fs::write(server.path("ircd.conf"), text).expect("written");
@@ -143,7 +167,7 @@ impl Server {
         )
     }
 
-    fn inspircd_conf(&self, links: Option<u16>, threshold: u32) -> String {
+    fn inspircd_conf(&self, links: Option<u16>, accounts: Accounts, threshold: u32) -> String {
         let Pki { ca_pem, cert, key } = &self.pki;
         let (dir, port, tls_port) = (self.dir.path().display(), self.port, self.tls_port);
         let mut conf = format!(
@@ -153,7 +177,7 @@ impl Server {
              <bind address=\"127.0.0.1\" port=\"{port}\" type=\"clients\">
              <bind address=\"127.0.0.1\" port=\"{tls_port}\" type=\"clients\" sslprofile=\"tls\">
              <module name=\"ssl_gnutls\"> <module name=\"cap\">
-             <sslprofile name=\"tls\" provider=\"gnutls\" cafile=\"{}\" certfile=\"{}\" keyfile=\"{}\">
+             <sslprofile name=\"tls\" provider=\"gnutls\" hash=\"sha256\" cafile=\"{}\" certfile=\"{}\" keyfile=\"{}\">
              <connect name=\"main\" allow=\"*\" timeout=\"20\" threshold=\"{threshold}\" fakelag=\"no\" recvq=\"8192\"
               sendq=\"262144\" pingfreq=\"30\" localmax=\"50\" globalmax=\"50\" resolvehostnames=\"no\" useident=\"no\">
              <dns server=\"127.0.0.1\" timeout=\"1\">
@@ -163,10 +187,21 @@ impl Server {
             cert.display(),
             key.display()
         );
+        if accounts == Accounts::Tags {
+            conf.push_str("<module name=\"ircv3_accounttag\"> <module name=\"ircv3_ctctags\">\n");
+        }
         if let Some(links) = links {
-            for module in
-                ["spanningtree", "services_account", "sasl", "hidechans", "servprotect", "chghost", "svshold", "rline"]
-            {
+            for module in [
+                "spanningtree",
+                "services_account",
+                "sslinfo",
+                "sasl",
+                "hidechans",
+                "servprotect",
+                "chghost",
+                "svshold",
+                "rline",
+            ] {
                 let _ = writeln!(conf, "<module name=\"{module}\">");
             }
             let _ = write!(
@@ -191,8 +226,10 @@ impl Server {
             "nickserv/main",
             "nickserv/register",
             "nickserv/identify",
+            "nickserv/cert",
             "saslserv/main",
             "saslserv/plain",
+            "saslserv/external",
         ] {
             let _ = writeln!(conf, "loadmodule \"modules/{module}\";");
         }
@@ -306,7 +343,14 @@ impl Observer {
         observer
     }
 
-    /// What was said in a channel so far.
+    /// Logs in to [`ACCOUNT`].
+    #[track_caller]
+    pub fn log_in(&self) {
+        self.say(&format!("PRIVMSG NickServ :IDENTIFY {} {}", ACCOUNT.0, ACCOUNT.1));
+        self.wait_for_any("now identified");
+    }
+
+    /// What was said in a channel, or to a nick, so far.
     pub fn lines(&self, channel: &str) -> Vec<Line> {
         let heard = self.heard.lock().expect("no panic");
         heard.lines.iter().filter(|line| line.channel == channel).cloned().collect()

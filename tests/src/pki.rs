@@ -37,6 +37,15 @@ impl Pki {
         }
         pki
     }
+
+    /// SHA-256 of the server's certificate, as IRC servers and services write it.
+    pub fn fingerprint(&self) -> String {
+        let cert = self.cert.display().to_string();
+        let arguments = ["x509", "-in", &cert, "-noout", "-fingerprint", "-sha256"];
+        let output = Command::new("openssl").args(arguments).output().expect("openssl runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.trim().rsplit('=').next().unwrap_or_default().replace(':', "").to_lowercase()
+    }
 }
 
 fn openssl(dir: &Path, arguments: &[&str]) {
