@@ -8,6 +8,7 @@
 //! anything else goes to that recipient.
 
 use crate::message::Event;
+use crate::notifier::pace::{Pacer, Verdict};
 use crate::notifier::teller::{Key, Role};
 use crate::notifier::{Mark, MessageId, Outcome, Scope, Story};
 use crate::severity::Severity;
@@ -46,7 +47,20 @@ pub(crate) struct Item {
 pub(crate) struct Age(pub(crate) i64);
 
 impl Age {
-    fn until(self, now: Duration) -> Duration {
+    pub(crate) fn at(monotonic: Duration) -> Self {
+        Self(i64::try_from(monotonic.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// On the clock of this process: its start for what lies before it.
+    pub(crate) fn monotonic(self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0).unwrap_or(0))
+    }
+
+    pub(crate) fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    pub(crate) fn until(self, now: Duration) -> Duration {
         let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         Duration::from_millis(u64::try_from(now.saturating_sub(self.0)).unwrap_or(0))
     }
@@ -59,6 +73,8 @@ pub(crate) struct Ready {
     pub(crate) stories: Vec<Folded>,
     /// Sent before, with an unknown outcome, and so to be sent as it was.
     pub(crate) again: bool,
+    /// Messages pause after it, and it has to say so.
+    pub(crate) last: bool,
 }
 
 /// A story and the items that it tells.
@@ -135,11 +151,13 @@ pub(crate) struct Outbox {
     give_up_after: Duration,
     queues: BTreeMap<String, Queue>,
     lanes: BTreeMap<String, Pause>,
+    /// How fast each recipient may be told.
+    pub(crate) pacer: Pacer,
 }
 
 impl Outbox {
     pub(crate) fn new(id: Uuid, give_up_after: Duration) -> Self {
-        Self { id, give_up_after, queues: BTreeMap::new(), lanes: BTreeMap::new() }
+        Self { id, give_up_after, queues: BTreeMap::new(), lanes: BTreeMap::new(), pacer: Pacer::default() }
     }
 
     /// Who there is, by name, with their lane. What waits for somebody who is gone is dropped.
@@ -247,7 +265,14 @@ impl Outbox {
             while queue.waiting.front().is_some_and(old) {
                 given_up.extend(queue.waiting.pop_front());
             }
-            let why = format!("not accepted within {}", crate::time::for_people(limit));
+            if given_up.is_empty() {
+                continue;
+            }
+            let limit = crate::time::for_people(limit);
+            let why = match self.pacer.verdict(recipient, now) {
+                Verdict::Wait { bound, .. } => format!("could not be told within {limit}: {}", bound.reason()),
+                Verdict::Go | Verdict::Last => format!("not accepted within {limit}"),
+            };
             changes.extend(given_up.iter().map(|item| Change::Failed { item: item.id, why: why.clone() }));
             changes.extend(queue.beginning_failed(recipient, &given_up));
         }
@@ -262,14 +287,17 @@ impl Outbox {
         let free = |queue: &&Queue| queue.lane == lane && queue.under_way.is_none() && now >= queue.pause.until;
         let oldest = |queue: &Queue| queue.unknown.iter().flatten().chain(&queue.waiting).map(|item| item.id).next();
         let queues = self.queues.iter().filter(|(_, queue)| free(queue));
-        let (_, recipient, queue) =
-            queues.filter_map(|(name, queue)| Some((oldest(queue)?, name, queue))).min_by_key(|(id, ..)| *id)?;
+        let waiting = queues.filter_map(|(name, queue)| Some((oldest(queue)?, name, queue)));
+        let may = waiting.map(|(id, name, queue)| (id, name, queue, self.pacer.verdict(name, now)));
+        let (_, recipient, queue, verdict) =
+            may.filter(|(.., verdict)| matches!(verdict, Verdict::Go | Verdict::Last)).min_by_key(|(id, ..)| *id)?;
         let (items, again): (Vec<&Item>, bool) = match queue.unknown.front() {
             Some(items) => (items.iter().collect(), true),
             None => (queue.waiting.iter().collect(), false),
         };
         let most = if again { usize::MAX } else { MAX_STORIES };
-        Some(Ready { recipient: recipient.clone(), stories: fold(&items, most), again })
+        let last = verdict == Verdict::Last;
+        Some(Ready { recipient: recipient.clone(), stories: fold(&items, most), again, last })
     }
 
     /// These items of a recipient go now, in one message.
@@ -347,9 +375,15 @@ impl Outbox {
 
     /// When a pause ends, the earliest.
     pub(crate) fn next_deadline(&self, now: Duration) -> Option<Duration> {
-        let queues = self.queues.values().filter(|queue| !queue.waiting.is_empty() || !queue.unknown.is_empty());
-        let pauses =
-            queues.map(|queue| queue.pause.until.max(self.lanes.get(&queue.lane).map_or(Duration::ZERO, |p| p.until)));
+        let queues = self.queues.iter().filter(|(_, queue)| !queue.waiting.is_empty() || !queue.unknown.is_empty());
+        let pauses = queues.map(|(recipient, queue)| {
+            let lane = self.lanes.get(&queue.lane).map_or(Duration::ZERO, |pause| pause.until);
+            let pace = match self.pacer.verdict(recipient, now) {
+                Verdict::Wait { until, .. } => until.monotonic(),
+                Verdict::Go | Verdict::Last => Duration::ZERO,
+            };
+            queue.pause.until.max(lane).max(pace)
+        });
         pauses.filter(|&until| until > now).min()
     }
 }
