@@ -20,6 +20,9 @@ const MAX_TEXT_CHARS_OF_MANY: usize = 60;
 /// Of the hosts of what is only counted, so many are named.
 const MAX_HOSTS: usize = 3;
 
+/// Names wait for the next text, unless it took more texts than this to say them all.
+const WORTH_WAITING: usize = 3;
+
 /// What a text must keep to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Form {
@@ -47,7 +50,8 @@ pub(crate) struct Message {
 ///
 /// All of them with their texts, or else by their names: many names serve better than one long text. Where not even these
 /// fit, what is older than the lifetime is counted in one clause instead of filling one text after the other: whoever was
-/// away has no use for a list of what was, hours later, and what is new must not wait behind it.
+/// away has no use for a list of what was, hours later, and what is new must not wait behind it. And where [`WORTH_WAITING`]
+/// texts would not hold the names, the worst are named and all others counted: a storm is one text.
 pub(crate) fn compose(letter: &Letter<'_>, form: Form) -> (Message, usize) {
     let Form { limit, reserve, .. } = form;
     let stories: Vec<&Story> = letter.stories.iter().collect();
@@ -56,12 +60,18 @@ pub(crate) fn compose(letter: &Letter<'_>, form: Form) -> (Message, usize) {
     let write = |body: &str, told: usize| (spelt(format!("{start}{body}{}", pause(form, told))), told);
     let fits = |(text, _): &(String, usize)| limit.fits(text, reserve);
     let named = |text_chars| Some(write(&name_all(&stories, letter.now, text_chars), stories.len())).filter(fits);
-    let folded = |told: usize| write(&fold(&stories[..told], letter.now, form.lifetime), told);
+    let folded = |told: usize, names| write(&fold(&stories[..told], letter.now, form.lifetime, names), told);
+    // More stories, or more names, hardly ever make it shorter.
+    let longest = |from: usize, write: &dyn Fn(usize) -> (String, usize)| {
+        let sizes: Vec<usize> = (from..=stories.len()).collect();
+        let most = sizes.partition_point(|&size| fits(&write(size)));
+        sizes[..most].iter().rev().map(|&size| write(size)).find(fits)
+    };
     let most_of_all = || {
-        // More stories hardly ever make it shorter.
-        let counts: Vec<usize> = (2..=stories.len()).collect();
-        let most = counts.partition_point(|&told| fits(&folded(told)));
-        counts[..most].iter().rev().map(|&told| folded(told)).find(fits)
+        let some = longest(2, &|told| folded(told, usize::MAX));
+        let told = some.as_ref().map_or(1, |(_, told)| *told);
+        let is_storm = stories.len() > told * WORTH_WAITING;
+        is_storm.then(|| longest(0, &|names| folded(stories.len(), names))).flatten().or(some)
     };
     let beginning_of_one = || {
         let pause = pause(form, 1);
@@ -125,43 +135,56 @@ fn name_all(stories: &[&Story], now: UnixMillis, text_chars: Option<usize>) -> S
     format!("{} {}: {}", stories.len(), group(stories), lines.collect::<Vec<_>>().join("; "))
 }
 
-/// What is new by name, and what is older than `lifetime` by number; the worse of the two first.
-fn fold(stories: &[&Story], now: UnixMillis, lifetime: Duration) -> String {
-    let is_old = |story: &&Story| now.since(story.happened()) > lifetime;
-    let (old, new): (Vec<&Story>, Vec<&Story>) = stories.iter().copied().partition(is_old);
-    let names = match &*new {
-        [story] => format!("{} {}", story.severity(), write_one(story, now, None)),
+/// What is new by name, as long as there are `names` left, and all else by number; the worse of the two first.
+fn fold(stories: &[&Story], now: UnixMillis, lifetime: Duration, names: usize) -> String {
+    let is_old = |story: &Story| now.since(story.happened()) > lifetime;
+    let (mut named, mut counted) = (Vec::new(), Vec::new());
+    for &story in stories {
+        if is_old(story) || named.len() >= names { counted.push(story) } else { named.push(story) }
+    }
+    let list = match &*named {
         [] => String::new(),
-        _ => name_all(&new, now, None),
+        [story] => format!("{} {}", story.severity(), write_one(story, now, None)),
+        _ => name_all(&named, now, None),
     };
-    match (&*new, &*old) {
-        (_, []) => names,
-        ([], _) => count(&old, lifetime),
-        _ if worst(&new) < worst(&old) => format!("{}; {names}", count(&old, lifetime)),
-        _ => format!("{names}; {}", count(&old, lifetime)),
+    if counted.is_empty() {
+        return list;
+    }
+    let which = match (counted.iter().all(|story| is_old(story)), named.is_empty()) {
+        (true, _) => format!(" older than {}", HumanDuration(lifetime)),
+        (false, false) => " more".to_owned(),
+        (false, true) => String::new(),
+    };
+    let count = count(&counted, &which);
+    if named.is_empty() {
+        count
+    } else if worst(&named) < worst(&counted) {
+        format!("{count}; {list}")
+    } else {
+        format!("{list}; {count}")
     }
 }
 
 /// `12 CRIT older than 1h, 9 still open: web1, web2, db1 and 5 more hosts`.
-fn count(old: &[&Story], lifetime: Duration) -> String {
-    let what = match common_severity(old) {
+fn count(stories: &[&Story], which: &str) -> String {
+    let what = match common_severity(stories) {
         Some(severity) => severity.to_string(),
-        None => format!("up to {}", worst(old)),
+        None => format!("up to {}", worst(stories)),
     };
-    let open = old.iter().filter(|story| story.mark == Mark::Began).count();
+    let open = stories.iter().filter(|story| story.mark == Mark::Began).count();
     let open = match open {
         0 => "none open".to_owned(),
-        all if all == old.len() => "all still open".to_owned(),
+        all if all == stories.len() => "all still open".to_owned(),
         some => format!("{some} still open"),
     };
     // In the order of the stories, which is that of their weight.
     let mut seen = BTreeSet::new();
     let hosts: Vec<&str> =
-        old.iter().map(|story| story.event.host.as_str()).filter(|host| seen.insert(*host)).collect();
+        stories.iter().map(|story| story.event.host.as_str()).filter(|host| seen.insert(*host)).collect();
     let (named, more) =
         (hosts.iter().take(MAX_HOSTS).copied().collect::<Vec<_>>(), hosts.len().saturating_sub(MAX_HOSTS));
     let more = if more == 0 { String::new() } else { format!(" and {more} more hosts") };
-    format!("{} {what} older than {}, {open}: {}{more}", old.len(), HumanDuration(lifetime), named.join(", "))
+    format!("{} {what}{which}, {open}: {}{more}", stories.len(), named.join(", "))
 }
 
 /// `DOWN web1!port:smtp (25): refused 12m 3s ago`.
@@ -265,7 +288,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_waits_for_the_next_text() {
-        let stories: Vec<Story> = (0..500)
+        let stories: Vec<Story> = (0..30)
             .map(|n| down(&format!("web{n}!port:smtp (25)"), "connection refused by the other side", 0))
             .collect();
         let (text, told) = written(&stories, false, 3);
@@ -310,13 +333,27 @@ mod tests {
 
     #[test]
     fn what_is_new_is_still_named_in_turn() {
-        let stories: Vec<Story> = (0..300)
+        let stories: Vec<Story> = (0..60)
             .map(|n| down(&format!("web{n}!port:smtp (25)"), "refused", if n % 2 == 0 { 5 } else { 4000 }))
             .collect();
         let (text, told) = formed(&stories, FORM);
         assert!(text.contains("DOWN web0!") && text.contains("CRIT older than 1h, all still open: web1, "), "{text}");
-        assert!((10..100).contains(&told), "{told}");
+        assert!((20..60).contains(&told), "{told}");
         assert_eq!(formed(&stories[..told], FORM).1, told);
+    }
+
+    #[test]
+    fn a_storm_is_one_text_with_the_worst_by_name_and_the_rest_by_number() {
+        let stories: Vec<Story> = (0..3000)
+            .map(|n| story(Mark::Began, Kind::Down, Severity::Crit, &format!("web{}!port:{n}", n / 10), "refused", 5))
+            .collect();
+        let (text, told) = formed(&stories, FORM);
+        assert_eq!(told, 3000);
+        assert!(text.starts_with("1") && text.contains(" CRIT: DOWN web0!port:0; DOWN web0!port:1; "), "{text}");
+        let (_, rest) = text.rsplit_once("; ").expect("a clause");
+        assert!(rest.contains(" CRIT more, all still open: web") && rest.ends_with(" more hosts"), "{text}");
+        let one = Limit { segments: Some(1), chars: None };
+        assert_eq!(formed(&stories, Form { limit: one, ..FORM }).1, 3000);
     }
 
     #[test]

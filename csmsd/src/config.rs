@@ -440,8 +440,6 @@ fn recipient(raw: RawRecipient, providers: &[Provider], tiers: &[Tier]) -> Resul
     let name = raw.name.unwrap_or_else(|| masked(&raw.to));
     let wrong = |text: String| format!("recipient {name:?}: {text}");
     check_range("max_segments", raw.max_segments, 1..=MAX_SEGMENTS).map_err(wrong)?;
-    let tiers = raw.pace.unwrap_or_else(|| tiers.to_vec());
-    check_tiers(&tiers).map_err(wrong)?;
     let indices = match raw.providers {
         None => (0..providers.len()).collect(),
         Some(names) => indices(&names, providers).map_err(wrong)?,
@@ -449,6 +447,10 @@ fn recipient(raw: RawRecipient, providers: &[Provider], tiers: &[Tier]) -> Resul
     if indices.len() > MAX_PROVIDERS {
         return Err(wrong(format!("there are {} providers, but must be at most {MAX_PROVIDERS}", indices.len())));
     }
+    // A file wakes nobody.
+    let usual = if indices.is_empty() { &[] } else { tiers };
+    let tiers = raw.pace.unwrap_or_else(|| usual.to_vec());
+    check_tiers(&tiers).map_err(wrong)?;
     let tables = || indices.iter().map(|&index| &providers[index].table);
     if let Some(first) = indices.first() {
         let kind = providers[*first].table.to;
@@ -583,7 +585,9 @@ mod tests {
             let Some(setting) = line.strip_prefix("# ") else { return line.to_owned() };
             let is_key =
                 setting.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|b| matches!(b, b'a'..=b'z' | b'_')));
-            if setting.starts_with("token_file") {
+            if setting.starts_with("url_file") {
+                "url = 'https://h.example/ping'".to_owned()
+            } else if setting.starts_with("token_file") {
                 "token_file = 'TOKEN'".to_owned()
             } else if is_key || setting.starts_with('[') {
                 setting.to_owned()
@@ -656,6 +660,68 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_told_at_a_pace_and_a_file_is_not() {
+        let setup = parsed(KANNEL).expect("loads");
+        let address = |setup: &Setup<Sms>, lane: usize| setup.lanes[lane].recipients[0].address.clone();
+        assert_eq!(address(&setup, 0).tiers, TIERS);
+        assert_eq!(address(&parsed("").expect("loads"), 0).tiers, []);
+        let more = "[[recipient]]\nname='same'\nto='+4912345678'\npace=['2/1m']\n[[recipient]]\nname='b'\nto='+4912345679'\npace=[]\n";
+        let setup = parsed(&format!("pace=['3/10m']\n{KANNEL}{more}")).expect("loads");
+        let tiers = |messages, mins| vec![Tier { messages, window: Duration::from_mins(mins) }];
+        assert_eq!([0, 1, 2].map(|lane| address(&setup, lane).tiers), [tiers(3, 10), tiers(2, 1), Vec::new()]);
+        assert_eq!([0, 1, 2].map(|lane| address(&setup, lane).account), ["+4912…78", "+4912…78", "b"]);
+        for (pace, expected) in
+            [("['1']", "as in \"5/15m\""), ("['0/1m']", "1 to 1000 messages"), ("['1/60d']", "1s to 31d")]
+        {
+            let complaint = complaint(&format!("pace={pace}"));
+            assert!(complaint.contains(expected) && complaint.contains("csmsd.toml:2"), "{complaint}");
+        }
+        let many = complaint(&format!("pace=[{}]", "'1/1m',".repeat(11)));
+        assert!(many.contains("the number of buckets in pace is 11, but must be 0 to 10"), "{many}");
+    }
+
+    #[test]
+    fn a_budget_has_room_for_everybody() {
+        let priced = KANNEL.replace("from='1'", "from='1'\nprice=0.07");
+        let setup = parsed(&format!("{priced}[budget]\nper_day=5\nper_month=50.5")).expect("loads");
+        let caps = setup.lanes[0].medium.caps.clone();
+        assert_eq!(caps, [Cap { cost: 5_000_000, window: DAY }, Cap { cost: 50_500_000, window: LONGEST_WINDOW }]);
+        assert_eq!(setup.lanes[0].recipients[0].address.dearest, 210_000);
+        for (text, expected) in [
+            (format!("{priced}[budget]\nper_day=0.41"), "budget.per_day is 0.41, but must be at least 0.42: two texts"),
+            (format!("{priced}[budget]\n"), "budget is empty, but must have per_day, per_month or both"),
+            (format!("{priced}[budget]\nper_month=-1"), "budget.per_month is -1, but must be 0.000001 to 1000000"),
+            (format!("{priced}[budget]\nper_month=nan"), "budget.per_month is NaN, but must be"),
+            (format!("{KANNEL}[budget]\nper_day=5"), "budget is given, but no provider has a price"),
+            (KANNEL.replace("from='1'", "from='1'\nprice=0"), "price is 0, but must be 0.000001 to"),
+        ] {
+            let complaint = complaint(&text);
+            assert!(complaint.contains(expected), "{text:?} gives {complaint}");
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_needs_one_url_that_nobody_can_read_on_the_way() {
+        for (text, expected) in [
+            ("every='1m'", "heartbeat must have either url or url_file"),
+            ("url='https://h/x'\nurl_file='TOKEN'", "heartbeat must have either url or url_file"),
+            ("url='nonsense'", "heartbeat.url is no URL"),
+            ("url='ftp://h/x'", "heartbeat.url must begin with https://"),
+            ("url='http://h.example/x'", "heartbeat.url must begin with https:// unless plain_http = true"),
+            ("url='http://127.0.0.1/x'\nevery='5s'", "heartbeat.every is 5s, but must be 10s to 1d"),
+            ("url='http://127.0.0.1/x'\nproxy='http://u:p@h/'", "heartbeat.proxy must be without user"),
+            ("url='http://127.0.0.1/x'\nca_file='/nonexistent'", "heartbeat.ca_file: /nonexistent does not exist"),
+            ("url='http://127.0.0.1/x'\nmethod='PUT'", "heartbeat.method"),
+        ] {
+            let complaint = complaint(&format!("[heartbeat]\n{text}"));
+            assert!(complaint.contains(expected), "{text:?} gives {complaint}");
+            assert!(!complaint.contains("/x"), "{complaint}");
+        }
+        let complaint = complaint("lifetime='4h'");
+        assert!(complaint.contains("lifetime is 4h, but must be 5m to 3h"), "{complaint}");
+    }
+
+    #[test]
     fn a_table_of_ones_own_is_checked_too() {
         let own = |request: &str| format!("[[provider]]\nname='a'\nurl='https://h'\n[provider.request]\n{request}");
         for (request, expected) in [
@@ -667,6 +733,19 @@ mod tests {
             ("text='{text}'\npath='x'\naccepted={status=[200]}", "path is \"x\", but must begin with /"),
             ("text='{text}'\naccepted={status=[200],pointer='id'}", "pointer is \"id\", but must begin with /"),
             ("text='{text}'\nheaders={'a b'='c'}\naccepted={status=[200]}", "is no name of a header"),
+            ("text='{text}{reference}'\naccepted={status=[200]}", "{reference} is known only in receipt"),
+            (
+                "text='{text}'\naccepted={status=[200]}\nreceipt={path='/x',delivered={status=[200]},failed={status=[200]}}",
+                "receipt: {reference} stands nowhere",
+            ),
+            (
+                "text='{text}'\naccepted={status=[200]}\nreceipt={path='/{reference}',delivered={status=[200]},failed={status=[200]}}",
+                "receipt: there is no reference to ask by",
+            ),
+            (
+                "text='{text}'\nreference='/id'\naccepted={status=[200]}\nreceipt={path='/{reference}',delivered={status=[200]},failed={status=[200]}}",
+                "receipt: delivered and failed must have a pointer",
+            ),
         ] {
             let complaint = complaint(&own(request));
             assert!(complaint.contains(expected), "{request:?} gives {complaint}");

@@ -35,8 +35,12 @@ pub(crate) struct Taken {
 }
 
 /// Texts whose fate is not known.
-#[derive(Debug, Default)]
-pub(crate) struct Receipts(Mutex<Vec<Open>>);
+#[derive(Debug)]
+pub(crate) struct Receipts {
+    open: Mutex<Vec<Open>>,
+    /// Before the first question.
+    pub(crate) first_pause: Duration,
+}
 
 #[derive(Clone, Debug)]
 struct Open {
@@ -47,12 +51,18 @@ struct Open {
     until: Instant,
 }
 
+impl Default for Receipts {
+    fn default() -> Self {
+        Self { open: Mutex::default(), first_pause: FIRST_PAUSE }
+    }
+}
+
 impl Receipts {
     /// From now on its fate is asked for.
     pub(crate) fn add(&self, taken: Taken, lifetime: Duration) {
         let now = Instant::now();
-        let open =
-            Open { taken, lifetime, ask_at: now + FIRST_PAUSE, pause: FIRST_PAUSE, until: now + lifetime + GRACE };
+        let pause = self.first_pause;
+        let open = Open { taken, lifetime, ask_at: now + pause, pause, until: now + lifetime + GRACE };
         self.with(|all| {
             if all.len() == MAX_OPEN {
                 all.remove(0);
@@ -94,7 +104,7 @@ impl Receipts {
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Vec<Open>) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

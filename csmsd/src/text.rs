@@ -219,6 +219,18 @@ mod tests {
         assert_eq!(segments(&"😀".repeat(67), 0), 3);
     }
 
+    /// By libraries that are not ours: see tests/contracts/segments.cjs.
+    #[test]
+    fn twilios_calculator_and_split_sms_count_the_same() {
+        let mut counted = 0;
+        for line in include_str!("../fixtures/segments.jsonl").lines() {
+            let (text, expected): (String, usize) = serde_json::from_str(line).expect("a text and a number");
+            assert_eq!(segments(&text, 0), expected, "{text}");
+            counted += 1;
+        }
+        assert!(counted > 400, "{counted}");
+    }
+
     #[test]
     fn punctuation_does_not_force_the_dearer_alphabet() {
         let text = plain("“/var” – 95 % ≥ 90 %… `df`\u{a0}‘ok’\u{200b} 71°C");
