@@ -691,7 +691,6 @@ mod tests {
             (format!("{priced}[budget]\nper_day=0.41"), "budget.per_day is 0.41, but must be at least 0.42: two texts"),
             (format!("{priced}[budget]\n"), "budget is empty, but must have per_day, per_month or both"),
             (format!("{priced}[budget]\nper_month=-1"), "budget.per_month is -1, but must be 0.000001 to 1000000"),
-            (format!("{priced}[budget]\nper_month=nan"), "budget.per_month is NaN, but must be"),
             (format!("{KANNEL}[budget]\nper_day=5"), "budget is given, but no provider has a price"),
             (KANNEL.replace("from='1'", "from='1'\nprice=0"), "price is 0, but must be 0.000001 to"),
         ] {

@@ -743,7 +743,7 @@ mod tests {
         assert_eq!(twilio.url().as_str(), "https://api.twilio.com/2010-04-01/Accounts/..%2Fx%2Fy%3Fz/Messages.json");
         let form = Url::parse(&format!("form:/?{}", body(&twilio))).expect("a form");
         let fields: Vec<_> = form.query_pairs().into_owned().collect();
-        let expected = [("Body", NASTY), ("From", "me&to=+1"), ("To", "+4912345678")];
+        let expected = [("Body", NASTY), ("From", "me&to=+1"), ("To", "+4912345678"), ("ValidityPeriod", "3600")];
         assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
 
         let kannel = request(&preset("kannel"), &values(&token));

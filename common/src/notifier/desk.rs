@@ -8,7 +8,7 @@ use crate::message::{Delivery, ErrorBody, LedgerRow, Request};
 use crate::notifier::outbox::{Age, Change, Folded, Outbox};
 use crate::notifier::pace::{Cap, Pace, Verdict};
 pub use crate::notifier::store::Store;
-use crate::notifier::store::{Write, Written};
+use crate::notifier::store::{Count, Write, Written};
 pub use crate::notifier::teller::{Input, Now, Teller};
 use crate::notifier::teller::{Key, Output};
 use crate::notifier::{Composed, Letter, Mark, MessageId, Outcome, Selection, Story};
@@ -103,7 +103,7 @@ impl Desk {
         let (counters, clock) = (counters.clone(), clock(now));
         let mut desk = Self { store, teller, outbox, counters, writes: Vec::new(), seen: now, clock };
         if !saved.sent.is_empty() {
-            desk.writes.push(Write::SentBefore);
+            desk.writes.push(Write::Count(Count::Started));
         }
         for (account, sent) in saved.sent {
             desk.outbox.pacer.restore(account, sent);
@@ -237,7 +237,7 @@ impl Desk {
         self.writes.push(Write::Sending { items: items.clone(), message: id, again: ready.again });
         let (cost, last) = (composer.cost(&recipient, &bytes), ready.last);
         if let Some(account) = self.outbox.pacer.account_of(&recipient).map(str::to_owned) {
-            self.writes.push(Write::Counts { account, message: id, cost, last });
+            self.writes.push(Write::Count(Count::Sending { account, message: id, cost, last }));
         }
         if let Err(error) = self.commit(now) {
             // It does not go, so it is not under way.
@@ -262,7 +262,7 @@ impl Desk {
     pub fn done(&mut self, lane: &str, recipient: &str, id: MessageId, outcome: Outcome, now: Now) {
         let accepted = matches!(outcome, Outcome::Sent(_) | Outcome::Retry { maybe_accepted: true, .. });
         let counted = self.outbox.pacer.done(id, accepted, now.monotonic);
-        self.writes.extend(counted.map(|counted| Write::Counted { message: id, counted }));
+        self.writes.extend(counted.map(|counted| Write::Count(Count::Done { message: id, counted })));
         let changes = self.outbox.done(lane, recipient, id, outcome, now.monotonic);
         self.changed(changes);
     }
@@ -331,7 +331,7 @@ impl Desk {
         if by.unsigned_abs() > CLOCK_MOVED_MS {
             self.clock = self.clock.saturating_add(by);
             // Before what is written by the new clock.
-            self.writes.insert(0, Write::ClockMoved { by });
+            self.writes.insert(0, Write::Count(Count::ClockMoved { by }));
         }
     }
 

@@ -85,14 +85,21 @@ pub(crate) enum Write {
     Change(Change),
     /// Everybody is told that the database was set aside.
     ToldOfDamage,
-    /// A message goes to somebody who is told at a pace.
-    Counts { account: String, message: MessageId, cost: u64, last: bool },
-    /// Its outcome.
-    Counted { message: MessageId, counted: Counted },
-    /// What was under way when we stopped may have been accepted until now, and nothing was sent later than now.
-    SentBefore,
+    /// What counts for a bucket or a cap.
+    Count(Count),
     /// What became known of a message after it was accepted.
     Note { message: MessageId, words: String },
+}
+
+/// What is to be written of messages that count for a bucket or a cap.
+#[derive(Debug)]
+pub(crate) enum Count {
+    /// A message goes to somebody who is told at a pace.
+    Sending { account: String, message: MessageId, cost: u64, last: bool },
+    /// Its outcome.
+    Done { message: MessageId, counted: Counted },
+    /// What was under way when we stopped may have been accepted until now, and nothing was sent later than now.
+    Started,
     /// The wall clock jumped by so many milliseconds, and what was sent before that did not become older or younger.
     ClockMoved { by: i64 },
 }
@@ -372,26 +379,7 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
             )?
             .execute(params![message.to_string(), words, MAX_RESULT_CHARS])?;
         }
-        Write::Counts { account, message, cost, last } => {
-            tx.prepare_cached("INSERT INTO sent (account, message, at, cost, last) VALUES (?1, ?2, ?3, ?4, ?5)")?
-                .execute(params![account, message.to_string(), wall, i64::try_from(*cost).unwrap_or(i64::MAX), last])?;
-        }
-        Write::Counted { message, counted: Counted::Cost(cost) } => {
-            tx.prepare_cached("UPDATE sent SET done = 1, at = ?2, cost = ?3 WHERE message = ?1 AND done = 0")?
-                .execute(params![message.to_string(), wall, i64::try_from(*cost).unwrap_or(i64::MAX)])?;
-        }
-        Write::Counted { message, counted: Counted::Not } => {
-            tx.prepare_cached("DELETE FROM sent WHERE message = ?1 AND done = 0")?.execute([message.to_string()])?;
-        }
-        Write::SentBefore => {
-            tx.execute("UPDATE sent SET done = 1, at = ?1 WHERE done = 0 OR at > ?1", [wall])?;
-        }
-        Write::ClockMoved { by } => {
-            tx.execute(
-                "UPDATE sent SET at = at + ?1 WHERE at > ?2",
-                [*by, UnixMillis(wall.saturating_sub(*by)).minus(LONGEST_WINDOW).0],
-            )?;
-        }
+        Write::Count(count) => perform_count(tx, count, wall)?,
         Write::Change(change) => {
             match change {
                 Change::Sent { item, words } => set_state(*item, "sent", words)?,
@@ -408,6 +396,32 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
         }
     }
     Ok(None)
+}
+
+fn perform_count(tx: &Transaction<'_>, count: &Count, wall: i64) -> rusqlite::Result<()> {
+    match count {
+        Count::Sending { account, message, cost, last } => {
+            tx.prepare_cached("INSERT INTO sent (account, message, at, cost, last) VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![account, message.to_string(), wall, i64::try_from(*cost).unwrap_or(i64::MAX), last])?;
+        }
+        Count::Done { message, counted: Counted::Cost(cost) } => {
+            tx.prepare_cached("UPDATE sent SET done = 1, at = ?2, cost = ?3 WHERE message = ?1 AND done = 0")?
+                .execute(params![message.to_string(), wall, i64::try_from(*cost).unwrap_or(i64::MAX)])?;
+        }
+        Count::Done { message, counted: Counted::Not } => {
+            tx.prepare_cached("DELETE FROM sent WHERE message = ?1 AND done = 0")?.execute([message.to_string()])?;
+        }
+        Count::Started => {
+            tx.execute("UPDATE sent SET done = 1, at = ?1 WHERE done = 0 OR at > ?1", [wall])?;
+        }
+        Count::ClockMoved { by } => {
+            tx.execute(
+                "UPDATE sent SET at = at + ?1 WHERE at > ?2",
+                [*by, UnixMillis(wall.saturating_sub(*by)).minus(LONGEST_WINDOW).0],
+            )?;
+        }
+    }
+    Ok(())
 }
 
 fn role_word(role: Role) -> &'static str {

@@ -35,9 +35,9 @@ struct Book {
 }
 
 impl Book {
-    fn new(paces: &[(&str, Pace)], caps: &[Cap]) -> Self {
+    fn new(recipients: &[(&str, Pace)], caps: &[Cap]) -> Self {
         let mut pacer = Pacer::default();
-        pacer.set(paces.iter().map(|(name, pace)| ((*name).to_owned(), pace.clone())).collect(), caps.to_vec());
+        pacer.set(recipients.iter().map(|(name, pace)| ((*name).to_owned(), pace.clone())).collect(), caps.to_vec());
         Self { pacer, sent: 0 }
     }
 
@@ -340,6 +340,7 @@ impl Desks {
         while self.at < until {
             self.at += 500.max(ms / 500);
             let now = self.now();
+            let _ = self.desk().apply(now, Input::Beat { publisher: "a".to_owned() });
             let _ = self.desk().apply(now, Input::Tick);
             self.desk().commit(now).expect("memory");
             self.desk().give_up(now);
