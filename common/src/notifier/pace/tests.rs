@@ -338,7 +338,7 @@ impl Desks {
         let until = self.at + ms;
         while self.send(false) {}
         while self.at < until {
-            self.at += 500.max(ms / 500);
+            self.at += 500.max(ms / 60);
             let now = self.now();
             let _ = self.desk().apply(now, Input::Beat { publisher: "a".to_owned() });
             let _ = self.desk().apply(now, Input::Tick);
