@@ -220,12 +220,15 @@ pub fn told(history: &History) -> Vec<String> {
     let clocks_differ = history.judges.iter().any(|judge| judge.clock != history.judges[0].clock);
     // A value between limit and clear is what it was, and samples may be lost by one of two.
     let judges = history.open_by_judge();
-    let between = |key: &Key| {
-        ["disk full", "queue long"].contains(&key.1.as_str())
-            && history.setup.judging == Judging::Redundant
-            && judges.iter().any(|open| !open.contains_key(key))
-    };
-    let disputed = |key: &Key| (clocks_differ && key.1 == "clock") || between(key);
+    let only_one_says =
+        |key: &Key| history.setup.judging == Judging::Redundant && judges.iter().any(|open| !open.contains_key(key));
+    let between = |key: &Key| ["disk full", "queue long"].contains(&key.1.as_str()) && only_one_says(key);
+    // One of two has read the end from a feed that is silent by now, and the other never will: the end was told.
+    let silent = |host: &Host| !host.running || !history.owner(host.feed).running;
+    let of_silent =
+        |key: &Key| history.hosts.iter().any(|host| silent(host) && key.0.starts_with(&format!("{}!", host.name)));
+    let disputed =
+        |key: &Key| (clocks_differ && key.1 == "clock") || between(key) || (of_silent(key) && only_one_says(key));
     for (who, reader) in &history.notifier.readers {
         let selection = &history.notifier.who[who].selection;
         let on_record = |address: &str| history.notifier.gave_up(who, address);
