@@ -231,7 +231,7 @@ fn a_provider_has_to_prove_who_it_is() {
     let of = |name: &str, host: &str, ca: &str| {
         format!(
             "[[provider]]\nname='{name}'\nurl='https://{host}:{port}'\n{ca}{request}\
-             [[recipient]]\nname='{name}'\nto='{NUMBER}'\nproviders=['{name}']\n"
+             [[recipient]]\nname='{name}'\nto='{NUMBER}'\nproviders=['{name}']\npace=[]\n"
         )
     };
     let config = of("known", "localhost", &ca) + &of("unknown", "localhost", "") + &of("other", "127.0.0.2", &ca);
@@ -327,15 +327,16 @@ fn in_a_storm_a_telephone_gets_no_more_than_its_buckets_and_all_of_it_is_told() 
             suite.start("csmsd");
         }
     }
+    for unit in 0..UNITS {
+        plugin.state("up", &format!("unit{unit}"), common::time::UnixMillis::now().0);
+    }
+    // The first of them may go at once, and no other.
     let waits = wait_for("the ledger says why it waits", || {
         let rows = suite.ask("csmsd.sock", r#"{"query":"ledger","limit":1000}"#)?;
         let row = rows.as_array()?.iter().find(|row| row["state"] == "waiting")?;
         row["result"].as_str().filter(|result| result.starts_with("waits for ")).map(str::to_owned)
     });
     assert!(waits.ends_with(" to this recipient"), "{waits}");
-    for unit in 0..UNITS {
-        plugin.state("up", &format!("unit{unit}"), common::time::UnixMillis::now().0);
-    }
     suite.wait_for_event("up", &format!("drill:unit{}", UNITS - 1));
     let rows = wait_at_most(Duration::from_mins(4), "all of it is told", || {
         let rows = suite.ask("csmsd.sock", r#"{"query":"ledger","limit":1000}"#)?;
