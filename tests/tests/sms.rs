@@ -344,7 +344,7 @@ fn in_a_storm_a_telephone_gets_no_more_than_its_buckets_and_all_of_it_is_told() 
         (rows.len() >= 2 * UNITS && rows.iter().all(|row| row["state"] == "sent")).then_some(rows)
     });
     let arrived = arrivals.end();
-    println!("{} events in {} texts", rows.len(), arrived.len());
+    eprintln!("{} events in {} texts", rows.len(), arrived.len());
     for (messages, secs) in BUCKETS {
         let window = Duration::from_secs(secs).saturating_sub(ON_THE_WAY);
         for texts in arrived.windows(messages + 1) {
