@@ -147,8 +147,8 @@ fn buckets_are_written_as_a_number_in_a_time() {
 /// The wall clock at the start.
 const START: i64 = 1_800_000_000_000;
 const CHECKS: [&str; 4] = ["a!port:1", "a!port:2", "b!port:1", "b!port:2"];
-/// Each message takes so long, and is accepted in the middle of it.
-const TAKES_MS: u64 = 400;
+/// A message takes less than this, and is accepted somewhere in between.
+const TAKES_MS: u64 = 4000;
 const DEAREST: u64 = 10;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -299,7 +299,9 @@ impl Desks {
         let now = self.now();
         let Some(outgoing) = self.desk().next("lane", now, &mut writer).expect("memory") else { return false };
         let cost = (&mut writer).cost("", &[]);
-        self.at += TAKES_MS / 2;
+        // Each another time, so that two that are sent apart may arrive closer.
+        let (before, behind) = (self.seq * 7919 % (TAKES_MS / 2), self.seq * 6101 % (TAKES_MS / 2));
+        self.at += before;
         if matches!(self.medium, Medium::Accepts | Medium::Mute) {
             let account = self.paces[&outgoing.recipient].account.clone();
             self.arrived.push((account, self.at, cost));
@@ -310,7 +312,7 @@ impl Desks {
                 }
             }
         }
-        self.at += TAKES_MS / 2;
+        self.at += behind;
         if dies {
             self.restart(0);
             return true;
