@@ -180,6 +180,8 @@ pub struct Teller {
     compare_at: Duration,
     /// What was missing from the last comparison, and from which one on.
     missing: BTreeMap<(String, Key), Duration>,
+    /// What was listed there as open although somebody was told of the end of a later one.
+    doubted: BTreeSet<(String, IncidentId)>,
 }
 
 impl Teller {
@@ -197,6 +199,7 @@ impl Teller {
             paused: Duration::ZERO,
             compare_at: now.monotonic + COMPARE_EVERY,
             missing: BTreeMap::new(),
+            doubted: BTreeSet::new(),
         }
     }
 
@@ -409,16 +412,25 @@ impl Teller {
     fn compared(&mut self, open: &[DownRow], now: Now, outputs: &mut Vec<Output>) {
         let newcomers: Vec<(String, String)> =
             self.newcomers().map(|(name, selection)| (name.clone(), format!("{selection:?}"))).collect();
+        let mut doubted = BTreeSet::new();
         for (recipient, selection) in newcomers {
+            let mut doubts = false;
             for row in tellable(open) {
-                self.begin(&recipient, None, &beginning(row, now), outputs);
+                // Listed again it is no copy that came late: a clock was set back.
+                let listed_before = self.doubted.contains(&(recipient.clone(), row.incident));
+                let publisher = self.sole_publisher().filter(|_| listed_before);
+                self.begin(&recipient, publisher.as_deref(), &beginning(row, now), outputs);
+                if self.is_doubtful(&recipient, row) {
+                    doubts |= doubted.insert((recipient.clone(), row.incident));
+                }
             }
             // Who was told of it before hears no more when it is no longer kept back, so it is compared until then.
-            if self.kept_back_from(&recipient, open).next().is_none() {
+            if !doubts && self.kept_back_from(&recipient, open).next().is_none() {
                 self.selections.insert(recipient.clone(), selection.clone());
                 outputs.push(Output::Selects { recipient, selection: Some(selection) });
             }
         }
+        self.doubted = doubted;
         let open: BTreeSet<(&Address, &str)> = open.iter().map(|row| (&row.address, row.rule.as_str())).collect();
         let mut missing = BTreeMap::new();
         for (recipient, told) in &self.told {
@@ -458,6 +470,21 @@ impl Teller {
         // Counted from the answer: the next one then comes late enough to close what this one missed.
         self.compare_at = now.monotonic + COMPARE_EVERY;
         self.forget_old(now, outputs);
+    }
+
+    /// The only one, if there is but one: what it lists is then its own word.
+    fn sole_publisher(&self) -> Option<String> {
+        self.publishers.keys().next().filter(|_| self.publishers.len() == 1).cloned()
+    }
+
+    /// Whether it is open by the word of the one who has said that a later one is over.
+    fn is_doubtful(&self, recipient: &str, row: &DownRow) -> bool {
+        let key = Key { address: row.address.clone(), rule: row.rule.clone() };
+        self.publishers.len() == 1
+            && self.recipients[recipient].wants(row.severity, &row.address)
+            && self
+                .told(recipient, &key)
+                .is_some_and(|known| !known.open && row.incident != known.incident && row.since <= known.since)
     }
 
     fn forget_old(&mut self, now: Now, outputs: &mut Vec<Output>) {

@@ -553,6 +553,24 @@ fn a_message_takes_what_fits_and_the_next_one_the_rest() {
 }
 
 #[test]
+fn what_is_listed_twice_is_open_whatever_the_clocks() {
+    let nobody = Selection { except: vec!["*".parse().expect("a pattern")], ..Selection::at_least(Severity::Warn) };
+    let mut timeline = Timeline::ops().event(down(7200, "x!y:", Severity::Err)).settle().until(5);
+    timeline = timeline.event(up(7300, "x!y:", 7200, Severity::Err)).settle();
+    for selection in [nobody, Selection::at_least(Severity::Info)] {
+        timeline.recipients.get_mut("ops").expect("a recipient").selection = selection;
+        timeline.set_recipients();
+    }
+    for secs in [10, 320] {
+        assert_eq!(timeline.told.len(), 2, "{:?}", timeline.told);
+        timeline = timeline.until(secs);
+        timeline.apply(Input::Compared { open: vec![row(3700, "x!y:")] });
+        timeline = timeline.settle();
+    }
+    assert_eq!(timeline.told[2..], ["320s ops: DOWN x!y:"]);
+}
+
+#[test]
 fn a_second_publisher_with_the_same_news_tells_nothing() {
     let mut timeline = Timeline::ops();
     timeline.publishers.push("b".to_owned());

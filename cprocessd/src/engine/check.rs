@@ -353,7 +353,8 @@ impl Engine {
         let quiet = entry.tuning.blip_quiet;
         let held = entry.holding == Holding::Held || entry.flaps.is_flapping();
         let told = held || entry.last_blip.is_some_and(|last| time.since(last) < quiet);
-        entry.last_blip = Some(time);
+        // One that was heard live may come again with the journal, behind a later one.
+        entry.last_blip = entry.last_blip.max(Some(time));
         let state = entry.state();
         self.save_check(address);
         if !told {

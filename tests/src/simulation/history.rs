@@ -773,7 +773,7 @@ impl History {
             Step::HostStops { goodbye, .. } => self.host_stops(at, *goodbye),
             Step::HostStarts { .. } => self.host_starts(at),
             Step::HostForgets { .. } => self.host_forgets(at),
-            Step::HostDisk { works, .. } => host.set_disk(*works),
+            Step::HostDisk { works, .. } => host.set_disk(self.at, *works),
             Step::HostClock { secs, .. } => {
                 host.clock += jump_ms(*secs);
                 self.notifier.copies_look_new |= *secs < 0 && self.setup.judging == Judging::Redundant;
@@ -951,7 +951,7 @@ impl History {
     /// Everything that is ours runs and works, everything is delivered, every deadline passes; then all promises are checked.
     fn rest(&mut self) {
         for host in &mut self.hosts {
-            host.set_disk(true);
+            host.set_disk(self.at, true);
             // Whatever changes has changed.
             for thing in &mut host.things {
                 thing.flaps = 0;

@@ -12,6 +12,10 @@ use common::time::UnixMillis;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+/// A disk refuses for at most this long. What is discovered is forgotten after a minute here, and after a day outside: what was
+/// told of it live, and forgotten, would be told again under its old id once the journal can be written.
+const DISK_FAILS_MS: u64 = 50_000;
+
 /// Second 0 of every history.
 pub const ORIGIN: i64 = 1_800_000_000_000;
 
@@ -107,7 +111,8 @@ pub struct Host {
     pub clock: i64,
     pub things: Vec<Thing>,
     pub numbers: Vec<Number>,
-    disk_works: bool,
+    /// Since when it refuses.
+    disk_failed: Option<u64>,
     inventory: u32,
     journaled_inventory: Option<u32>,
     epoch: Epoch,
@@ -189,7 +194,7 @@ impl Host {
             clock: 0,
             things: things.collect(),
             numbers: numbers.collect(),
-            disk_works: true,
+            disk_failed: None,
             inventory: 0,
             journaled_inventory: None,
             epoch: epoch(&format!("{name}-e1")),
@@ -395,11 +400,11 @@ impl Host {
     }
 
     pub fn disk_works(&self) -> bool {
-        self.disk_works
+        self.disk_failed.is_none()
     }
 
-    pub fn set_disk(&mut self, works: bool) {
-        self.disk_works = works;
+    pub fn set_disk(&mut self, at: u64, works: bool) {
+        self.disk_failed = if works { None } else { self.disk_failed.or(Some(at)) };
     }
 
     /// The last state that its ccollectd reported, or would.
@@ -413,7 +418,10 @@ impl Host {
 pub fn tick(at: u64, feed_at: usize, feed: &mut Feed, hosts: &mut [Host]) -> Vec<Rc<FeedMessage>> {
     let mut published = Vec::new();
     let own_runs = hosts.iter().any(|host| host.feed == feed_at && host.owns_feed && host.running);
-    let disk_works = hosts.iter().any(|host| host.feed == feed_at && host.owns_feed && host.disk_works);
+    for host in hosts.iter_mut() {
+        host.disk_failed = host.disk_failed.filter(|failed| at.saturating_sub(*failed) < DISK_FAILS_MS);
+    }
+    let disk_works = hosts.iter().any(|host| host.feed == feed_at && host.owns_feed && host.disk_works());
     for host in hosts.iter_mut().filter(|host| host.feed == feed_at && host.running) {
         let mut live = Vec::new();
         host.look(at, &mut live);
@@ -461,7 +469,7 @@ pub fn goodbye(at: u64, host: usize, feed: &mut Feed, hosts: &mut [Host]) -> Vec
     let host = &mut hosts[host];
     let origin = Some(host.origin());
     let said = Alive { goodbye: true, origin, ..host.alive(at) };
-    if host.owns_feed && !host.disk_works {
+    if host.owns_feed && !host.disk_works() {
         return vec![Rc::new(FeedMessage::Alive(Alive { origin: None, ..said }))];
     }
     host.waiting.push_back(FeedMessage::Alive(said));

@@ -62,6 +62,18 @@ fn success_after_retries_is_one_blip_until_it_was_clean_for_ten_minutes() {
 }
 
 #[test]
+fn a_blip_that_comes_again_with_the_journal_is_no_news() {
+    let mut timeline = up_and_running().at(10).retried("web1!port:www").at(1000).retried("web1!port:www");
+    let blips = ["10s WARN blip web1!port:www [blip]", "1000s WARN blip web1!port:www [blip]"];
+    for secs in [10, 1000] {
+        let mut message = timeline.check_message(&"web1!port:www".parse().expect("address"), true, wall(10_000).0, 2);
+        message.time = wall(secs * 1000);
+        timeline.apply(Input::Check(message));
+    }
+    timeline.expect(blips);
+}
+
+#[test]
 fn an_outage_that_ends_with_a_retry_has_its_end_and_no_blip() {
     up_and_running()
         .at(10)
