@@ -31,6 +31,8 @@ pub(crate) struct Form {
     pub(crate) reserve: usize,
     /// What is older is counted, where there is no room to name it.
     pub(crate) lifetime: Duration,
+    /// The next text may have to wait for a bucket.
+    pub(crate) is_rationed: bool,
     /// Texts pause behind this one, which says so; and so many stories waited for it.
     pub(crate) last_of: Option<usize>,
 }
@@ -50,8 +52,8 @@ pub(crate) struct Message {
 ///
 /// All of them with their texts, or else by their names: many names serve better than one long text. Where not even these
 /// fit, what is older than the lifetime is counted in one clause instead of filling one text after the other: whoever was
-/// away has no use for a list of what was, hours later, and what is new must not wait behind it. And where [`WORTH_WAITING`]
-/// texts would not hold the names, the worst are named and all others counted: a storm is one text.
+/// away has no use for a list of what was, hours later, and what is new must not wait behind it. And where texts are rationed and
+/// [`WORTH_WAITING`] of them would not hold the names, the worst are named and all others counted: a storm is one text.
 pub(crate) fn compose(letter: &Letter<'_>, form: Form) -> (Message, usize) {
     let Form { limit, reserve, .. } = form;
     let stories: Vec<&Story> = letter.stories.iter().collect();
@@ -71,7 +73,7 @@ pub(crate) fn compose(letter: &Letter<'_>, form: Form) -> (Message, usize) {
         let some = longest(2, &|told| folded(told, usize::MAX));
         let told = some.as_ref().map_or(1, |(_, told)| *told);
         // What the last text before a pause does not name comes by mail, and it says so.
-        let is_storm = form.last_of.is_none() && stories.len() > told * WORTH_WAITING;
+        let is_storm = form.is_rationed && form.last_of.is_none() && stories.len() > told * WORTH_WAITING;
         is_storm.then(|| longest(0, &|names| folded(stories.len(), names))).flatten().or(some)
     };
     let beginning_of_one = || {
@@ -220,6 +222,7 @@ mod tests {
         limit: Limit { segments: Some(3), chars: None },
         reserve: 0,
         lifetime: Duration::from_hours(1),
+        is_rationed: true,
         last_of: None,
     };
 
@@ -355,6 +358,9 @@ mod tests {
         assert!(rest.contains(" CRIT more, all still open: web") && rest.ends_with(" more hosts"), "{text}");
         let one = Limit { segments: Some(1), chars: None };
         assert_eq!(formed(&stories, Form { limit: one, ..FORM }).1, 3000);
+        // Whoever takes as many texts as there are gets every name.
+        let (text, told) = formed(&stories, Form { is_rationed: false, ..FORM });
+        assert!(text.starts_with(&format!("{told} CRIT: ")) && (15..50).contains(&told), "{text}");
     }
 
     #[test]

@@ -148,7 +148,8 @@ impl Medium for Sms {
 
 impl Sms {
     fn write(&self, to: &Destination, letter: &Letter<'_>, last_of: Option<usize>) -> Composed {
-        let form = Form { limit: to.limit, reserve: to.reserve(), lifetime: self.lifetime, last_of };
+        let is_rationed = !to.tiers.is_empty();
+        let form = Form { limit: to.limit, reserve: to.reserve(), lifetime: self.lifetime, is_rationed, last_of };
         let (message, told) = compose::compose(letter, form);
         if to.providers.is_empty() {
             let text = format!("To: {}\n\n{}\n", letter.recipient, message.text);
