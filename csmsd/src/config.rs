@@ -1,15 +1,18 @@
 //! What a person may configure, checked once.
 
+use crate::heart::Heart;
 use crate::medium::{Destination, Sms, TOTAL_TIMEOUT};
 use crate::number::masked;
 use crate::provider::{Provider, Route};
+use crate::receipts::Receipts;
 use crate::table::{Kind, Table, Variable};
 use crate::text::Limit;
 use common::address::{HostName, Pattern};
 use common::config::{ConfigError, HumanDuration, check_name, check_range, check_unique, load_checked};
 use common::counters::Counters;
 use common::notifier::{
-    Folder, Lane, Quiet, RawBase, RawSelection, Recipient, Selectable, Setup, Unless, check_recipients,
+    Cap, Folder, LONGEST_WINDOW, Lane, Quiet, RawBase, RawSelection, Recipient, Selectable, Setup, Tier, Unless,
+    check_recipients, money,
 };
 use common::secret::{Secret, fingerprint};
 use common::severity::Severity;
@@ -18,6 +21,7 @@ use reqwest::Url;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// The providers that are known, as tables of the same form as `[provider.request]`.
@@ -45,6 +49,26 @@ const GIVE_UP_AFTER: Duration = Duration::from_hours(24);
 /// From here on somebody is told who does not say otherwise.
 const DEFAULT_SEVERITY: Severity = Severity::Crit;
 
+/// What a person bears: the buckets of each number, where nobody configured others.
+const TIERS: [Tier; 4] = [
+    Tier { messages: 1, window: Duration::from_mins(1) },
+    Tier { messages: 5, window: Duration::from_mins(15) },
+    Tier { messages: 12, window: Duration::from_hours(1) },
+    Tier { messages: 20, window: Duration::from_hours(3) },
+];
+/// More say the same again.
+const MAX_TIERS: usize = 10;
+/// How long a text is worth delivering: every provider that takes a time takes one within these,
+const LIFETIME: (Duration, Duration) = (Duration::from_mins(5), Duration::from_hours(3));
+/// and this unless somebody says otherwise.
+const DEFAULT_LIFETIME: Duration = Duration::from_hours(1);
+/// Of one short message, and of all in a month, in the currency. Whoever has a weaker one writes its thousands.
+const MOST_MONEY: f64 = 1_000_000.0;
+/// Between two heartbeats.
+const EVERY: (Duration, Duration) = (Duration::from_secs(10), DAY);
+/// Any 24 hours.
+const DAY: Duration = Duration::from_hours(24);
+
 /// The file as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,10 +79,51 @@ struct Raw {
     publishers: Option<Vec<PathBuf>>,
     give_up_after: Option<HumanDuration>,
     folder: Option<PathBuf>,
+    pace: Option<Vec<Tier>>,
+    lifetime: Option<HumanDuration>,
+    budget: Option<RawBudget>,
+    heartbeat: Option<RawHeartbeat>,
     #[serde(default)]
     provider: Vec<RawProvider>,
     #[serde(default)]
     recipient: Vec<RawRecipient>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawBudget {
+    #[serde(default)]
+    per_day: Option<f64>,
+    #[serde(default)]
+    per_month: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawHeartbeat {
+    #[serde(default)]
+    url: Option<String>,
+    #[serde(default)]
+    url_file: Option<PathBuf>,
+    #[serde(default)]
+    every: Option<HumanDuration>,
+    #[serde(default)]
+    method: HeartbeatMethod,
+    #[serde(default)]
+    ca_file: Option<PathBuf>,
+    #[serde(default)]
+    proxy: Option<String>,
+    #[serde(default)]
+    plain_http: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+enum HeartbeatMethod {
+    #[default]
+    #[serde(rename = "GET")]
+    Get,
+    #[serde(rename = "POST")]
+    Post,
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,6 +148,8 @@ struct RawProvider {
     proxy: Option<String>,
     #[serde(default)]
     plain_http: bool,
+    #[serde(default)]
+    price: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -108,6 +175,8 @@ struct RawRecipient {
     providers: Option<Vec<String>>,
     #[serde(default = "default_max_segments")]
     max_segments: usize,
+    #[serde(default)]
+    pace: Option<Vec<Tier>>,
 }
 
 fn default_max_segments() -> usize {
@@ -140,20 +209,142 @@ fn checked(raw: Raw, path: &Path, counters: &Counters) -> Result<Setup<Sms>, Con
     if raw_recipients.is_empty() {
         raw_recipients.push(operator());
     }
-    let recipients = raw_recipients.into_iter().map(|raw| recipient(raw, &providers));
-    let recipients = recipients.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+    let tiers = raw.pace.unwrap_or_else(|| TIERS.to_vec());
+    check_tiers(&tiers).map_err(wrong)?;
+    let recipients = raw_recipients.into_iter().map(|raw| recipient(raw, &providers, &tiers));
+    let mut recipients = recipients.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
     check_recipients("recipient.name", &recipients).map_err(wrong)?;
+    share_accounts(&mut recipients);
+    let caps = raw.budget.map(|budget| caps(&budget, &providers, &recipients));
+    let caps = caps.transpose().map_err(wrong)?.unwrap_or_default();
+    let lifetime = raw.lifetime.unwrap_or(HumanDuration(DEFAULT_LIFETIME));
+    let (shortest, longest) = LIFETIME;
+    check_range("lifetime", lifetime, HumanDuration(shortest)..=HumanDuration(longest)).map_err(wrong)?;
+    let heart = raw.heartbeat.map(|raw| heart(&raw, path, counters)).transpose().map_err(wrong)?;
     let providers = Arc::new(providers);
     let folder = Folder::new(raw.folder.unwrap_or_else(|| base.state_dir.join("outbox")));
-    let fingerprint = fingerprint(&(fingerprints, folder.path()));
+    let fingerprint = fingerprint(&(fingerprints, folder.path(), lifetime.0));
+    let medium = |heart| Sms {
+        providers: providers.clone(),
+        folder: folder.clone(),
+        total_timeout: TOTAL_TIMEOUT,
+        lifetime: lifetime.0,
+        caps: caps.clone(),
+        paid: AtomicU64::default(),
+        receipts: Receipts::default(),
+        heart,
+    };
     // A lane each: a provider that does not answer one of them must not keep the next from being woken.
     let lanes = recipients.into_iter().map(|recipient| Lane {
         name: format!("sms {}", recipient.name),
         fingerprint: fingerprint.clone(),
-        medium: Sms { providers: providers.clone(), folder: folder.clone(), total_timeout: TOTAL_TIMEOUT },
+        medium: medium(None),
         recipients: vec![recipient],
     });
-    Ok(Setup { base, lanes: lanes.collect() })
+    // Nobody is told through it, and it is told who beats.
+    let heartbeat = heart.map(|(heart, fingerprint)| Lane {
+        name: "heartbeat".to_owned(),
+        fingerprint,
+        medium: medium(Some(Arc::new(heart))),
+        recipients: Vec::new(),
+    });
+    let lanes = lanes.chain(heartbeat).collect();
+    Ok(Setup { base, lanes })
+}
+
+fn check_tiers(tiers: &[Tier]) -> Result<(), String> {
+    check_range("the number of buckets in pace", tiers.len(), 0..=MAX_TIERS)
+}
+
+/// Recipients with one number are one telephone: they share its buckets under the first one's name.
+fn share_accounts(recipients: &mut [Recipient<Destination>]) {
+    for index in 1..recipients.len() {
+        let (before, behind) = recipients.split_at_mut(index);
+        let to = &mut behind[0].address;
+        let is_one = |one: &&Recipient<Destination>| !to.to.is_empty() && one.address.to == to.to;
+        if let Some(first) = before.iter().find(is_one) {
+            to.account.clone_from(&first.address.account);
+        }
+    }
+}
+
+/// What all texts together may cost. Each cap has room for a text to everybody, twice: one that tells, and the last one.
+fn caps(budget: &RawBudget, providers: &[Provider], recipients: &[Recipient<Destination>]) -> Result<Vec<Cap>, String> {
+    if providers.iter().all(|provider| provider.price == 0) {
+        return Err("budget is given, but no provider has a price".to_owned());
+    }
+    let everybody: u64 = recipients.iter().map(|recipient| recipient.address.dearest).sum();
+    let least = everybody.saturating_mul(2);
+    let mut caps = Vec::new();
+    for (key, value, window) in [("per_day", budget.per_day, DAY), ("per_month", budget.per_month, LONGEST_WINDOW)] {
+        let Some(value) = value else { continue };
+        let cost = millionths(&format!("budget.{key}"), value)?;
+        if cost < least {
+            return Err(format!(
+                "budget.{key} is {}, but must be at least {}: two texts of max_segments to everybody",
+                money(cost),
+                money(least)
+            ));
+        }
+        caps.push(Cap { cost, window });
+    }
+    if caps.is_empty() {
+        return Err("budget is empty, but must have per_day, per_month or both".to_owned());
+    }
+    Ok(caps)
+}
+
+/// An amount of money, more than nothing.
+fn millionths(key: &str, value: f64) -> Result<u64, String> {
+    let amount = || format!("{value:.6}").replace('.', "").parse::<u64>().ok().filter(|amount| *amount > 0);
+    let amount = if (0.0..=MOST_MONEY).contains(&value) { amount() } else { None };
+    amount.ok_or_else(|| format!("{key} is {value}, but must be 0.000001 to {MOST_MONEY}"))
+}
+
+/// The heartbeat, and its fingerprint.
+fn heart(raw: &RawHeartbeat, path: &Path, counters: &Counters) -> Result<(Heart, String), String> {
+    let url = match (&raw.url, &raw.url_file) {
+        (Some(url), None) => Secret::new(url).map_err(|error| format!("heartbeat.url {error}"))?,
+        (None, Some(file)) => Secret::read("heartbeat.url_file", file, path)?,
+        _ => return Err("heartbeat must have either url or url_file".to_owned()),
+    };
+    let parsed = Url::parse(url.reveal()).map_err(|error| format!("heartbeat.url is no URL: {error}"))?;
+    if !matches!(parsed.scheme(), "http" | "https") || parsed.host().is_none() || parsed.password().is_some() {
+        return Err("heartbeat.url must begin with https:// or http://, and be without a password".to_owned());
+    }
+    if parsed.scheme() == "http" && !raw.plain_http && !is_this_machine(parsed.host_str().unwrap_or_default()) {
+        return Err("heartbeat.url must begin with https:// unless plain_http = true".to_owned());
+    }
+    let every = raw.every.unwrap_or(HumanDuration(Duration::from_mins(1)));
+    let (shortest, longest) = EVERY;
+    check_range("heartbeat.every", every, HumanDuration(shortest)..=HumanDuration(longest))?;
+    let route = route("heartbeat.", &parsed, raw.proxy.as_deref(), raw.ca_file.as_deref(), path)?;
+    let method = match raw.method {
+        HeartbeatMethod::Get => reqwest::Method::GET,
+        HeartbeatMethod::Post => reqwest::Method::POST,
+    };
+    let fingerprint =
+        fingerprint(&(&url, every.0, method.as_str(), &route.trust, route.proxy.as_ref().map(Url::as_str)));
+    let client = route.client().map_err(|error| format!("heartbeat: cannot do TLS: {error}"))?;
+    Ok((Heart::new(client, method, url, every.0, counters.clone()), fingerprint))
+}
+
+/// How to reach `url`. `section` stands before the keys in a complaint.
+fn route(
+    section: &str,
+    url: &Url,
+    proxy: Option<&str>,
+    ca_file: Option<&Path>,
+    config: &Path,
+) -> Result<Route, String> {
+    let proxy = proxy.map(|proxy| checked_url(&format!("{section}proxy"), proxy)).transpose()?;
+    let is_tls = std::iter::once(url).chain(&proxy).any(|url| url.scheme() == "https");
+    let trust = if is_tls || ca_file.is_some() {
+        Trust::read(&format!("{section}ca_file"), ca_file, config)?
+    } else {
+        Trust::nobody()
+    };
+    Ok(Route { trust, proxy })
 }
 
 /// Who is told in a fresh install, in the folder.
@@ -171,6 +362,7 @@ fn operator() -> RawRecipient {
         unless: None,
         providers: None,
         max_segments: default_max_segments(),
+        pace: None,
     }
 }
 
@@ -213,19 +405,13 @@ fn provider(raw: RawProvider, path: &Path, counters: &Counters) -> Result<(Provi
     if url.scheme() == "http" && !raw.plain_http && !is_this_machine(url.host_str().unwrap_or_default()) {
         return Err(wrong(format!("url is {url}, but must begin with https:// unless plain_http = true")));
     }
-    let proxy = raw.proxy.as_deref().map(|proxy| checked_url("proxy", proxy)).transpose().map_err(wrong)?;
-    let is_tls = std::iter::once(&url).chain(&proxy).any(|url| url.scheme() == "https");
-    let trust = if is_tls || raw.ca_file.is_some() {
-        Trust::read("ca_file", raw.ca_file.as_deref(), path).map_err(wrong)?
-    } else {
-        Trust::nobody()
-    };
-    let place = (&name, format!("{table:?}"), url.as_str(), proxy.as_ref().map(Url::as_str), &trust);
-    let fingerprint = fingerprint(&(place, &raw.account, &raw.from, &token));
-    let route = Route { trust, proxy };
+    let route = route("", &url, raw.proxy.as_deref(), raw.ca_file.as_deref(), path).map_err(wrong)?;
+    let price = raw.price.map(|price| millionths("price", price)).transpose().map_err(wrong)?.unwrap_or(0);
+    let place = (&name, format!("{table:?}"), url.as_str(), route.proxy.as_ref().map(Url::as_str), &route.trust);
+    let fingerprint = fingerprint(&(place, &raw.account, &raw.from, &token, price));
     let mut provider = Provider::new(raw.name, table, url, &route, counters.clone())
         .map_err(|text| wrong(format!("cannot do TLS: {text}")))?;
-    (provider.account, provider.from, provider.token) = (raw.account, raw.from, token);
+    (provider.account, provider.from, provider.token, provider.price) = (raw.account, raw.from, token, price);
     Ok((provider, fingerprint))
 }
 
@@ -260,7 +446,7 @@ fn checked_url(key: &str, text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-fn recipient(raw: RawRecipient, providers: &[Provider]) -> Result<Recipient<Destination>, String> {
+fn recipient(raw: RawRecipient, providers: &[Provider], tiers: &[Tier]) -> Result<Recipient<Destination>, String> {
     let name = raw.name.unwrap_or_else(|| masked(&raw.to));
     let wrong = |text: String| format!("recipient {name:?}: {text}");
     check_range("max_segments", raw.max_segments, 1..=MAX_SEGMENTS).map_err(wrong)?;
@@ -271,6 +457,10 @@ fn recipient(raw: RawRecipient, providers: &[Provider]) -> Result<Recipient<Dest
     if indices.len() > MAX_PROVIDERS {
         return Err(wrong(format!("there are {} providers, but must be at most {MAX_PROVIDERS}", indices.len())));
     }
+    // A file wakes nobody.
+    let usual = if indices.is_empty() { &[] } else { tiers };
+    let tiers = raw.pace.unwrap_or_else(|| usual.to_vec());
+    check_tiers(&tiers).map_err(wrong)?;
     let tables = || indices.iter().map(|&index| &providers[index].table);
     if let Some(first) = indices.first() {
         let kind = providers[*first].table.to;
@@ -298,7 +488,14 @@ fn recipient(raw: RawRecipient, providers: &[Provider]) -> Result<Recipient<Dest
     };
     Ok(Recipient {
         selection: selection.checked(DEFAULT_SEVERITY).map_err(wrong)?,
-        address: Destination { to: raw.to, providers: indices, limit },
+        address: Destination {
+            dearest: indices.iter().map(|&index| providers[index].cost(raw.max_segments)).sum(),
+            account: name.clone(),
+            to: raw.to,
+            providers: indices,
+            limit,
+            tiers,
+        },
         name,
     })
 }
@@ -409,7 +606,9 @@ mod tests {
             let Some(setting) = line.strip_prefix("# ") else { return line.to_owned() };
             let is_key =
                 setting.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|b| matches!(b, b'a'..=b'z' | b'_')));
-            if setting.starts_with("token_file") {
+            if setting.starts_with("url_file") {
+                "url = 'https://h.example/ping'".to_owned()
+            } else if setting.starts_with("token_file") {
                 "token_file = 'TOKEN'".to_owned()
             } else if is_key || setting.starts_with('[') {
                 setting.to_owned()
@@ -482,6 +681,67 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_told_at_a_pace_and_a_file_is_not() {
+        let setup = parsed(KANNEL).expect("loads");
+        let address = |setup: &Setup<Sms>, lane: usize| setup.lanes[lane].recipients[0].address.clone();
+        assert_eq!(address(&setup, 0).tiers, TIERS);
+        assert_eq!(address(&parsed("").expect("loads"), 0).tiers, []);
+        let more = "[[recipient]]\nname='same'\nto='+4912345678'\npace=['2/1m']\n[[recipient]]\nname='b'\nto='+4912345679'\npace=[]\n";
+        let setup = parsed(&format!("pace=['3/10m']\n{KANNEL}{more}")).expect("loads");
+        let tiers = |messages, mins| vec![Tier { messages, window: Duration::from_mins(mins) }];
+        assert_eq!([0, 1, 2].map(|lane| address(&setup, lane).tiers), [tiers(3, 10), tiers(2, 1), Vec::new()]);
+        assert_eq!([0, 1, 2].map(|lane| address(&setup, lane).account), ["+4912…78", "+4912…78", "b"]);
+        for (pace, expected) in
+            [("['1']", "as in \"5/15m\""), ("['0/1m']", "1 to 1000 messages"), ("['1/60d']", "1s to 31d")]
+        {
+            let complaint = complaint(&format!("pace={pace}"));
+            assert!(complaint.contains(expected) && complaint.contains("csmsd.toml:2"), "{complaint}");
+        }
+        let many = complaint(&format!("pace=[{}]", "'1/1m',".repeat(11)));
+        assert!(many.contains("the number of buckets in pace is 11, but must be 0 to 10"), "{many}");
+    }
+
+    #[test]
+    fn a_budget_has_room_for_everybody() {
+        let priced = KANNEL.replace("from='1'", "from='1'\nprice=0.07");
+        let setup = parsed(&format!("{priced}[budget]\nper_day=5\nper_month=50.5")).expect("loads");
+        let caps = setup.lanes[0].medium.caps.clone();
+        assert_eq!(caps, [Cap { cost: 5_000_000, window: DAY }, Cap { cost: 50_500_000, window: LONGEST_WINDOW }]);
+        assert_eq!(setup.lanes[0].recipients[0].address.dearest, 210_000);
+        for (text, expected) in [
+            (format!("{priced}[budget]\nper_day=0.41"), "budget.per_day is 0.41, but must be at least 0.42: two texts"),
+            (format!("{priced}[budget]\n"), "budget is empty, but must have per_day, per_month or both"),
+            (format!("{priced}[budget]\nper_month=-1"), "budget.per_month is -1, but must be 0.000001 to 1000000"),
+            (format!("{KANNEL}[budget]\nper_day=5"), "budget is given, but no provider has a price"),
+            (KANNEL.replace("from='1'", "from='1'\nprice=0"), "price is 0, but must be 0.000001 to"),
+        ] {
+            let complaint = complaint(&text);
+            assert!(complaint.contains(expected), "{text:?} gives {complaint}");
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_needs_one_url_that_nobody_can_read_on_the_way() {
+        for (text, expected) in [
+            ("every='1m'", "heartbeat must have either url or url_file"),
+            ("url='https://h/x'\nurl_file='TOKEN'", "heartbeat must have either url or url_file"),
+            ("url='nonsense'", "heartbeat.url is no URL"),
+            ("url='ftp://h/x'", "heartbeat.url must begin with https://"),
+            ("url='http://h.example/x'", "heartbeat.url must begin with https:// unless plain_http = true"),
+            ("url='http://127.0.0.1/x'\nevery='5s'", "heartbeat.every is 5s, but must be 10s to 1d"),
+            ("url='http://127.0.0.1/x'\nproxy='http://u:p@h/'", "heartbeat.proxy must be without user"),
+            ("url='http://127.0.0.1/x'\nca_file='/nonexistent'", "heartbeat.ca_file: /nonexistent does not exist"),
+            ("url='http://127.0.0.1/x'\nmethod='PUT'", "heartbeat.method"),
+        ] {
+            let complaint = complaint(&format!("[heartbeat]\n{text}"));
+            assert!(complaint.contains(expected), "{text:?} gives {complaint}");
+            assert!(!complaint.contains("/x"), "{complaint}");
+        }
+        let complaint = complaint("lifetime='4h'");
+        assert!(complaint.contains("lifetime is 4h, but must be 5m to 3h"), "{complaint}");
+    }
+
+    #[test]
     fn a_table_of_ones_own_is_checked_too() {
         let own = |request: &str| format!("[[provider]]\nname='a'\nurl='https://h'\n[provider.request]\n{request}");
         for (request, expected) in [
@@ -493,6 +753,19 @@ mod tests {
             ("text='{text}'\npath='x'\naccepted={status=[200]}", "path is \"x\", but must begin with /"),
             ("text='{text}'\naccepted={status=[200],pointer='id'}", "pointer is \"id\", but must begin with /"),
             ("text='{text}'\nheaders={'a b'='c'}\naccepted={status=[200]}", "is no name of a header"),
+            ("text='{text}{reference}'\naccepted={status=[200]}", "{reference} is known only in receipt"),
+            (
+                "text='{text}'\naccepted={status=[200]}\nreceipt={path='/x',delivered={status=[200]},failed={status=[200]}}",
+                "receipt: {reference} stands nowhere",
+            ),
+            (
+                "text='{text}'\naccepted={status=[200]}\nreceipt={path='/{reference}',delivered={status=[200]},failed={status=[200]}}",
+                "receipt: there is no reference to ask by",
+            ),
+            (
+                "text='{text}'\nreference='/id'\naccepted={status=[200]}\nreceipt={path='/{reference}',delivered={status=[200]},failed={status=[200]}}",
+                "receipt: delivered and failed must have a pointer",
+            ),
         ] {
             let complaint = complaint(&own(request));
             assert!(complaint.contains(expected), "{request:?} gives {complaint}");

@@ -7,13 +7,16 @@
 //! - [`config`] reads who is told, and through what.
 //! - `compose` writes a text, and `text` knows how many short messages it is.
 //! - `table` makes a request of a text, and judges the answer. It touches no network.
-//! - `provider` carries one request out; `medium` goes from one provider to the next.
+//! - `provider` carries one request out; `medium` goes from one provider to the next, and asks for receipts later.
+//! - `heart` tells somebody outside that all of this lives.
 
 mod compose;
 pub mod config;
+mod heart;
 mod medium;
 mod number;
 mod provider;
+mod receipts;
 mod table;
 mod text;
 

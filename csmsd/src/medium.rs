@@ -5,14 +5,17 @@
 //! by its key (Vonage, MessageBird and Sinch take our id as a reference for people), so asking anybody again may double it.
 //! A text too many is better than none when something is CRIT: the next one is asked, with `(again?)` before the text.
 
-use crate::compose::{self, Message, PERHAPS_AGAIN};
+use crate::compose::{self, Form, Message, PERHAPS_AGAIN};
+use crate::heart::Heart;
 use crate::number::masked;
 use crate::provider::Provider;
+use crate::receipts::{Receipts, Taken};
 use crate::table::{Values, Verdict};
-use crate::text::Limit;
-use common::notifier::{Composed, Folder, Letter, Medium, MessageId, Outcome, Scope};
+use crate::text::{Limit, segments};
+use common::notifier::{Cap, Composed, Folder, Letter, Medium, MessageId, Note, Outcome, Pace, Recipient, Scope, Tier};
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// For all providers of one text together; a send must end within about a minute.
@@ -27,6 +30,16 @@ pub struct Sms {
     pub(crate) folder: Folder,
     /// For all providers of one text together.
     pub(crate) total_timeout: Duration,
+    /// How long a text is worth delivering.
+    pub(crate) lifetime: Duration,
+    /// What all texts together may cost.
+    pub(crate) caps: Vec<Cap>,
+    /// What the last text cost. One is under way at a time.
+    pub(crate) paid: AtomicU64,
+    /// Texts whose fate is not known.
+    pub(crate) receipts: Receipts,
+    /// Who is to notice if we are gone; on one of the lanes.
+    pub(crate) heart: Option<Arc<Heart>>,
 }
 
 /// Where a text goes.
@@ -38,6 +51,12 @@ pub struct Destination {
     pub(crate) providers: Vec<usize>,
     /// What all of them take.
     pub(crate) limit: Limit,
+    /// No more texts than this.
+    pub(crate) tiers: Vec<Tier>,
+    /// The first recipient with this number, under whose name all texts to it are counted.
+    pub(crate) account: String,
+    /// What one text costs at most, should every provider take it.
+    pub(crate) dearest: u64,
 }
 
 impl Destination {
@@ -51,7 +70,87 @@ impl Medium for Sms {
     type Address = Destination;
 
     fn compose(&self, to: &Destination, letter: &Letter<'_>) -> Composed {
-        let (message, told) = compose::compose(letter, to.limit, to.reserve());
+        self.write(to, letter, None)
+    }
+
+    fn compose_last(&self, to: &Destination, letter: &Letter<'_>, waiting: usize) -> Composed {
+        self.write(to, letter, Some(waiting))
+    }
+
+    fn pace(&self, to: &Recipient<Destination>) -> Pace {
+        let Destination { tiers, account, dearest, .. } = to.address.clone();
+        Pace { account, tiers, dearest }
+    }
+
+    fn caps(&self) -> Vec<Cap> {
+        self.caps.clone()
+    }
+
+    fn cost(&self, to: &Destination, bytes: &[u8]) -> u64 {
+        let Ok(message) = serde_json::from_slice::<Message>(bytes) else { return 0 };
+        let segments = segments(&message.text, to.reserve());
+        to.providers.iter().map(|&index| self.providers[index].cost(segments)).sum()
+    }
+
+    fn paid(&self) -> Option<u64> {
+        Some(self.paid.load(Ordering::Relaxed))
+    }
+
+    fn alive(&self, beating: bool) {
+        if let Some(heart) = &self.heart {
+            heart.beat(beating);
+        }
+    }
+
+    async fn noted(&self) -> Note {
+        self.receipts.next(&self.providers).await
+    }
+
+    async fn send(&self, to: &Destination, id: MessageId, bytes: &[u8]) -> Outcome {
+        // Until somebody has answered, everybody may have taken it.
+        self.paid.store(self.cost(to, bytes), Ordering::Relaxed);
+        if to.providers.is_empty() {
+            return self.folder.write(&format!("{id}.txt"), bytes).await;
+        }
+        let Ok(message) = serde_json::from_slice::<Message>(bytes) else {
+            return Outcome::Never("the text was not written by this csmsd".to_owned());
+        };
+        let key = id.to_string();
+        let mut tried = Tried::default();
+        let mut paid = 0;
+        for index in self.in_order(to) {
+            let provider = &self.providers[index];
+            let text = tried.text(&message);
+            let values = Values {
+                text: &text,
+                title: &message.title,
+                id: &key,
+                severity: message.severity,
+                ..Values::about(&to.to, self.lifetime)
+            };
+            let answer = provider.ask(values, self.timeout(to.providers.len())).await;
+            if matches!(answer.verdict, Verdict::Accepted(_) | Verdict::Unknown(_)) {
+                paid += provider.cost(segments(&text, 0));
+            }
+            if let Verdict::Accepted(reference) = answer.verdict {
+                self.paid.store(paid, Ordering::Relaxed);
+                if let Some(receipt) = answer.receipt {
+                    self.receipts.add(Taken { id, provider: index, receipt, to: to.to.clone() }, self.lifetime);
+                }
+                return Outcome::Sent(tried.sent(&provider.name, reference, &to.to));
+            }
+            tried.add(&provider.name, answer.verdict, answer.after);
+        }
+        self.paid.store(paid, Ordering::Relaxed);
+        tried.outcome(&to.to)
+    }
+}
+
+impl Sms {
+    fn write(&self, to: &Destination, letter: &Letter<'_>, last_of: Option<usize>) -> Composed {
+        let is_rationed = !to.tiers.is_empty();
+        let form = Form { limit: to.limit, reserve: to.reserve(), lifetime: self.lifetime, is_rationed, last_of };
+        let (message, told) = compose::compose(letter, form);
         if to.providers.is_empty() {
             let text = format!("To: {}\n\n{}\n", letter.recipient, message.text);
             return Composed { bytes: text.into_bytes(), told };
@@ -59,44 +158,10 @@ impl Medium for Sms {
         compose::composed(&message, told)
     }
 
-    async fn send(&self, to: &Destination, id: MessageId, bytes: &[u8]) -> Outcome {
-        if to.providers.is_empty() {
-            return self.folder.write(&format!("{id}.txt"), bytes).await;
-        }
-        let Ok(message) = serde_json::from_slice::<Message>(bytes) else {
-            return Outcome::Never("the text was not written by this csmsd".to_owned());
-        };
-        let id = id.to_string();
-        let mut tried = Tried::default();
-        for provider in self.in_order(to) {
-            let text = tried.text(&message);
-            let values = Values {
-                to: &to.to,
-                text: &text,
-                title: &message.title,
-                id: &id,
-                severity: message.severity,
-                account: None,
-                from: None,
-                token: None,
-                priority: None,
-                alphabet: None,
-            };
-            let answer = provider.ask(values, self.timeout(to.providers.len())).await;
-            if let Verdict::Accepted(reference) = answer.verdict {
-                return Outcome::Sent(tried.sent(&provider.name, reference, &to.to));
-            }
-            tried.add(&provider.name, answer.verdict, answer.after);
-        }
-        tried.outcome(&to.to)
-    }
-}
-
-impl Sms {
     /// As configured, but those that failed just now at the end.
-    fn in_order(&self, to: &Destination) -> Vec<&Provider> {
-        let mut providers: Vec<&Provider> = to.providers.iter().map(|&index| &self.providers[index]).collect();
-        providers.sort_by_key(|provider| provider.rests());
+    fn in_order(&self, to: &Destination) -> Vec<usize> {
+        let mut providers = to.providers.clone();
+        providers.sort_by_key(|&index| self.providers[index].rests());
         providers
     }
 

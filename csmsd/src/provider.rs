@@ -2,7 +2,7 @@
 //! redirects, and no word of the token in what is said about it.
 
 use crate::number::masked;
-use crate::table::{Table, Values, Verdict};
+use crate::table::{Fate, Table, Values, Verdict};
 use common::counters::Counters;
 use common::notifier::one_line;
 use common::secret::Secret;
@@ -31,6 +31,8 @@ pub(crate) struct Provider {
     pub(crate) account: Option<String>,
     pub(crate) from: Option<String>,
     pub(crate) token: Option<Secret>,
+    /// What a short message costs, or a push, in millionths of the currency.
+    pub(crate) price: u64,
     client: Client,
     pub(crate) counters: Counters,
     /// Until when it is asked last, after a failure.
@@ -47,7 +49,7 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    fn client(&self) -> Result<Client, String> {
+    pub(crate) fn client(&self) -> Result<Client, String> {
         let mut builder = Client::builder()
             .user_agent(concat!("cairn-csmsd/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
@@ -72,11 +74,13 @@ pub(crate) struct Answer {
     pub(crate) verdict: Verdict,
     /// Not earlier than this.
     pub(crate) after: Option<Duration>,
+    /// What to ask for a receipt by, where there may be one.
+    pub(crate) receipt: Option<String>,
 }
 
 impl Answer {
     fn of(verdict: Verdict) -> Self {
-        Self { verdict, after: None }
+        Self { verdict, after: None, receipt: None }
     }
 }
 
@@ -90,6 +94,7 @@ impl Provider {
             account: None,
             from: None,
             token: None,
+            price: 0,
             client,
             counters,
             resting: Mutex::new(None),
@@ -103,12 +108,7 @@ impl Provider {
 
     /// Asks it to send a text, once. Ends within `timeout`.
     pub(crate) async fn ask(&self, values: Values<'_>, timeout: Duration) -> Answer {
-        let values = Values {
-            account: self.account.as_deref(),
-            from: self.from.as_deref(),
-            token: self.token.as_ref(),
-            ..values
-        };
+        let values = self.identified(values);
         let mut answer = match self.table.request(&self.client, &self.url, &values) {
             Ok(request) => self.carry_out(request, timeout).await,
             Err(why) => Answer::of(Verdict::Odd(why)),
@@ -125,6 +125,34 @@ impl Provider {
         }
         self.remember(&answer);
         answer
+    }
+
+    /// Asks what became of a text that it took under this name. None while nobody knows. Ends within `timeout`.
+    pub(crate) async fn ask_for_receipt(&self, values: Values<'_>, timeout: Duration) -> Option<Fate> {
+        let values = self.identified(values);
+        let request = self.table.receipt_request(&self.client, &self.url, &values)?.ok()?;
+        let deadline = tokio::time::Instant::now() + timeout;
+        let response = tokio::time::timeout_at(deadline, self.client.execute(request)).await.ok()?.ok();
+        let Some(response) = response.filter(|response| response.status().is_success()) else {
+            self.counters.count("sms", "receipt_refused");
+            return None;
+        };
+        let status = response.status().as_u16();
+        let fate = self.table.fate(status, &read(response, deadline).await)?;
+        Some(match fate {
+            Fate::Delivered(words) => Fate::Delivered(self.shown(&words, values.to)),
+            Fate::Failed(words) => Fate::Failed(self.shown(&words, values.to)),
+        })
+    }
+
+    /// What this text costs here.
+    pub(crate) fn cost(&self, segments: usize) -> u64 {
+        let parts = if self.table.max_chars.is_some() { 1 } else { segments };
+        self.price.saturating_mul(u64::try_from(parts).unwrap_or(u64::MAX))
+    }
+
+    fn identified<'a>(&'a self, values: Values<'a>) -> Values<'a> {
+        Values { account: self.account.as_deref(), from: self.from.as_deref(), token: self.token.as_ref(), ..values }
     }
 
     async fn carry_out(&self, request: reqwest::Request, timeout: Duration) -> Answer {
@@ -149,7 +177,9 @@ impl Provider {
         if body.len() == MAX_ANSWER_BYTES {
             self.counters.count("sms", "answer_too_large");
         }
-        Answer { verdict: self.table.judge(status, &body), after }
+        let verdict = self.table.judge(status, &body);
+        let receipt = matches!(verdict, Verdict::Accepted(_)).then(|| self.table.receipt_name(&body)).flatten();
+        Answer { verdict, after, receipt }
     }
 
     /// Words for the log and the ledger: one line, without our token, and without the whole number, should the provider
@@ -217,7 +247,7 @@ fn retry_after(response: &reqwest::Response) -> Option<Duration> {
 }
 
 /// An error with what caused it, which reqwest's own words leave out.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 /// What stands in braces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -38,12 +39,20 @@ pub(crate) enum Variable {
     From,
     /// The provider's `token_file`.
     Token,
+    /// How long the text is worth delivering: in seconds,
+    ValiditySecs,
+    /// in minutes,
+    ValidityMinutes,
+    /// or in milliseconds.
+    ValidityMs,
+    /// The provider's name of a text that it took; only where a receipt is asked for.
+    Reference,
     /// The provider's `url`; only in `needs`.
     Url,
 }
 
 impl Variable {
-    const ALL: [(&'static str, Self); 11] = [
+    const ALL: [(&'static str, Self); 15] = [
         ("to", Self::To),
         ("to_digits", Self::ToDigits),
         ("text", Self::Text),
@@ -55,7 +64,16 @@ impl Variable {
         ("account", Self::Account),
         ("from", Self::From),
         ("token", Self::Token),
+        ("validity_secs", Self::ValiditySecs),
+        ("validity_minutes", Self::ValidityMinutes),
+        ("validity_ms", Self::ValidityMs),
+        ("reference", Self::Reference),
     ];
+
+    /// Whether everybody wants a number for it, and no text of digits.
+    fn is_number(self) -> bool {
+        matches!(self, Self::Priority | Self::ValiditySecs | Self::ValidityMinutes | Self::ValidityMs)
+    }
 }
 
 /// Text with variables: `/Accounts/{account}/`.
@@ -150,9 +168,10 @@ impl Json {
 
     fn render(&self, values: &Values<'_>) -> Option<Value> {
         Some(match self {
-            // Alone it is a number, which is what everybody wants a priority to be.
-            Self::Text(Text(pieces)) if *pieces == [Piece::Variable(Variable::Priority)] => values.priority?.into(),
-            Self::Text(text) => text.render(values)?.into(),
+            Self::Text(text) => match (text.render(values)?, &*text.0) {
+                (digits, [Piece::Variable(variable)]) if variable.is_number() => digits.parse::<i64>().ok()?.into(),
+                (text, _) => text.into(),
+            },
             Self::Array(elements) => elements.iter().filter_map(|element| element.render(values)).collect(),
             Self::Object(fields) => {
                 let fields = fields.iter().filter_map(|(key, value)| Some((key.clone(), value.render(values)?)));
@@ -271,6 +290,44 @@ pub(crate) struct Table {
     /// Where the provider's own name of the message is, for the ledger.
     #[serde(default)]
     reference: Option<String>,
+    /// How to ask later what became of a text.
+    #[serde(default)]
+    receipt: Option<Receipt>,
+}
+
+/// How to ask what became of a text: a GET with the same credentials, again and again until one of the rules says yes.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Receipt {
+    /// Where the answer to the text has what `{reference}` is then. By default the table's own `reference`.
+    #[serde(default)]
+    reference: Option<String>,
+    path: String,
+    #[serde(default)]
+    query: BTreeMap<String, Text>,
+    /// It arrived, or whatever `word` says.
+    delivered: Rule,
+    /// It will not.
+    failed: Rule,
+    #[serde(default = "delivered")]
+    word: String,
+    /// Where it says who has confirmed it, or why it failed.
+    #[serde(default)]
+    detail: Option<String>,
+    /// What to say where it failed and nothing says why.
+    #[serde(default)]
+    why: Option<String>,
+}
+
+fn delivered() -> String {
+    "delivered".to_owned()
+}
+
+/// What became of a text, for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Delivered(String),
+    Failed(String),
 }
 
 impl Table {
@@ -289,6 +346,10 @@ impl Table {
         for part in self.path.split('/') {
             Text::parse(part).map_err(|error| format!("path: {error}"))?;
         }
+        if self.uses(Variable::Reference) {
+            return Err("{reference} is known only in receipt, once the text was taken".to_owned());
+        }
+        self.receipt.as_ref().map_or(Ok(()), |receipt| receipt.check(self.reference.is_some()))?;
         for name in self.headers.keys() {
             reqwest::header::HeaderName::try_from(name.as_str())
                 .map_err(|_| format!("headers: {name:?} is no name of a header"))?;
@@ -306,14 +367,9 @@ impl Table {
         Ok(())
     }
 
-    fn segments(&self) -> Vec<Text> {
-        let parts = self.path.strip_prefix('/').map(|path| path.split('/')).into_iter().flatten();
-        parts.map(|part| Text::parse(part).expect("checked when it was read")).collect()
-    }
-
     /// Whether the variable stands anywhere.
     pub(crate) fn uses(&self, variable: Variable) -> bool {
-        let segments = self.segments();
+        let segments = path_segments(&self.path);
         let mut texts: Vec<&Text> = segments.iter().collect();
         texts.extend(self.basic.iter().flat_map(|basic| [&basic.user, &basic.password]));
         texts.extend(self.bearer.iter().chain(&self.text).chain(self.headers.values()).chain(self.query.values()));
@@ -332,24 +388,82 @@ impl Table {
         let alphabet = self.alphabet.as_ref();
         let alphabet = alphabet.map(|words| if text::is_gsm(values.text) { &*words.gsm7 } else { &*words.ucs2 });
         let values = &Values { priority: self.priority.get(&values.severity).copied(), alphabet, ..*values };
-        let mut url = base.clone();
-        let segments = self.segments();
-        if !segments.is_empty() {
-            let mut path = url.path_segments_mut().map_err(|()| "the URL has no path".to_owned())?;
-            path.pop_if_empty();
-            for segment in &segments {
-                path.push(&segment.render(values).unwrap_or_default());
-            }
-        }
-        if !self.query.is_empty() {
-            url.query_pairs_mut().extend_pairs(render_fields(&self.query, values));
-        }
+        let url = target(base, &self.path, &self.query, values)?;
         let method = match self.method {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
             Method::Put => reqwest::Method::PUT,
         };
-        let mut request = client.request(method, url);
+        let mut request = self.with_credentials(client.request(method, url), values)?;
+        let typed = |request: reqwest::RequestBuilder, kind: &str| request.header("content-type", kind);
+        if let Some(form) = &self.form {
+            let mut encoded = Url::parse("form:/").expect("a URL");
+            encoded.query_pairs_mut().extend_pairs(render_fields(form, values));
+            let body = encoded.query().unwrap_or_default().to_owned();
+            request = typed(request, "application/x-www-form-urlencoded").body(body);
+        } else if let Some(json) = &self.json {
+            let body = json.render(values).unwrap_or_default().to_string();
+            request = typed(request, "application/json").body(body);
+        } else if let Some(text) = &self.text {
+            request = typed(request, "text/plain; charset=utf-8").body(text.render(values).unwrap_or_default());
+        }
+        // Its error may quote the URL.
+        request.build().map_err(|error| error.without_url().to_string())
+    }
+
+    /// Asks what became of a text. None if this provider cannot be asked.
+    pub(crate) fn receipt_request(
+        &self,
+        client: &reqwest::Client,
+        base: &Url,
+        values: &Values<'_>,
+    ) -> Option<Result<reqwest::Request, String>> {
+        let receipt = self.receipt.as_ref()?;
+        let request = || {
+            let url = target(base, &receipt.path, &receipt.query, values)?;
+            let request = self.with_credentials(client.get(url), values)?;
+            request.build().map_err(|error| error.without_url().to_string())
+        };
+        Some(request())
+    }
+
+    /// The name to ask for a receipt by, in the answer to a text that was taken.
+    pub(crate) fn receipt_name(&self, body: &[u8]) -> Option<String> {
+        let receipt = self.receipt.as_ref()?;
+        let json: Value = serde_json::from_slice(body).ok()?;
+        found(Some(&json), receipt.reference.as_ref().or(self.reference.as_ref())?).into_iter().next()
+    }
+
+    /// What an answer says of the fate of a text; nothing if that is not known yet.
+    pub(crate) fn fate(&self, status: u16, body: &[u8]) -> Option<Fate> {
+        let receipt = self.receipt.as_ref()?;
+        let json: Value = serde_json::from_slice(body).ok()?;
+        let values = |pointer: Option<&String>| pointer.map(|pointer| found(Some(&json), pointer)).unwrap_or_default();
+        let detail = values(receipt.detail.as_ref()).join(", ");
+        let applies = |rule: &Rule, all: bool| {
+            let values = values(rule.pointer.as_ref());
+            let allowed =
+                if all { values.iter().all(|v| rule.allows(v)) } else { values.iter().any(|v| rule.allows(v)) };
+            rule.status.contains(&status) && !values.is_empty() && allowed
+        };
+        if applies(&receipt.delivered, true) {
+            let by = if detail.is_empty() { String::new() } else { format!(" by {detail}") };
+            return Some(Fate::Delivered(format!("{}{by}", receipt.word)));
+        }
+        if applies(&receipt.failed, false) {
+            let state = || values(receipt.failed.pointer.as_ref()).join(", ");
+            let why = if detail.is_empty() { receipt.why.clone().unwrap_or_else(state) } else { detail };
+            return Some(Fate::Failed(format!("not {}: {why}", receipt.word)));
+        }
+        None
+    }
+
+    /// What says who we are.
+    fn with_credentials(
+        &self,
+        mut request: reqwest::RequestBuilder,
+        values: &Values<'_>,
+    ) -> Result<reqwest::RequestBuilder, String> {
         if let Some(basic) = &self.basic
             && let (Some(user), Some(password)) = (basic.user.render(values), basic.password.render(values))
         {
@@ -365,20 +479,7 @@ impl Table {
             value.set_sensitive(text.variables().any(|variable| variable == Variable::Token));
             request = request.header(name, value);
         }
-        let typed = |request: reqwest::RequestBuilder, kind: &str| request.header("content-type", kind);
-        if let Some(form) = &self.form {
-            let mut encoded = Url::parse("form:/").expect("a URL");
-            encoded.query_pairs_mut().extend_pairs(render_fields(form, values));
-            let body = encoded.query().unwrap_or_default().to_owned();
-            request = typed(request, "application/x-www-form-urlencoded").body(body);
-        } else if let Some(json) = &self.json {
-            let body = json.render(values).unwrap_or_default().to_string();
-            request = typed(request, "application/json").body(body);
-        } else if let Some(text) = &self.text {
-            request = typed(request, "text/plain; charset=utf-8").body(text.render(values).unwrap_or_default());
-        }
-        // Its error may quote the URL.
-        request.build().map_err(|error| error.without_url().to_string())
+        Ok(request)
     }
 
     /// What an answer means. `body` is at most what was read of it.
@@ -422,6 +523,58 @@ impl Table {
     fn reference(&self, json: Option<&Value>) -> Option<String> {
         found(json, self.reference.as_ref()?).into_iter().next()
     }
+}
+
+impl Receipt {
+    fn check(&self, has_reference: bool) -> Result<(), String> {
+        if !self.path.starts_with('/') {
+            return Err(format!("receipt.path is {:?}, but must begin with /", self.path));
+        }
+        for part in self.path.split('/') {
+            Text::parse(part).map_err(|error| format!("receipt.path: {error}"))?;
+        }
+        let segments = path_segments(&self.path);
+        let mut used = segments.iter().chain(self.query.values()).flat_map(Text::variables);
+        if !used.any(|variable| variable == Variable::Reference) {
+            return Err("receipt: {reference} stands nowhere, so nothing would be asked".to_owned());
+        }
+        if self.reference.is_none() && !has_reference {
+            return Err("receipt: there is no reference to ask by".to_owned());
+        }
+        for rule in [&self.delivered, &self.failed] {
+            if rule.pointer.is_none() {
+                return Err("receipt: delivered and failed must have a pointer".to_owned());
+            }
+        }
+        let pointers = [&self.reference, &self.detail, &self.delivered.pointer, &self.failed.pointer];
+        match pointers.into_iter().flatten().find(|pointer| !pointer.starts_with('/')) {
+            Some(pointer) => Err(format!("receipt: pointer is {pointer:?}, but must begin with /")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The segments of a checked path.
+fn path_segments(path: &str) -> Vec<Text> {
+    let parts = path.strip_prefix('/').map(|path| path.split('/')).into_iter().flatten();
+    parts.map(|part| Text::parse(part).expect("checked when it was read")).collect()
+}
+
+/// Where a request goes.
+fn target(base: &Url, path: &str, query: &BTreeMap<String, Text>, values: &Values<'_>) -> Result<Url, String> {
+    let mut url = base.clone();
+    let segments = path_segments(path);
+    if !segments.is_empty() {
+        let mut path = url.path_segments_mut().map_err(|()| "the URL has no path".to_owned())?;
+        path.pop_if_empty();
+        for segment in &segments {
+            path.push(&segment.render(values).unwrap_or_default());
+        }
+    }
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(render_fields(query, values));
+    }
+    Ok(url)
 }
 
 impl Rule {
@@ -485,13 +638,35 @@ pub(crate) struct Values<'a> {
     pub(crate) account: Option<&'a str>,
     pub(crate) from: Option<&'a str>,
     pub(crate) token: Option<&'a Secret>,
+    /// How long the text is worth delivering.
+    pub(crate) validity: Duration,
+    /// Only of a text that was taken.
+    pub(crate) reference: Option<&'a str>,
     /// Filled in by the table.
     pub(crate) priority: Option<i64>,
     /// Filled in by the table.
     pub(crate) alphabet: Option<&'a str>,
 }
 
-impl Values<'_> {
+impl<'a> Values<'a> {
+    /// Of a text to `to`, with nothing in it yet.
+    pub(crate) fn about(to: &'a str, validity: Duration) -> Self {
+        Self {
+            to,
+            text: "",
+            title: "",
+            id: "",
+            severity: Severity::Info,
+            account: None,
+            from: None,
+            token: None,
+            validity,
+            reference: None,
+            priority: None,
+            alphabet: None,
+        }
+    }
+
     fn get(&self, variable: Variable) -> Option<String> {
         let text = match variable {
             Variable::To => self.to,
@@ -505,6 +680,10 @@ impl Values<'_> {
             Variable::Account => self.account?,
             Variable::From => self.from?,
             Variable::Token => self.token?.reveal(),
+            Variable::Reference => self.reference?,
+            Variable::ValiditySecs => return Some(self.validity.as_secs().to_string()),
+            Variable::ValidityMinutes => return Some(self.validity.as_secs().div_ceil(60).to_string()),
+            Variable::ValidityMs => return Some(self.validity.as_millis().to_string()),
             Variable::Url => return None,
         };
         Some(text.to_owned())
@@ -540,6 +719,8 @@ mod tests {
             account: Some("../x/y?z"),
             from: Some("me&to=+1"),
             token: Some(token),
+            validity: Duration::from_hours(1),
+            reference: None,
             priority: None,
             alphabet: None,
         }
@@ -562,7 +743,7 @@ mod tests {
         assert_eq!(twilio.url().as_str(), "https://api.twilio.com/2010-04-01/Accounts/..%2Fx%2Fy%3Fz/Messages.json");
         let form = Url::parse(&format!("form:/?{}", body(&twilio))).expect("a form");
         let fields: Vec<_> = form.query_pairs().into_owned().collect();
-        let expected = [("Body", NASTY), ("From", "me&to=+1"), ("To", "+4912345678")];
+        let expected = [("Body", NASTY), ("From", "me&to=+1"), ("To", "+4912345678"), ("ValidityPeriod", "3600")];
         assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
 
         let kannel = request(&preset("kannel"), &values(&token));

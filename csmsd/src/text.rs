@@ -3,9 +3,11 @@
 //! again, each of which is paid for and loses 6 bytes to the header that says so (3GPP TS 23.040).
 //!
 //! One typographic quotation mark would thus more than halve what fits, so common characters that the alphabet lacks are
-//! replaced by their nearest relatives first. Letters are not: a name must not change.
+//! replaced by their nearest relatives first. Latin letters with marks that it lacks lose the mark, but only where that saves
+//! the whole text: a name changes no more than it must, and one in another script not at all.
 
 use common::text::turns_direction;
+use std::ops::RangeInclusive;
 
 /// The basic table, without the escape to the extension. Each is one septet.
 const BASIC: &str = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡\
@@ -78,8 +80,82 @@ pub(crate) fn segments(text: &str, reserve: usize) -> usize {
     segments
 }
 
+/// Latin letters that the GSM alphabet lacks, behind what stands for them in it.
+const RELATIVES: [(&str, &str); 51] = [
+    ("A", "ÀÁÂÃĀĂĄ"),
+    ("a", "áâãāăą"),
+    ("C", "ĆĈĊČ"),
+    ("c", "çćĉċč"),
+    ("D", "ĎĐÐ"),
+    ("d", "ďđð"),
+    ("E", "ÈÊËĒĔĖĘĚ"),
+    ("e", "êëēĕėęě"),
+    ("G", "ĜĞĠĢ"),
+    ("g", "ĝğġģ"),
+    ("H", "ĤĦ"),
+    ("h", "ĥħ"),
+    ("I", "ÌÍÎÏĨĪĬĮİ"),
+    ("i", "íîïĩīĭįı"),
+    ("J", "Ĵ"),
+    ("j", "ĵ"),
+    ("K", "Ķ"),
+    ("k", "ķĸ"),
+    ("L", "ĹĻĽĿŁ"),
+    ("l", "ĺļľŀł"),
+    ("N", "ŃŅŇŊ"),
+    ("n", "ńņňŉŋ"),
+    ("O", "ÒÓÔÕŌŎ"),
+    ("o", "óôõōŏ"),
+    ("Ö", "Ő"),
+    ("ö", "ő"),
+    ("OE", "Œ"),
+    ("oe", "œ"),
+    ("R", "ŔŖŘ"),
+    ("r", "ŕŗř"),
+    ("S", "ŚŜŞŠȘ"),
+    ("s", "śŝşšșſ"),
+    ("SS", "ẞ"),
+    ("T", "ŢŤŦȚ"),
+    ("t", "ţťŧț"),
+    ("Th", "Þ"),
+    ("th", "þ"),
+    ("U", "ÙÚÛŨŪŬŮŲ"),
+    ("u", "úûũūŭůų"),
+    ("Ü", "Ű"),
+    ("ü", "ű"),
+    ("W", "ŴẀẂẄ"),
+    ("w", "ŵẁẃẅ"),
+    ("Y", "ÝŶŸỲ"),
+    ("y", "ýÿŷỳ"),
+    ("Z", "ŹŻŽ"),
+    ("z", "źżž"),
+    ("AE", "Ǽ"),
+    ("ae", "ǽ"),
+    ("Ø", "Ǿ"),
+    ("ø", "ǿ"),
+];
+/// Marks that stand behind their letter as characters of their own (the block of combining diacritical marks).
+const MARKS: RangeInclusive<char> = '\u{300}'..='\u{36f}';
+
+/// The text as short messages carry it for the least money: in the GSM alphabet, if punctuation and the marks of Latin letters
+/// are all that is in the way.
+pub(crate) fn cheap(text: &str) -> String {
+    let plain = plain(text);
+    if is_gsm(&plain) {
+        return plain;
+    }
+    let mut cheap = String::with_capacity(plain.len());
+    for c in plain.chars().filter(|c| !MARKS.contains(c)) {
+        match RELATIVES.iter().find(|(_, lacking)| lacking.contains(c)) {
+            Some((relative, _)) => cheap.push_str(relative),
+            None => cheap.push(c),
+        }
+    }
+    if is_gsm(&cheap) { cheap } else { plain }
+}
+
 /// The text in the GSM alphabet as far as punctuation goes.
-pub(crate) fn plain(text: &str) -> String {
+fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -143,12 +219,50 @@ mod tests {
         assert_eq!(segments(&"😀".repeat(67), 0), 3);
     }
 
+    /// By libraries that are not ours: see tests/contracts/segments.cjs.
+    #[test]
+    fn twilios_calculator_and_split_sms_count_the_same() {
+        let mut counted = 0;
+        for line in include_str!("../fixtures/segments.jsonl").lines() {
+            let (text, expected): (String, usize) = serde_json::from_str(line).expect("a text and a number");
+            assert_eq!(segments(&text, 0), expected, "{text}");
+            counted += 1;
+        }
+        assert!(counted > 400, "{counted}");
+    }
+
     #[test]
     fn punctuation_does_not_force_the_dearer_alphabet() {
         let text = plain("“/var” – 95 % ≥ 90 %… `df`\u{a0}‘ok’\u{200b} 71°C");
         assert_eq!(text, "\"/var\" - 95 % >= 90 %... 'df' 'ok' 71 deg C");
         assert!(is_gsm(&text));
         assert_eq!(plain("Müller über Łódź"), "Müller über Łódź");
+    }
+
+    #[test]
+    fn letters_lose_their_marks_only_where_that_saves_the_text() {
+        assert_eq!(cheap("Müller über Łódź, “Árvíztűrő tükörfúrógép”"), "Müller über Lodz, \"Arviztürö tükörfurogép\"");
+        assert_eq!(
+            cheap("français, œuvre; İstanbul ağ; Žižkov; e\u{301}tat"),
+            "francais, oeuvre; Istanbul ag; Zizkov; etat"
+        );
+        // What is in the alphabet stays.
+        assert_eq!(
+            cheap("é è ù ì ò Ç Ø ø Æ æ ß É Ñ ñ à ä ö ü Ä Ö Ü Å å"),
+            "é è ù ì ò Ç Ø ø Æ æ ß É Ñ ñ à ä ö ü Ä Ö Ü Å å"
+        );
+        // Nothing is saved, so nothing changes.
+        assert_eq!(cheap("Łódź и Москва"), "Łódź и Москва");
+        assert_eq!(cheap("Łódź 😀"), "Łódź 😀");
+        assert_eq!(cheap("сервер недоступен"), "сервер недоступен");
+    }
+
+    #[test]
+    fn every_relative_is_in_the_alphabet_and_what_it_stands_for_is_not() {
+        for (relative, lacking) in RELATIVES {
+            assert!(is_gsm(relative), "{relative}");
+            assert!(lacking.chars().all(|c| septets(c).is_none()), "{lacking}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 """Sends one text by a provider's own SDK and prints the request that it would send; nothing leaves the process.
 
-Input, one JSON object: provider, account, token, from, to, text, id, alphabet. Output: method, host, path, authorization,
+Input, one JSON object: provider, account, token, from, to, text, id, alphabet, validity_secs. Output: method, host, path, authorization,
 content_type, fields.
 """
 
@@ -27,7 +27,7 @@ requests.Session.send = send
 def twilio(v):
     from twilio.rest import Client
 
-    Client(v["account"], v["token"]).messages.create(to=v["to"], from_=v["from"], body=v["text"])
+    Client(v["account"], v["token"]).messages.create(to=v["to"], from_=v["from"], body=v["text"], validity_period=v["validity_secs"])
 
 
 def vonage(v):
@@ -43,6 +43,7 @@ def vonage(v):
             text=v["text"],
             client_ref=v["id"],
             type="unicode" if unicode else "text",
+            ttl=v["validity_secs"] * 1000,
         )
     )
 
@@ -54,7 +55,11 @@ def messagebird(v):
         v["from"],
         v["to"].lstrip("+"),
         v["text"],
-        {"reference": v["id"], "datacoding": "unicode" if v["alphabet"] == "ucs2" else "plain"},
+        {
+            "reference": v["id"],
+            "datacoding": "unicode" if v["alphabet"] == "ucs2" else "plain",
+            "validity": v["validity_secs"],
+        },
     )
 
 

@@ -166,7 +166,7 @@ fn irc_configuration(server: &Server, channels: &str) -> String {
 fn sms_configuration(kannel: &Kannel, dir: &Path) -> String {
     format!(
         "[[provider]]\nname = 'main'\npreset = 'kannel'\nurl = '{}'\naccount = '{}'\nfrom = '2001'\ntoken_file = '{}'\n\
-         [[recipient]]\nname = 'on duty'\nto = '+4912345678'\nseverity = 'CRIT'\n",
+         [[recipient]]\nname = 'on duty'\nto = '+4912345678'\nseverity = 'CRIT'\npace = []\n",
         kannel.url(),
         kannel::USER,
         secret(dir.join("etc/kannel.password"), kannel::PASSWORD).display()

@@ -3,13 +3,18 @@
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::fs;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 use tests::kannel::{self, Kannel, Text};
 use tests::pki::Pki;
 use tests::servers::free_port;
-use tests::{Plugin, Process, Suite, wait_for};
+use tests::{Plugin, Process, Suite, wait_at_most, wait_for};
 
 const NUMBER: &str = "+4912345678";
 /// What `drill` reports is worth a text.
@@ -29,11 +34,17 @@ fn provider(suite: &Suite, name: &str, url: &str, password: &str) -> String {
     )
 }
 
-/// All three daemons, csmsd with these providers and one telephone.
+/// All three daemons, csmsd with these providers and one telephone, which takes as many texts as there are.
 fn suite(providers: impl FnOnce(&Suite) -> String) -> Suite {
+    paced_suite(providers, "[]")
+}
+
+/// Likewise, with buckets.
+fn paced_suite(providers: impl FnOnce(&Suite) -> String, pace: &str) -> Suite {
     let mut suite = Suite::running("", DRILLS);
     let providers = providers(&suite);
-    suite.configure("csmsd", &format!("{providers}[[recipient]]\nname = 'on duty'\nto = '{NUMBER}'\n"));
+    let recipient = format!("[[recipient]]\nname = 'on duty'\nto = '{NUMBER}'\npace = {pace}\n");
+    suite.configure("csmsd", &format!("{providers}{recipient}"));
     // All that it logs: the libraries below it must not show what it hides.
     let mut command = suite.command("csmsd");
     command.arg("-vv");
@@ -74,7 +85,7 @@ fn a_dead_host_is_a_text_and_so_is_its_recovery_but_a_mere_error_is_none() {
     let kannel = Kannel::start();
     let mut suite = Suite::running("", "[judging]\nhost_down_after = '3s'\n");
     let providers = provider(&suite, "main", &kannel.url(), kannel::PASSWORD);
-    suite.configure("csmsd", &format!("{providers}[[recipient]]\nname = 'on duty'\nto = '{NUMBER}'\n"));
+    suite.configure("csmsd", &format!("{providers}[[recipient]]\nname = 'on duty'\nto = '{NUMBER}'\npace = []\n"));
     suite.start("csmsd");
     let mut plugin = Plugin::connect(&suite);
     fails(&mut plugin, "printer");
@@ -220,7 +231,7 @@ fn a_provider_has_to_prove_who_it_is() {
     let of = |name: &str, host: &str, ca: &str| {
         format!(
             "[[provider]]\nname='{name}'\nurl='https://{host}:{port}'\n{ca}{request}\
-             [[recipient]]\nname='{name}'\nto='{NUMBER}'\nproviders=['{name}']\n"
+             [[recipient]]\nname='{name}'\nto='{NUMBER}'\nproviders=['{name}']\npace=[]\n"
         )
     };
     let config = of("known", "localhost", &ca) + &of("unknown", "localhost", "") + &of("other", "127.0.0.2", &ca);
@@ -264,4 +275,130 @@ fn a_token_may_be_a_credential_of_the_service_manager() {
     // The credential is the one that is taken.
     fs::write(suite.path("state/ntfy"), "tk_1\ntk_2\n").expect("written");
     assert_eq!(check(Some("state")), 78);
+}
+
+/// When each text was there, as Kannel's SMSC has it.
+struct Arrivals {
+    watcher: Option<thread::JoinHandle<Vec<Instant>>>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Arrivals {
+    fn watch(kannel: &Arc<Kannel>) -> Self {
+        let (kannel, is_over) = (kannel.clone(), Arc::new(AtomicBool::new(false)));
+        let until = is_over.clone();
+        let watcher = thread::spawn(move || {
+            let mut arrivals = Vec::new();
+            loop {
+                let ends = until.load(Ordering::Relaxed);
+                arrivals.resize(kannel.texts().len(), Instant::now());
+                if ends {
+                    return arrivals;
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        Self { watcher: Some(watcher), is_over }
+    }
+
+    fn end(mut self) -> Vec<Instant> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.watcher.take().expect("it ends once").join().expect("it does not panic")
+    }
+}
+
+#[test]
+fn in_a_storm_a_telephone_gets_no_more_than_its_buckets_and_all_of_it_is_told() {
+    /// Between csmsd's and the SMSC's moment of a text.
+    const ON_THE_WAY: Duration = Duration::from_millis(700);
+    const BUCKETS: [(usize, u64); 3] = [(1, 3), (3, 15), (5, 40)];
+    const UNITS: usize = 60;
+    let kannel = Arc::new(Kannel::start());
+    let provider = |suite: &Suite| provider(suite, "main", &kannel.url(), kannel::PASSWORD);
+    let mut suite = paced_suite(provider, "['1/3s', '3/15s', '5/40s']");
+    let arrivals = Arrivals::watch(&kannel);
+    let mut plugin = Plugin::connect(&suite);
+    for unit in 0..UNITS {
+        fails(&mut plugin, &format!("unit{unit}"));
+        suite.wait_for_event("down", &format!("drill:unit{unit}"));
+        // Twice it dies while it waits for a bucket.
+        if unit == UNITS / 3 || unit == UNITS / 2 {
+            suite.kill("csmsd");
+            suite.start("csmsd");
+        }
+    }
+    for unit in 0..UNITS {
+        plugin.state("up", &format!("unit{unit}"), common::time::UnixMillis::now().0);
+    }
+    // The first of them may go at once, and no other.
+    let waits = wait_for("the ledger says why it waits", || {
+        let rows = suite.ask("csmsd.sock", r#"{"query":"ledger","limit":1000}"#)?;
+        let row = rows.as_array()?.iter().find(|row| row["state"] == "waiting")?;
+        row["result"].as_str().filter(|result| result.starts_with("waits for ")).map(str::to_owned)
+    });
+    assert!(waits.ends_with(" to this recipient"), "{waits}");
+    suite.wait_for_event("up", &format!("drill:unit{}", UNITS - 1));
+    let rows = wait_at_most(Duration::from_mins(4), "all of it is told", || {
+        let rows = suite.ask("csmsd.sock", r#"{"query":"ledger","limit":1000}"#)?;
+        let rows = rows.as_array()?.clone();
+        (rows.len() >= 2 * UNITS && rows.iter().all(|row| row["state"] == "sent")).then_some(rows)
+    });
+    let arrived = arrivals.end();
+    eprintln!("{} events in {} texts", rows.len(), arrived.len());
+    for (messages, secs) in BUCKETS {
+        let window = Duration::from_secs(secs).saturating_sub(ON_THE_WAY);
+        for texts in arrived.windows(messages + 1) {
+            let took = texts[messages].duration_since(texts[0]);
+            assert!(took >= window, "{} texts within {took:?}: {arrived:?}", messages + 1);
+        }
+    }
+    let texts = kannel.texts();
+    assert!(texts[0].body.starts_with("CRIT DOWN testhost!drill:unit0"), "{texts:?}");
+    assert!(texts.iter().all(|text| text.segments <= 3), "{texts:?}");
+    assert!(arrived.len() < 20, "{texts:?}");
+}
+
+/// Counts the requests for a URL.
+fn switch() -> (String, Arc<std::sync::Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}/ping/s3cret-heart", listener.local_addr().expect("an address"));
+    let requests = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = requests.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut request = [0; 1024];
+            let length = stream.read(&mut request).unwrap_or(0);
+            seen.lock().expect("no panic").push(String::from_utf8_lossy(&request[..length]).into_owned());
+            // Who hangs up early has asked all the same.
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nOK");
+        }
+    });
+    (url, requests)
+}
+
+#[test]
+fn the_heartbeat_url_is_called_while_cprocessd_beats_and_silence_says_that_it_does_not() {
+    let (url, requests) = switch();
+    let mut suite = Suite::running("", DRILLS);
+    fs::write(suite.path("etc/heart.url"), format!("{url}\n")).expect("written");
+    suite.configure("csmsd", "[heartbeat]\nurl_file = 'heart.url'\nevery = '10s'\nmethod = 'POST'\n");
+    suite.start("csmsd");
+    let called = || requests.lock().expect("no panic").len();
+    wait_for("it is called", || (called() >= 1).then_some(()));
+    assert!(requests.lock().expect("no panic")[0].starts_with("POST /ping/s3cret-heart HTTP/1.1\r\n"));
+    wait_for("and again", || (called() >= 2).then_some(()));
+
+    suite.kill("cprocessd");
+    wait_for("it says so", || suite.log("csmsd").contains("a publisher does not beat").then_some(()));
+    let (before, since) = (called(), Instant::now());
+    while since.elapsed() < Duration::from_secs(12) {
+        assert_eq!(called(), before, "nobody beats");
+        thread::sleep(Duration::from_millis(100));
+    }
+    suite.start("cprocessd");
+    wait_for("it is called again", || (called() > before).then_some(()));
+    assert_eq!(suite.counter("csmsd", "heartbeat.failed"), 0);
+    assert!(suite.counter("csmsd", "heartbeat.called") >= 2);
+    assert!(!suite.log("csmsd").contains("s3cret"), "{}", suite.log("csmsd"));
 }

@@ -182,7 +182,7 @@ fn agrees(preset: &str, account: &str, status: &str, body: &str, alphabet: &str,
     let said = find(&["Body", "text", "body"]).expect("the text is sent");
     assert!(said.contains(text), "{said}");
     let values = json!({ "provider": preset, "account": account, "token": TOKEN, "from": FROM, "to": NUMBER, "text": said,
-        "id": find(&["client-ref", "reference", "client_reference"]).unwrap_or_default(), "alphabet": alphabet });
+        "id": find(&["client-ref", "reference", "client_reference"]).unwrap_or_default(), "alphabet": alphabet, "validity_secs": 3600 });
     let script = repository().join("tests/contracts/capture.py");
     let theirs = python(&[&script.display().to_string()], &values.to_string());
     let mut theirs: Value = serde_json::from_str(&theirs).expect("JSON");

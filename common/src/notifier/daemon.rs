@@ -5,11 +5,13 @@ use crate::config::ConfigError;
 use crate::counters::Counters;
 use crate::database::DatabaseError;
 use crate::message::{self, DownRow, ErrorBody, ErrorCode, Event, Request, StreamSnapshot};
-use crate::notifier::desk::{Desk, Outgoing, Who};
+use crate::notifier::desk::{Composer, Desk, Outgoing, Who};
 use crate::notifier::own::{OwnChecks, OwnReport, report_to};
 use crate::notifier::store::Store;
 use crate::notifier::teller::{Input, Now, Teller};
-use crate::notifier::{Lane, Letter, Medium, MessageId, Outcome, Recipient, Said, Scope, Setup, one_line};
+use crate::notifier::{
+    Composed, Lane, Letter, Medium, MessageId, Note, Outcome, Pace, Recipient, Said, Scope, Setup, one_line,
+};
 use crate::query::{Answer, ask_for};
 use crate::questions::Questions;
 use crate::socket::{Requester, Route};
@@ -41,6 +43,8 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A lane that cannot be reached for this long is down.
 const DOWN_AFTER: Duration = Duration::from_secs(30);
+/// A publisher that was not heard for longer is not said to be alive. It beats each second.
+const BEATS_WITHIN: Duration = Duration::from_secs(10);
 /// Between two attempts to write to a disk that refused.
 const DISK_RETRY: Duration = Duration::from_secs(1);
 /// Between two cleanings of the ledger.
@@ -78,6 +82,8 @@ struct Daemon<M: Medium> {
     run_dir: PathBuf,
     state_dir: PathBuf,
     publishers: Vec<PathBuf>,
+    /// When each was heard last.
+    heard: BTreeMap<String, Instant>,
     started: Instant,
     desk: Desk,
     lanes: BTreeMap<String, Running<M>>,
@@ -129,7 +135,8 @@ struct Job<A> {
 /// What a lane's task, or a comparison, has to say.
 enum Report {
     Ready { lane: String, generation: u64 },
-    Done { lane: String, generation: u64, recipient: String, id: MessageId, outcome: Outcome },
+    Done { lane: String, generation: u64, recipient: String, id: MessageId, outcome: Outcome, paid: Option<u64> },
+    Noted(Note),
     Compared { open: Vec<DownRow> },
 }
 
@@ -173,6 +180,7 @@ impl<M: Medium> Daemon<M> {
             run_dir: setup.base.run_dir.clone(),
             state_dir: setup.base.state_dir.clone(),
             publishers: setup.base.publishers.clone(),
+            heard: BTreeMap::new(),
             started,
             desk,
             lanes: BTreeMap::new(),
@@ -199,6 +207,8 @@ impl<M: Medium> Daemon<M> {
 
     /// Takes over the lanes. One that is as it was keeps its connection.
     fn install(&mut self, lanes: Vec<Lane<M>>) {
+        let caps = lanes.first().map(|lane| lane.medium.caps()).unwrap_or_default();
+        self.desk.set_paces(paces(&lanes), caps);
         let mut old = std::mem::take(&mut self.lanes);
         self.recipients.clear();
         for Lane { name, fingerprint, medium, recipients } in lanes {
@@ -315,6 +325,7 @@ impl<M: Medium> Daemon<M> {
     }
 
     fn take(&mut self, publisher: String, delivery: Delivery) {
+        self.heard.insert(publisher.clone(), Instant::now());
         match delivery {
             Delivery::Snapshot { cursor, state } => match state.read::<StreamSnapshot>() {
                 Ok(snapshot) => {
@@ -383,10 +394,9 @@ impl<M: Medium> Daemon<M> {
             if self.refused_at.is_some() {
                 return;
             }
-            let (medium, recipients) = (self.lanes[&lane].medium.clone(), &self.recipients);
-            let compose = |recipient: &str, letter: &Letter<'_>| medium.compose(&recipients[recipient].address, letter);
+            let writer = Writer { medium: self.lanes[&lane].medium.clone(), recipients: &self.recipients };
             let now = self.now();
-            match self.desk.next(&lane, now, compose) {
+            match self.desk.next(&lane, now, writer) {
                 Ok(Some(Outgoing { recipient, id, bytes })) => {
                     self.traffic.print("out", recipient.as_bytes(), &bytes);
                     let to = self.recipients[&recipient].address.clone();
@@ -408,12 +418,19 @@ impl<M: Medium> Daemon<M> {
                     (running.is_free, running.waits_since) = (true, None);
                 }
             }
-            Report::Done { lane, generation, recipient, id, outcome } => {
+            Report::Done { lane, generation, recipient, id, outcome, paid } => {
                 self.log(&lane, generation, &recipient, id, &outcome);
                 if let Some(running) = self.lanes.get_mut(&lane).filter(|running| running.generation == generation) {
                     running.waits_since = Some(Instant::now());
                 }
+                if let Some(paid) = paid {
+                    self.desk.paid(id, paid);
+                }
                 self.desk.done(&lane, &recipient, id, outcome, self.now());
+            }
+            Report::Noted(Note { id, words }) => {
+                tracing::info!("message {id}: {}", one_line(&words, LOGGED_CHARS));
+                self.desk.note(id, words);
             }
             Report::Compared { open } => self.apply(Input::Compared { open }),
         }
@@ -466,6 +483,10 @@ impl<M: Medium> Daemon<M> {
             }
             self.desk.give_up(self.now());
             self.report_ourselves();
+            let beating = self.publishers.iter().all(|publisher| {
+                self.heard.get(&publisher.display().to_string()).is_some_and(|heard| heard.elapsed() < BEATS_WITHIN)
+            });
+            self.lanes.values().for_each(|lane| lane.medium.alive(beating));
         }
         if self.clean_at.elapsed() >= CLEAN_EVERY {
             self.clean_at = Instant::now();
@@ -610,17 +631,55 @@ async fn serve<M: Medium>(
         if reports.send(Report::Ready { lane: lane.clone(), generation }).await.is_err() {
             return;
         }
-        let Some(Job { recipient, to, id, bytes }) = jobs.recv().await else { return };
+        let job = loop {
+            tokio::select! {
+                job = jobs.recv() => break job,
+                note = medium.noted() => {
+                    if reports.send(Report::Noted(note)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        };
+        let Some(Job { recipient, to, id, bytes }) = job else { return };
         let outcome = timeout(SEND_AT_MOST, medium.send(&to, id, &bytes)).await.unwrap_or_else(|_| Outcome::Retry {
             why: format!("no outcome within {}", for_people(SEND_AT_MOST)),
             scope: Scope::Lane,
             maybe_accepted: true,
             after: None,
         });
-        if reports.send(Report::Done { lane: lane.clone(), generation, recipient, id, outcome }).await.is_err() {
+        let paid = medium.paid();
+        let done = Report::Done { lane: lane.clone(), generation, recipient, id, outcome, paid };
+        if reports.send(done).await.is_err() {
             return;
         }
     }
+}
+
+/// A lane's medium, which knows its recipients by name.
+struct Writer<'a, M: Medium> {
+    medium: Arc<M>,
+    recipients: &'a BTreeMap<String, Recipient<M::Address>>,
+}
+
+impl<M: Medium> Composer for Writer<'_, M> {
+    fn compose(&mut self, recipient: &str, letter: &Letter<'_>) -> Composed {
+        self.medium.compose(&self.recipients[recipient].address, letter)
+    }
+
+    fn compose_last(&mut self, recipient: &str, letter: &Letter<'_>, waiting: usize) -> Composed {
+        self.medium.compose_last(&self.recipients[recipient].address, letter, waiting)
+    }
+
+    fn cost(&mut self, recipient: &str, bytes: &[u8]) -> u64 {
+        self.medium.cost(&self.recipients[recipient].address, bytes)
+    }
+}
+
+/// How fast the recipients of all lanes are told.
+fn paces<M: Medium>(lanes: &[Lane<M>]) -> BTreeMap<String, Pace> {
+    let each = |lane: &Lane<M>, to: &Recipient<M::Address>| (to.name.clone(), lane.medium.pace(to));
+    lanes.iter().flat_map(|lane| lane.recipients.iter().map(move |to| each(lane, to))).collect()
 }
 
 /// The recipients of all lanes.

@@ -4,15 +4,16 @@
 use crate::address::Address;
 use crate::counters::Counters;
 use crate::database::DatabaseError;
-use crate::message::{ErrorBody, LedgerRow, Request};
-use crate::notifier::outbox::{Change, Folded, Outbox, Served};
+use crate::message::{Delivery, ErrorBody, LedgerRow, Request};
+use crate::notifier::outbox::{Age, Change, Folded, Outbox, Served};
+use crate::notifier::pace::{Cap, Pace, Verdict};
 pub use crate::notifier::store::Store;
-use crate::notifier::store::{Write, Written};
+use crate::notifier::store::{Count, Write, Written};
 pub use crate::notifier::teller::{Input, Now, Teller};
 use crate::notifier::teller::{Key, Output};
 use crate::notifier::{Composed, Letter, Mark, MessageId, Outcome, Selection, Story};
 use crate::subscriber::Cursor;
-use crate::time::UnixMillis;
+use crate::time::{UnixMillis, for_people};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -36,6 +37,32 @@ pub struct Who {
     pub selection: Selection,
 }
 
+/// Who writes the messages: a closure, or a lane with its medium.
+pub trait Composer {
+    /// As [`Medium::compose`](super::Medium::compose).
+    fn compose(&mut self, recipient: &str, letter: &Letter<'_>) -> Composed;
+
+    /// As [`Medium::compose_last`](super::Medium::compose_last).
+    fn compose_last(&mut self, recipient: &str, letter: &Letter<'_>, waiting: usize) -> Composed {
+        let _ = waiting;
+        self.compose(recipient, letter)
+    }
+
+    /// As [`Medium::cost`](super::Medium::cost).
+    fn cost(&mut self, _recipient: &str, _bytes: &[u8]) -> u64 {
+        0
+    }
+}
+
+impl<F: FnMut(&str, &Letter<'_>) -> Composed> Composer for F {
+    fn compose(&mut self, recipient: &str, letter: &Letter<'_>) -> Composed {
+        self(recipient, letter)
+    }
+}
+
+/// The wall clock was set if it differs by more from what it would be by the monotonic one.
+const CLOCK_MOVED_MS: u64 = 1000;
+
 /// The state.
 #[derive(Debug)]
 pub struct Desk {
@@ -45,6 +72,10 @@ pub struct Desk {
     counters: Counters,
     /// What is decided and not on disk yet, in order.
     writes: Vec<Write>,
+    /// When we were last called.
+    seen: Now,
+    /// The wall clock when the monotonic one was 0, as far as what is on disk goes by it, in milliseconds.
+    clock: i64,
 }
 
 impl Desk {
@@ -69,7 +100,14 @@ impl Desk {
             teller.restore_selection(recipient, selection);
         }
         let outbox = Outbox::new(store.id(), give_up_after);
-        let mut desk = Self { store, teller, outbox, counters: counters.clone(), writes: Vec::new() };
+        let (counters, clock) = (counters.clone(), clock(now));
+        let mut desk = Self { store, teller, outbox, counters, writes: Vec::new(), seen: now, clock };
+        if !saved.sent.is_empty() {
+            desk.writes.push(Write::Count(Count::Started));
+        }
+        for (account, sent) in saved.sent {
+            desk.outbox.pacer.restore(account, sent);
+        }
         desk.set_recipients(recipients, give_up_after, now);
         if !saved.unknown.is_empty() || !saved.waiting.is_empty() {
             let (waiting, unknown) = (saved.waiting.len(), saved.unknown.len());
@@ -99,6 +137,11 @@ impl Desk {
         });
         let changes = self.outbox.set_recipients(&served.collect(), give_up_after);
         self.changed(changes);
+    }
+
+    /// How fast each recipient is told, and for how much money all of them together.
+    pub fn set_paces(&mut self, paces: BTreeMap<String, Pace>, caps: Vec<Cap>) {
+        self.outbox.pacer.set(paces, caps);
     }
 
     /// Something happened. True if the publishers are to be asked what is open.
@@ -146,6 +189,7 @@ impl Desk {
     /// Everything that was decided in one transaction; then the outbox learns of what is new. True if there was anything to
     /// write. On an error nothing is written, and it can be tried again.
     pub fn commit(&mut self, now: Now) -> Result<bool, DatabaseError> {
+        self.follow_clock(now);
         if self.writes.is_empty() {
             return Ok(false);
         }
@@ -161,8 +205,9 @@ impl Desk {
         &mut self,
         lane: &str,
         now: Now,
-        mut compose: impl FnMut(&str, &Letter<'_>) -> Composed,
+        mut composer: impl Composer,
     ) -> Result<Option<Outgoing>, DatabaseError> {
+        self.follow_clock(now);
         let Some(mut ready) = self.outbox.next(lane, now) else { return Ok(None) };
         let recipient = ready.recipient;
         for folded in &mut ready.stories {
@@ -172,7 +217,8 @@ impl Desk {
             }
         }
         let stories: Vec<Story> = ready.stories.iter().map(|folded| folded.story.clone()).collect();
-        let mut told = stories.len();
+        let waiting = stories.len();
+        let mut told = waiting;
         // A message that is sent again keeps its name, even if the mark leaves room for less than it told.
         let again = ready.again.then(|| self.outbox.message_id(&recipient, &sorted_items(&ready.stories)));
         // A message's name depends on what it tells, and what fits into it may depend on its name: fewer each time round.
@@ -181,7 +227,11 @@ impl Desk {
             let id = again.unwrap_or_else(|| self.outbox.message_id(&recipient, &items));
             let stories = &stories[..told];
             let letter = Letter { id, recipient: &recipient, stories, again: ready.again, now: now.wall };
-            let Composed { bytes, told: fits } = compose(&recipient, &letter);
+            let Composed { bytes, told: fits } = if ready.last {
+                composer.compose_last(&recipient, &letter, waiting)
+            } else {
+                composer.compose(&recipient, &letter)
+            };
             if fits >= told {
                 break (id, items, bytes);
             }
@@ -193,20 +243,43 @@ impl Desk {
                 self.writes.push(Write::Save { recipient, key, told });
             }
         }
+        let decided = self.writes.len();
         self.writes.push(Write::Sending { items: items.clone(), message: id, again: ready.again });
+        let (cost, last) = (composer.cost(&recipient, &bytes), ready.last);
+        if let Some(account) = self.outbox.pacer.account_of(&recipient).map(str::to_owned) {
+            self.writes.push(Write::Count(Count::Sending { account, message: id, cost, last }));
+        }
         if let Err(error) = self.commit(now) {
             // It does not go, so it is not under way.
-            self.writes.pop();
+            self.writes.truncate(decided);
             return Err(error);
         }
+        if last {
+            self.counters.count("outbox", "paused");
+            tracing::warn!("{recipient}: the cap is nearly reached, so message {id} is the last for now and says so");
+        }
         self.outbox.begin(&recipient, id, &items, ready.again);
+        self.outbox.pacer.begin(&recipient, id, cost, last, now.monotonic);
         Ok(Some(Outgoing { recipient, id, bytes }))
+    }
+
+    /// What a message that is still under way has cost. Without it, it has cost what it costs at most.
+    pub fn paid(&mut self, id: MessageId, cost: u64) {
+        self.outbox.pacer.paid(id, cost);
     }
 
     /// What became of a message to `recipient`.
     pub fn done(&mut self, lane: &str, recipient: &str, id: MessageId, outcome: Outcome, now: Now) {
+        let accepted = matches!(outcome, Outcome::Sent(_) | Outcome::Retry { maybe_accepted: true, .. });
+        let counted = self.outbox.pacer.done(id, accepted, now.monotonic);
+        self.writes.extend(counted.map(|counted| Write::Count(Count::Done { message: id, counted })));
         let changes = self.outbox.done(lane, recipient, id, outcome, now.monotonic);
         self.changed(changes);
+    }
+
+    /// What became known of a message after it was accepted.
+    pub fn note(&mut self, id: MessageId, words: String) {
+        self.writes.push(Write::Note { message: id, words });
     }
 
     /// What has waited for too long is given up.
@@ -220,9 +293,25 @@ impl Desk {
         self.store.clean(now)
     }
 
-    /// The answer to `ledger`.
+    /// The answer to `ledger`. What waits for a bucket or a cap says so.
     pub fn ledger(&self, request: &Request) -> Result<Vec<LedgerRow>, ErrorBody> {
-        self.store.ledger(request)
+        let mut rows = self.store.ledger(request)?;
+        let now = self.seen.monotonic;
+        let mut reasons: BTreeMap<String, Option<String>> = BTreeMap::new();
+        for row in rows.iter_mut().filter(|row| row.state == Delivery::Waiting) {
+            let reason =
+                reasons.entry(row.who.clone()).or_insert_with(|| match self.outbox.pacer.verdict(&row.who, now) {
+                    Verdict::Wait { until, bound } => {
+                        let wait = until.monotonic().saturating_sub(now);
+                        Some(format!("waits for {}: {}", for_people(wait), bound.reason()))
+                    }
+                    Verdict::Go | Verdict::Last => None,
+                });
+            if let Some(reason) = reason {
+                row.result.clone_from(reason);
+            }
+        }
+        Ok(rows)
     }
 
     /// The newest item of the ledger, 0 before the first.
@@ -245,8 +334,23 @@ impl Desk {
         self.store
     }
 
+    /// Moves what was sent along with the wall clock on disk, where only that tells its age after a restart.
+    fn follow_clock(&mut self, now: Now) {
+        self.seen = now;
+        let by = clock(now).saturating_sub(self.clock);
+        if by.unsigned_abs() > CLOCK_MOVED_MS {
+            self.clock = self.clock.saturating_add(by);
+            // Before what is written by the new clock.
+            self.writes.insert(0, Write::Count(Count::ClockMoved { by }));
+        }
+    }
+
     fn push(&mut self, written: Vec<Written>, now: Now) {
         for Written { recipient, item } in written {
+            let verdict = self.outbox.pacer.verdict(&recipient, now.monotonic);
+            if matches!(verdict, Verdict::Wait { .. }) {
+                self.counters.count("outbox", "held");
+            }
             let changes = self.outbox.push(&recipient, item, now);
             self.changed(changes);
         }
@@ -276,6 +380,11 @@ impl Desk {
             self.writes.push(Write::Change(change));
         }
     }
+}
+
+/// What the wall clock showed when the monotonic one began.
+fn clock(now: Now) -> i64 {
+    now.wall.0.saturating_sub(Age::at(now.monotonic).0)
 }
 
 /// The items of these stories, in the order of time.

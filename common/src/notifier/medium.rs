@@ -2,7 +2,7 @@
 
 use crate::config::{check_name, check_unique};
 use crate::message::Event;
-use crate::notifier::{Base, MessageId, Selection, Story};
+use crate::notifier::{Base, Cap, MessageId, Pace, Selection, Story};
 use crate::time::UnixMillis;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,6 +21,43 @@ pub trait Medium: Send + Sync + 'static {
     /// Writes as many of the stories as fit into one message, from the first on. Depends on nothing but its arguments and
     /// the configuration: the same letter gives the same bytes, or a message that is sent again would be another one.
     fn compose(&self, to: &Self::Address, letter: &Letter<'_>) -> Composed;
+
+    /// As [`compose`](Self::compose), for the last message before messages to this recipient pause for a cap. It must say so,
+    /// and how many of the `waiting` stories it has no room for. For media under a cap.
+    fn compose_last(&self, to: &Self::Address, letter: &Letter<'_>, waiting: usize) -> Composed {
+        let _ = waiting;
+        self.compose(to, letter)
+    }
+
+    /// How fast this recipient is told at most. Called once for each reading of the configuration.
+    fn pace(&self, _to: &Recipient<Self::Address>) -> Pace {
+        Pace::default()
+    }
+
+    /// What all messages to all recipients of this daemon may cost. Every lane says the same.
+    fn caps(&self) -> Vec<Cap> {
+        Vec::new()
+    }
+
+    /// What a message costs at most, in millionths of the currency of the [`caps`](Self::caps), and no more than the
+    /// recipient's [`dearest`](Pace::dearest).
+    fn cost(&self, _to: &Self::Address, _bytes: &[u8]) -> u64 {
+        0
+    }
+
+    /// What the message that [`send`](Self::send) has just been through did cost, if that is known to be less.
+    fn paid(&self) -> Option<u64> {
+        None
+    }
+
+    /// Twice a second: whether every publisher has been heard just now. Must not wait. For whoever watches us from outside.
+    fn alive(&self, _beating: bool) {}
+
+    /// Returns when there is something to add to the ledger about a message that was accepted earlier: it arrived, somebody
+    /// confirmed it. Must be safe to cancel and to call again.
+    fn noted(&self) -> impl Future<Output = Note> + Send {
+        std::future::pending()
+    }
 
     /// Returns when it makes sense to send: at once, or for a medium with a standing connection when that stands. What
     /// waits for it is then told in one message. Must be safe to cancel and to call again.
@@ -55,6 +92,15 @@ pub struct Said {
     pub recipient: String,
     /// It begins and ends nothing.
     pub event: Event,
+}
+
+/// What became known of a message after it was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The message.
+    pub id: MessageId,
+    /// In a few words, for the ledger: `delivered`.
+    pub words: String,
 }
 
 /// What a message is to say.

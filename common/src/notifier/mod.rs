@@ -6,8 +6,8 @@
 //! marked as under way before it is sent, and its outcome is recorded after. Only between the medium's acceptance and that
 //! record a crash can double a message: it is then sent again under the same [`MessageId`], and marked as such.
 //!
-//! - `teller` decides what to tell to whom, and `outbox` in which message and when. Both are pure: they are given
-//!   the time, and tests run hours of outages in milliseconds.
+//! - `teller` decides what to tell to whom, `outbox` in which message and when, and `pace` how fast and for how much money.
+//!   All are pure: they are given the time, and tests run hours of outages in milliseconds.
 //! - `store` keeps cursors, told-state and the outbox, which is the ledger, in SQLite; [`desk`] is the three together. The
 //!   simulator drives it without any of the following.
 //! - `base` are the keys of the configuration that each of them has.
@@ -20,6 +20,7 @@ mod folder;
 mod medium;
 mod outbox;
 mod own;
+mod pace;
 mod quiet;
 mod selection;
 mod store;
@@ -31,7 +32,8 @@ mod tests;
 pub use base::{Base, RawBase};
 pub use daemon::run;
 pub use folder::Folder;
-pub use medium::{Composed, Lane, Letter, Medium, Outcome, Recipient, Said, Scope, Setup, check_recipients};
+pub use medium::{Composed, Lane, Letter, Medium, Note, Outcome, Recipient, Said, Scope, Setup, check_recipients};
+pub use pace::{Cap, LONGEST_WINDOW, Pace, Tier, money};
 pub use quiet::Quiet;
 pub use selection::{RawSelection, Selectable, Selection, Unless};
 pub use story::{Mark, MessageId, Story, one_line};

@@ -12,6 +12,7 @@
 //! anything else goes to that recipient.
 
 use crate::message::Event;
+use crate::notifier::pace::{Pacer, Verdict};
 use crate::notifier::teller::{Key, Now, Role};
 use crate::notifier::{Mark, MessageId, Outcome, Quiet, Scope, Story};
 use crate::severity::Severity;
@@ -63,17 +64,20 @@ pub(crate) struct Item {
 pub(crate) struct Age(pub(crate) i64);
 
 impl Age {
-    /// Now.
-    pub(crate) fn at(now: Duration) -> Self {
-        Self(i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
+    pub(crate) fn at(monotonic: Duration) -> Self {
+        Self(i64::try_from(monotonic.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// The start of the process, if it was before.
-    fn or_start(self) -> Duration {
+    /// On the clock of this process: its start for what lies before it.
+    pub(crate) fn monotonic(self) -> Duration {
         Duration::from_millis(u64::try_from(self.0).unwrap_or(0))
     }
 
-    fn until(self, now: Duration) -> Duration {
+    pub(crate) fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    pub(crate) fn until(self, now: Duration) -> Duration {
         let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         Duration::from_millis(u64::try_from(now.saturating_sub(self.0)).unwrap_or(0))
     }
@@ -86,6 +90,8 @@ pub(crate) struct Ready {
     pub(crate) stories: Vec<Folded>,
     /// Sent before, with an unknown outcome, and so to be sent as it was.
     pub(crate) again: bool,
+    /// Messages pause after it, and it has to say so.
+    pub(crate) last: bool,
 }
 
 /// A story and the items that it tells.
@@ -182,11 +188,14 @@ pub(crate) struct Outbox {
     lanes: BTreeMap<String, Pause>,
     /// When a comparison with what is open was last asked for.
     compare_asked: Option<Duration>,
+    /// How fast each recipient may be told.
+    pub(crate) pacer: Pacer,
 }
 
 impl Outbox {
     pub(crate) fn new(id: Uuid, give_up_after: Duration) -> Self {
-        Self { id, give_up_after, queues: BTreeMap::new(), lanes: BTreeMap::new(), compare_asked: None }
+        let (queues, lanes) = (BTreeMap::new(), BTreeMap::new());
+        Self { id, give_up_after, queues, lanes, compare_asked: None, pacer: Pacer::default() }
     }
 
     /// Who there is, by name. What waits for somebody who is gone is dropped.
@@ -336,7 +345,14 @@ impl Outbox {
                 }
                 !old(item)
             });
-            let why = format!("not accepted within {}", crate::time::for_people(limit));
+            if given_up.is_empty() {
+                continue;
+            }
+            let limit = for_people(limit);
+            let why = match self.pacer.verdict(recipient, now.monotonic) {
+                Verdict::Wait { bound, .. } => format!("could not be told within {limit}: {}", bound.reason()),
+                Verdict::Go | Verdict::Last => format!("not accepted within {limit}"),
+            };
             changes.extend(given_up.iter().map(|item| Change::Failed { item: item.id, why: why.clone() }));
             changes.extend(queue.beginning_failed(recipient, &given_up));
             if !given_up.is_empty() {
@@ -363,11 +379,14 @@ impl Outbox {
         let queues = self.queues.iter().filter(|(_, queue)| free(queue));
         let ready = queues.filter_map(|(recipient, queue)| {
             let (items, again) = queue.next(now)?;
-            Some((items[0].id, recipient, items, again))
+            let verdict = self.pacer.verdict(recipient, now.monotonic);
+            let goes = matches!(verdict, Verdict::Go | Verdict::Last);
+            goes.then(|| (items[0].id, recipient, items, again, verdict))
         });
-        let (_, recipient, items, again) = ready.min_by_key(|(id, ..)| *id)?;
+        let (_, recipient, items, again, verdict) = ready.min_by_key(|(id, ..)| *id)?;
         let most = if again { usize::MAX } else { MAX_STORIES };
-        Some(Ready { recipient: recipient.clone(), stories: fold(&items, most), again })
+        let last = verdict == Verdict::Last;
+        Some(Ready { recipient: recipient.clone(), stories: fold(&items, most), again, last })
     }
 
     /// These items of a recipient go now, in one message.
@@ -448,11 +467,15 @@ impl Outbox {
 
     /// When a pause ends, or enough was gathered, the earliest. What is held back is looked at anew from time to time.
     pub(crate) fn next_deadline(&self, now: Duration) -> Option<Duration> {
-        let queues = self.queues.values().filter(|queue| !queue.waiting.is_empty() || !queue.unknown.is_empty());
-        let until = queues.map(|queue| {
+        let queues = self.queues.iter().filter(|(_, queue)| !queue.waiting.is_empty() || !queue.unknown.is_empty());
+        let until = queues.map(|(recipient, queue)| {
             let lane = self.lanes.get(&queue.lane).map_or(Duration::ZERO, |pause| pause.until);
             let gathered = if queue.unknown.is_empty() { queue.gathered_at(&queue.waiting) } else { Duration::ZERO };
-            queue.pause.until.max(lane).max(gathered)
+            let pace = match self.pacer.verdict(recipient, now) {
+                Verdict::Wait { until, .. } => until.monotonic(),
+                Verdict::Go | Verdict::Last => Duration::ZERO,
+            };
+            queue.pause.until.max(lane).max(gathered).max(pace)
         });
         until.filter(|&until| until > now).min()
     }
@@ -493,7 +516,7 @@ impl Queue {
     /// When enough was gathered of these: at once, unless somebody was just told of something else.
     fn gathered_at<'a>(&self, items: impl IntoIterator<Item = &'a Item>) -> Duration {
         let Some(told_at) = self.told_at else { return Duration::ZERO };
-        let came = items.into_iter().map(|item| item.age_at.or_start());
+        let came = items.into_iter().map(|item| item.age_at.monotonic());
         let span = came.fold(None, |span: Option<(Duration, Duration)>, at| {
             Some(span.map_or((at, at), |(first, last)| (first.min(at), last.max(at))))
         });

@@ -4,6 +4,7 @@ use crate::database::{self, Aside, DatabaseError};
 use crate::message::{Delivery, Epoch, ErrorBody, ErrorCode, Event, LedgerRow, Request, decode, encode};
 use crate::notifier::MessageId;
 use crate::notifier::outbox::{Age, Change, Item};
+use crate::notifier::pace::{Counted, LONGEST_WINDOW, Sent};
 use crate::notifier::teller::{Key, Now, Role, Told};
 use crate::severity::Severity;
 use crate::subscriber::Cursor;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// One migration a version.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE outbox (id TEXT NOT NULL) STRICT;
     CREATE TABLE cursor (publisher TEXT PRIMARY KEY, epoch TEXT, seq INTEGER NOT NULL) STRICT;
@@ -49,6 +50,17 @@ const MIGRATIONS: [&str; 3] = [
     ) STRICT;
     CREATE INDEX skipped_incident ON skipped (incident);
 ",
+    // Each attempt that counts for a bucket or a cap. `cost` is in millionths; while it is under way, `done` is 0.
+    "
+    CREATE TABLE sent (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        account TEXT NOT NULL, message TEXT NOT NULL, at INTEGER NOT NULL,
+        cost INTEGER NOT NULL, last INTEGER NOT NULL, done INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE INDEX sent_at ON sent (at);
+    CREATE INDEX item_message ON item (message);
+    CREATE INDEX sent_under_way ON sent (message) WHERE done = 0;
+",
 ];
 /// Finished items are kept for this long,
 const KEPT: Duration = Duration::from_hours(90 * 24);
@@ -56,6 +68,8 @@ const KEPT: Duration = Duration::from_hours(90 * 24);
 const MAX_KEPT: i64 = 500_000;
 /// And events that somebody was not told of.
 const MAX_SKIPPED: i64 = 100_000;
+/// Of a result, with all that became known later.
+const MAX_RESULT_CHARS: i64 = 2000;
 /// `ledger` without a limit.
 const DEFAULT_LIMIT: u64 = 100;
 /// And at most.
@@ -82,6 +96,23 @@ pub(crate) enum Write {
     Change(Change),
     /// Everybody is told that the database was set aside.
     ToldOfDamage,
+    /// What counts for a bucket or a cap.
+    Count(Count),
+    /// What became known of a message after it was accepted.
+    Note { message: MessageId, words: String },
+}
+
+/// What is to be written of messages that count for a bucket or a cap.
+#[derive(Debug)]
+pub(crate) enum Count {
+    /// A message goes to somebody who is told at a pace.
+    Sending { account: String, message: MessageId, cost: u64, last: bool },
+    /// Its outcome.
+    Done { message: MessageId, counted: Counted },
+    /// What was under way when we stopped may have been accepted until now, and nothing was sent later than now.
+    Started,
+    /// The wall clock jumped by so many milliseconds, and what was sent before that did not become older or younger.
+    ClockMoved { by: i64 },
 }
 
 /// An item that was written, for the outbox.
@@ -100,6 +131,8 @@ pub(crate) struct Saved {
     pub(crate) waiting: Vec<Written>,
     /// Sent, but nobody knows with what outcome: those of one message together.
     pub(crate) unknown: Vec<(String, Vec<Item>)>,
+    /// What counts for buckets and caps, by account, in the order of time.
+    pub(crate) sent: Vec<(String, Sent)>,
     /// Rows that we cannot read.
     pub(crate) unreadable: u64,
     /// Earlier databases that were damaged, and of which nobody was told.
@@ -170,6 +203,17 @@ impl Store {
                 }
             }
             let mut statement = self.db.prepare(
+                "SELECT account, message, min(CASE done WHEN 0 THEN ?1 ELSE at END, ?1) AS at, cost, last FROM sent
+                 WHERE at > ?2 OR done = 0 ORDER BY 3, id",
+            )?;
+            let mut rows = statement.query([now.wall.0, now.wall.minus(LONGEST_WINDOW).0])?;
+            while let Some(row) = rows.next()? {
+                match sent(row, now) {
+                    Some(sent) => saved.sent.push(sent),
+                    None => saved.unreadable += 1,
+                }
+            }
+            let mut statement = self.db.prepare(
                 "SELECT id, recipient, role, payload, queued, state, message FROM item
                  WHERE state IN ('waiting', 'sending') ORDER BY id",
             )?;
@@ -221,7 +265,8 @@ impl Store {
             self.db.execute(
                 "DELETE FROM skipped WHERE at < ?1 OR id <= (SELECT max(id) FROM skipped) - ?2",
                 [now.minus(KEPT).0, MAX_SKIPPED],
-            )
+            )?;
+            self.db.execute("DELETE FROM sent WHERE at < ?1 AND done = 1", [now.minus(LONGEST_WINDOW).0])
         };
         clean().map(drop).map_err(|source| self.error(source))
     }
@@ -403,6 +448,13 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
             }
         }
         Write::ToldOfDamage => database::forget_untold(tx)?,
+        Write::Note { message, words } => {
+            tx.prepare_cached(
+                "UPDATE item SET result = substr(result || '; ' || ?2, 1, ?3) WHERE message = ?1 AND state = 'sent'",
+            )?
+            .execute(params![message.to_string(), words, MAX_RESULT_CHARS])?;
+        }
+        Write::Count(count) => perform_count(tx, count, wall)?,
         Write::Change(change) => record(tx, change, wall)?,
     }
     Ok(None)
@@ -426,6 +478,32 @@ fn record(tx: &Transaction<'_>, change: &Change, wall: i64) -> rusqlite::Result<
         // The told-state is written by itself.
         Change::Untold { .. } => 0,
     };
+    Ok(())
+}
+
+fn perform_count(tx: &Transaction<'_>, count: &Count, wall: i64) -> rusqlite::Result<()> {
+    match count {
+        Count::Sending { account, message, cost, last } => {
+            tx.prepare_cached("INSERT INTO sent (account, message, at, cost, last) VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![account, message.to_string(), wall, i64::try_from(*cost).unwrap_or(i64::MAX), last])?;
+        }
+        Count::Done { message, counted: Counted::Cost(cost) } => {
+            tx.prepare_cached("UPDATE sent SET done = 1, at = ?2, cost = ?3 WHERE message = ?1 AND done = 0")?
+                .execute(params![message.to_string(), wall, i64::try_from(*cost).unwrap_or(i64::MAX)])?;
+        }
+        Count::Done { message, counted: Counted::Not } => {
+            tx.prepare_cached("DELETE FROM sent WHERE message = ?1 AND done = 0")?.execute([message.to_string()])?;
+        }
+        Count::Started => {
+            tx.execute("UPDATE sent SET done = 1, at = ?1 WHERE done = 0 OR at > ?1", [wall])?;
+        }
+        Count::ClockMoved { by } => {
+            tx.execute(
+                "UPDATE sent SET at = at + ?1 WHERE at > ?2",
+                [*by, UnixMillis(wall.saturating_sub(*by)).minus(LONGEST_WINDOW).0],
+            )?;
+        }
+    }
     Ok(())
 }
 
@@ -453,6 +531,22 @@ fn told(row: &Row<'_>) -> Option<(String, Key, Told)> {
     Some((text("recipient")?, key, told))
 }
 
+fn sent(row: &Row<'_>, now: Now) -> Option<(String, Sent)> {
+    let sent = Sent {
+        message: MessageId::parse(&row.get::<_, String>("message").ok()?)?,
+        at: age_at(UnixMillis(row.get("at").ok()?), now),
+        cost: u64::try_from(row.get::<_, i64>("cost").ok()?).ok()?,
+        last: row.get("last").ok()?,
+    };
+    Some((row.get("account").ok()?, sent))
+}
+
+/// A moment of the wall clock on ours; one to come is now.
+fn age_at(at: UnixMillis, now: Now) -> Age {
+    let age = i64::try_from(now.wall.millis_since(at)).unwrap_or(i64::MAX);
+    Age(Age::at(now.monotonic).0.saturating_sub(age))
+}
+
 fn unfinished(row: &Row<'_>, now: Now) -> Option<Written> {
     let role = match row.get::<_, String>("role").ok()?.as_str() {
         "begin" => Role::Begin,
@@ -462,10 +556,7 @@ fn unfinished(row: &Row<'_>, now: Now) -> Option<Written> {
     };
     let event: Event = decode(&row.get::<_, Vec<u8>>("payload").ok()?).ok()?;
     let queued = UnixMillis(row.get("queued").ok()?);
-    let age = now.wall.millis_since(queued);
-    let monotonic = i64::try_from(now.monotonic.as_millis()).unwrap_or(i64::MAX);
-    let age_at = Age(monotonic.saturating_sub(i64::try_from(age).unwrap_or(i64::MAX)));
-    let lasts_since = event.since.min(queued);
+    let (age_at, lasts_since) = (age_at(queued, now), event.since.min(queued));
     let item = Item { id: row.get("id").ok()?, role, event: Arc::new(event), age_at, lasts_since };
     Some(Written { recipient: row.get("recipient").ok()?, item })
 }

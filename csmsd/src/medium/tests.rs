@@ -16,6 +16,8 @@ use std::time::Instant;
 enum Habit {
     /// Answers with these bytes.
     Says(String),
+    /// Answers with these, one after the other, and the last one from then on.
+    SaysInTurn(Vec<String>),
     /// Keeps the connection and says nothing.
     Silent,
     /// Closes the connection.
@@ -36,8 +38,12 @@ impl Server {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = requests.clone();
         thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (mut stream, habit) = (stream.expect("a connection"), habit.clone());
+            for (nth, stream) in listener.incoming().enumerate() {
+                let mut stream = stream.expect("a connection");
+                let habit = match &habit {
+                    Habit::SaysInTurn(answers) => Habit::Says(answers[nth.min(answers.len() - 1)].clone()),
+                    other => other.clone(),
+                };
                 let Some(request) = read_request(&mut stream) else { continue };
                 seen.lock().expect("no panic").push(request);
                 thread::spawn(move || behave(stream, &habit));
@@ -47,8 +53,11 @@ impl Server {
     }
 
     fn says(status: &str, body: &str) -> Self {
-        let length = body.len();
-        Self::new(Habit::Says(format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}")))
+        Self::new(Habit::Says(answer(status, body)))
+    }
+
+    fn says_in_turn(answers: &[(&str, &str)]) -> Self {
+        Self::new(Habit::SaysInTurn(answers.iter().map(|(status, body)| answer(status, body)).collect()))
     }
 
     fn requests(&self) -> Vec<String> {
@@ -62,6 +71,10 @@ impl Server {
         assert_eq!(requests.len(), 1);
         requests[0].split_once("\r\n\r\n").expect("a body").1.to_owned()
     }
+}
+
+fn answer(status: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 /// Headers, and as much body as they announce.
@@ -88,6 +101,7 @@ fn behave(mut stream: TcpStream, habit: &Habit) {
         Habit::Says(answer) => {
             let _ = stream.write_all(answer.as_bytes());
         }
+        Habit::SaysInTurn(_) => unreachable!("one of them was taken"),
         Habit::Silent => {
             // Until the other side gives up.
             let _ = stream.read(&mut [0; 1]);
@@ -139,6 +153,7 @@ fn setup(providers: &[String], to: &str) -> (Sms, Destination) {
     let mut setup = crate::config::load(&path, &Counters::default()).unwrap_or_else(|error| panic!("{error}"));
     let mut lane = setup.lanes.remove(0);
     lane.medium.total_timeout = Duration::from_secs(2);
+    lane.medium.receipts.first_pause = Duration::from_millis(20);
     (lane.medium, lane.recipients.remove(0).address)
 }
 
@@ -315,4 +330,89 @@ async fn pushover_gets_what_it_documents() {
     let expected = "expire=3600&message=gone&priority=2&retry=60&title=CRIT+DOWN+web1&token=s3cr%26t%2Ftok+n\
                     &user=uQiRzpo4DXghDmr9QzzfQu27cmVRsG";
     assert_eq!(server.body(), expected);
+}
+
+#[tokio::test]
+async fn an_emergency_is_asked_after_until_somebody_has_acknowledged_it() {
+    let server = Server::says_in_turn(&[
+        ("200 OK", r#"{"status":1,"request":"647d2300","receipt":"r4bc"}"#),
+        ("500 Broken", ""),
+        ("200 OK", r#"{"status":1,"acknowledged":0,"acknowledged_by_device":"","expired":0}"#),
+        ("200 OK", r#"{"status":1,"acknowledged":1,"acknowledged_by_device":"phone","expired":0}"#),
+    ]);
+    let (sms, to) = setup(&[preset("pushover", "token_file='TOKEN'", &server.url)], "uQiRzpo4DXghDmr9QzzfQu27cmVRsG");
+    send_by(&sms, &to, "gone").await;
+    let id = MessageId::parse("11111111-2222-5333-8444-555555555555").expect("an id");
+    assert_eq!(sms.noted().await, Note { id, words: "acknowledged by phone".to_owned() });
+    let requests = server.requests();
+    assert_eq!(requests.len(), 4);
+    for request in &requests[1..] {
+        assert!(request.starts_with("GET /1/receipts/r4bc.json?token=s3cr%26t%2Ftok+n HTTP/1.1\r\n"), "{request}");
+    }
+    assert_eq!(sms.providers[0].counters.snapshot(), [("sms.receipt_refused".to_owned(), 1)].into());
+    // That is the end of it.
+    assert!(tokio::time::timeout(Duration::from_millis(200), sms.noted()).await.is_err());
+    assert_eq!(server.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn a_text_that_did_not_arrive_is_known_although_the_provider_took_it() {
+    let server = Server::says_in_turn(&[
+        ("201 Created", r#"{"sid":"SM1","status":"queued"}"#),
+        ("200 OK", r#"{"sid":"SM1","status":"sent","error_message":null}"#),
+        ("200 OK", r#"{"sid":"SM1","status":"undelivered","error_message":"no handset at +4912345678"}"#),
+    ]);
+    let twilio = preset("twilio", "account='AC1'\nfrom='+12025550100'\ntoken_file='TOKEN'", &server.url);
+    let (sms, to) = setup(&[twilio], "+4912345678");
+    send_by(&sms, &to, "gone").await;
+    assert!(server.requests()[0].contains("ValidityPeriod=3600"), "{}", server.requests()[0]);
+    assert_eq!(sms.noted().await.words, "not delivered: no handset at +4912…78");
+    let request = server.requests().pop().expect("asked");
+    assert!(request.starts_with("GET /2010-04-01/Accounts/AC1/Messages/SM1.json HTTP/1.1\r\n"), "{request}");
+    assert!(request.contains("authorization: Basic "), "{request}");
+    assert_eq!(sms.providers[0].counters.snapshot(), [("sms.not_delivered".to_owned(), 1)].into());
+}
+
+#[tokio::test]
+async fn a_text_costs_what_those_take_who_may_have_it() {
+    let priced = |name: &str, url: &str, price: &str| {
+        provider(name, url).replace("[provider.request]", &format!("price={price}\n[provider.request]"))
+    };
+    let (mute, fine, broken) = (Server::new(Habit::HangsUp), Server::says("200 OK", FINE), Server::says("500 No", ""));
+    let providers =
+        [priced("one", &broken.url, "0.5"), priced("two", &mute.url, "0.02"), priced("three", &fine.url, "0.003")];
+    let (sms, to) = setup(&providers, "+4912345678");
+    let text = "a".repeat(155);
+    let bytes = serde_json::to_vec(&Message { severity: Severity::Crit, title: String::new(), text: text.clone() });
+    let bytes = bytes.expect("JSON");
+    // The mark of a text that may be there already would make two of it.
+    assert_eq!(sms.cost(&to, &bytes), 2 * 523_000);
+    assert_eq!(to.dearest, 3 * 523_000);
+    assert!(matches!(send_by(&sms, &to, &text).await, Outcome::Sent(_)));
+    assert_eq!(sms.paid(), Some(20_000 + 2 * 3_000));
+    assert!(matches!(send_by(&sms, &to, &text).await, Outcome::Sent(_)));
+    // Those who failed just now are asked last.
+    assert_eq!(sms.paid(), Some(3_000));
+}
+
+#[tokio::test]
+async fn the_heartbeat_is_a_plain_request_while_all_beat() {
+    let server = Server::says("200 OK", "");
+    common::trust::install_ring();
+    let dir = tempfile::tempdir().expect("folder");
+    let path = dir.path().join("csmsd.toml");
+    std::fs::write(dir.path().join("url"), format!("{}/ping/s3cret?status=up\n", server.url)).expect("file");
+    std::fs::write(&path, "host='m'\n[heartbeat]\nurl_file='url'\nevery='10s'\n").expect("file");
+    let setup = crate::config::load(&path, &Counters::default()).unwrap_or_else(|error| panic!("{error}"));
+    let lane = setup.lanes.last().expect("a lane");
+    assert_eq!((lane.name.as_str(), lane.recipients.len()), ("heartbeat", 0));
+    assert!(!format!("{:?}{}", lane.medium, lane.fingerprint).contains("s3cret"));
+    lane.medium.alive(false);
+    lane.medium.alive(true);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while server.requests().is_empty() {
+        assert!(Instant::now() < deadline, "it is not called");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(server.requests()[0].starts_with("GET /ping/s3cret?status=up HTTP/1.1\r\n"), "{}", server.requests()[0]);
 }

@@ -156,7 +156,7 @@ fn running(targets: &[Target], exim: &Exim, kannel: &Kannel, server: &Server, pa
             "csmsd",
             format!(
                 "[[provider]]\nname = 'main'\npreset = 'kannel'\nurl = '{}'\naccount = '{}'\nfrom = '2001'\n\
-                 token_file = '{}'\n[[recipient]]\nname = 'on duty'\nto = '+4912345678'\n",
+                 token_file = '{}'\n[[recipient]]\nname = 'on duty'\nto = '+4912345678'\npace = []\n",
                 kannel.url(),
                 kannel::USER,
                 token.display()
