@@ -19,8 +19,10 @@ use common::subscriber::MAX_STREAM_STATE_BYTES;
 use common::time::UnixMillis;
 use serde::de::DeserializeOwned;
 use std::cmp::Reverse;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -255,7 +257,9 @@ impl Clerk {
                 loop {
                     match ask_for::<T>(&mut requester, &request, ANSWER_WITHIN).await {
                         Err(AskError::Unreachable(SocketError::Timeout { .. })) if attempt < attempts => attempt += 1,
-                        answer => return answer,
+                        // Asked only now, since cprocessd counts who comes and says nothing.
+                        Err(error @ AskError::Unreachable(_)) => return (Err(error), why_closed(&path).await),
+                        answer => return (answer, None),
                     }
                 }
             })
@@ -263,7 +267,8 @@ impl Clerk {
         let asked: Vec<_> = self.publishers.iter().map(ask).collect();
         let mut heard = Heard { answers: Vec::new(), refusal: None, silent: 0 };
         for answer in asked {
-            match answer.await.expect("it does not panic") {
+            let (answer, why_closed) = answer.await.expect("it does not panic");
+            match answer {
                 Ok(answer) => heard.answers.push(answer),
                 Err(AskError::Refused(error)) => {
                     // Of several hosts' cprocessds most do not know the one that was asked about.
@@ -276,6 +281,9 @@ impl Clerk {
                 }
                 Err(AskError::Unreachable(error)) => {
                     heard.silent += 1;
+                    if let Some(why) = why_closed {
+                        heard.refusal.get_or_insert(format!("cprocessd cannot be reached: {why}"));
+                    }
                     if self.counters.count("irc", "unanswered") {
                         tracing::warn!(
                             "{}: a command is not answered: {error}; more of this is only counted",
@@ -312,6 +320,13 @@ impl<T> Heard<T> {
             (true, None) => Err("cprocessd does not answer".to_owned()),
         }
     }
+}
+
+/// Why nobody is behind a socket that gave no answer, or not for us. None if somebody is, who is only slow.
+async fn why_closed(socket: &Path) -> Option<ErrorKind> {
+    let error = UnixStream::connect(socket).await.err()?;
+    let kind = error.kind();
+    matches!(kind, ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::ConnectionRefused).then_some(kind)
 }
 
 fn about(what: &Target, request: Request) -> Request {
@@ -376,7 +391,6 @@ mod tests {
     use common::message::{ErrorBody, State};
     use common::query::{self, Pager};
     use common::socket::Responder;
-    use std::path::Path;
     use std::sync::{Arc, Mutex};
 
     /// A cprocessd that knows one host, takes every order, and writes down what it was asked.
@@ -522,7 +536,7 @@ mod tests {
         let (of_both, of_gone) = tokio::join!(answer(&mut both, servers()), answer(&mut gone, servers()));
         let note = "1 of 2 cprocessds did not answer".to_owned();
         assert_eq!(of_both, Answer::Partly(Box::new(Answer::Servers(vec![server("web1")])), note));
-        assert_eq!(of_gone, Answer::Refused("cprocessd does not answer".to_owned()));
+        assert_eq!(of_gone, Answer::Refused("cprocessd cannot be reached: entity not found".to_owned()));
         assert_eq!(counters.snapshot(), [("irc.unanswered".to_owned(), 2)].into());
     }
 

@@ -185,7 +185,7 @@ fn a_network_without_accounts_answers_questions_and_takes_no_order() {
     people.whisper("!silence testhost 1h upgrade", "orders are for accounts: log in to yours first");
     assert!(rows(&suite, "silence-list").is_empty());
     suite.kill("cprocessd");
-    people.say("!down", "cprocessd does not answer");
+    people.say("!down", "cprocessd cannot be reached: connection refused");
     assert!(suite.counter("cbotd", "irc.unanswered") > 0);
 }
 
