@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+/// Of the name that a receipt is asked for by. Every provider's is below 50.
+const MAX_RECEIPT_BYTES: usize = 200;
+
 /// What stands in braces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -431,7 +434,8 @@ impl Table {
     pub(crate) fn receipt_name(&self, body: &[u8]) -> Option<String> {
         let receipt = self.receipt.as_ref()?;
         let json: Value = serde_json::from_slice(body).ok()?;
-        found(Some(&json), receipt.reference.as_ref().or(self.reference.as_ref())?).into_iter().next()
+        let name = found(Some(&json), receipt.reference.as_ref().or(self.reference.as_ref())?).into_iter().next()?;
+        (name.len() <= MAX_RECEIPT_BYTES).then_some(name)
     }
 
     /// What an answer says of the fate of a text; nothing if that is not known yet.

@@ -358,6 +358,47 @@ fn in_a_storm_a_telephone_gets_no_more_than_its_buckets_and_all_of_it_is_told() 
     assert!(arrived.len() < 20, "{texts:?}");
 }
 
+#[test]
+fn the_budget_ends_with_a_text_that_says_so_and_is_remembered_by_the_next_start() {
+    let kannel = Kannel::start();
+    let mut suite = suite(|suite| {
+        let provider = provider(suite, "main", &kannel.url(), kannel::PASSWORD);
+        // A text is 3 short messages at most, and a cap twice that.
+        format!("[budget]\nper_day = 0.6\n{provider}price = 0.1\n")
+    });
+    let mut plugin = Plugin::connect(&suite);
+    let mut texts = Vec::new();
+    for unit in 0.. {
+        fails(&mut plugin, &format!("unit{unit}"));
+        let text = kannel.wait_for_text(&format!("drill:unit{unit}"));
+        assert_eq!(text.segments, 1, "{text:?}");
+        texts.push(text.body.clone());
+        if text.body.contains("TEXTS PAUSE") {
+            break;
+        }
+    }
+    let last = texts.last().expect("a text");
+    assert!(last.ends_with(" TEXTS PAUSE, cost cap reached: the next by mail"), "{texts:?}");
+    // Of 0.6, 0.3 is kept back for the last one, and as much for each before it is sent.
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    fails(&mut plugin, "late");
+    let waits = |suite: &Suite| {
+        wait_for("the ledger says why it waits", || {
+            let rows = suite.ask("csmsd.sock", r#"{"query":"ledger"}"#)?;
+            let row = rows.as_array()?.iter().find(|row| row["state"] == "waiting")?;
+            row["result"].as_str().filter(|result| result.starts_with("waits for ")).map(str::to_owned)
+        })
+    };
+    let reason = waits(&suite);
+    assert!(reason.ends_with("the cap of 0.60 in 1d is reached"), "{reason}");
+    assert_eq!(suite.counter("csmsd", "outbox.paused"), 1);
+    suite.kill("csmsd");
+    suite.start("csmsd");
+    wait_for("csmsd answers", || suite.ask("csmsd.sock", r#"{"query":"health"}"#));
+    assert!(waits(&suite).ends_with("the cap of 0.60 in 1d is reached"));
+    assert_eq!(kannel.texts().len(), 2, "{:?}", kannel.texts());
+}
+
 /// Counts the requests for a URL.
 fn switch() -> (String, Arc<std::sync::Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

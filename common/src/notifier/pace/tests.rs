@@ -306,8 +306,8 @@ impl Desks {
             let account = self.paces[&outgoing.recipient].account.clone();
             self.arrived.push((account, self.at, cost));
             for story in writer.stories {
-                let had = self.told.iter().any(|(who, told)| *who == outgoing.recipient && told.event == story.event);
-                if !(writer.again && had) {
+                let had = |(who, told): &(String, Story)| *who == outgoing.recipient && told.event == story.event;
+                if !(writer.again && self.told.iter().any(had)) {
                     self.told.push((outgoing.recipient.clone(), story));
                 }
             }
@@ -418,6 +418,25 @@ fn what_cannot_be_told_in_time_for_a_cap_fails_for_that_reason() {
     let row = desks.ledger().pop().expect("a row");
     assert_eq!(row.state, Delivery::Failed);
     assert_eq!(row.result, "could not be told within 1d 0h: the cap of 20.00 in 10d is reached");
+}
+
+#[test]
+fn a_week_of_a_flapping_service_is_no_more_than_the_buckets() {
+    let usual = ["1/1m", "5/15m", "12/1h", "20/3h"];
+    let mut desks = Desks::new(&[("ops", pace("ops", &usual, 0)), ("log", pace("log", &[], 0))], &[]);
+    let mut events = 0;
+    // Twice a minute, whatever cprocessd would hold back of it.
+    while desks.at < 7 * 86_400_000 {
+        desks.toggle(0);
+        desks.pass(30_000);
+        events += 1;
+    }
+    desks.pass(4 * 3_600_000);
+    let count = |account: &str| desks.arrived.iter().filter(|(who, ..)| who == account).count();
+    eprintln!("{events} events: {} texts in buckets, {} without", count("ops"), count("log"));
+    assert!((1000..=8 * 7 * 20 + 20).contains(&count("ops")), "{}", count("ops"));
+    assert!(count("log") > 10_000, "{}", count("log"));
+    assert_eq!(desks.desk().waiting(), 0);
 }
 
 #[derive(Clone, Debug)]
