@@ -100,7 +100,6 @@ pub struct Number {
 
 /// A host and its ccollectd.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of the world that changes by itself")]
 pub struct Host {
     pub name: HostName,
     /// The feed by which it is seen.
