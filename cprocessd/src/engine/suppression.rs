@@ -437,11 +437,15 @@ impl Engine {
         if !self.suppression.compared {
             self.compare_suppression();
         }
-        // Before the ends, so that what is revealed says how far it has come.
-        self.climb();
-        self.end_silences();
+        // In the order in which they were due, also where a start delays them; at one moment a step comes before an end, so
+        // that what is revealed says how far it has come.
+        while let Some(due) = self.next_end() {
+            self.climb(due);
+            self.end_silences(due);
+            self.end_acks(due);
+        }
+        self.climb(self.wall);
         self.end_windows();
-        self.end_acks();
         while let Some((until, key)) = self.suppression.lingering_due.first().cloned()
             && until <= self.attention
         {
@@ -452,6 +456,13 @@ impl Engine {
 
 /// Silences.
 impl Engine {
+    /// When the first silence or acknowledgement that is over by now ended.
+    fn next_end(&self) -> Option<UnixMillis> {
+        let silence = self.suppression.silences_due.first().map(|(until, _)| *until);
+        let ack = self.suppression.acks_due.first().map(|(until, _)| *until);
+        silence.into_iter().chain(ack).min().filter(|until| *until <= self.wall)
+    }
+
     pub(super) fn silence(&mut self, id: &str, silence: Silence) -> Result<Ordered, ErrorBody> {
         if self.suppression.silences.len() >= MAX_SILENCES {
             return Err(refused(format!("there are {MAX_SILENCES} silences already; let one end first")));
@@ -484,11 +495,12 @@ impl Engine {
         Some(silence)
     }
 
-    fn end_silences(&mut self) {
+    fn end_silences(&mut self, by: UnixMillis) {
         while let Some((until, id)) = self.suppression.silences_due.first().cloned()
-            && until <= self.wall
-            && let Some(silence) = self.drop_silence(&id)
+            && until <= by
         {
+            self.suppression.silences_due.pop_first();
+            let Some(silence) = self.drop_silence(&id) else { continue };
             let (word, pattern, author) = (silence.word(), &silence.pattern, &silence.author);
             let key = Key { address: self.settings.own.clone().into(), rule: "order".to_owned() };
             let text = format!("{word} on {pattern} by {author} is over");
@@ -687,9 +699,9 @@ impl Engine {
         Some(ack)
     }
 
-    fn end_acks(&mut self) {
+    fn end_acks(&mut self, by: UnixMillis) {
         while let Some((until, key)) = self.suppression.acks_due.first().cloned()
-            && until <= self.wall
+            && until <= by
         {
             self.suppression.acks_due.remove(&(until, key.clone()));
             let Some(incident) = self.incidents.get(&key).cloned() else { continue };
@@ -748,10 +760,10 @@ impl Engine {
         }
     }
 
-    /// Says what has lasted so long. Of several steps at once only the last: nobody was there to say the others.
-    fn climb(&mut self) {
+    /// Says what had lasted so long by then. Of several steps at once only the last: nobody was there to say the others.
+    fn climb(&mut self, by: UnixMillis) {
         while let Some((due, key)) = self.suppression.steps_due.first().cloned()
-            && due <= self.wall
+            && due <= by
         {
             self.suppression.steps_due.pop_first();
             // Whether it is still down is not known before it is calm.
