@@ -357,7 +357,8 @@ impl Connection {
                     // There is room for more than a session hands out at a time, unless those before it did so, too.
                     if let Err(refused) = self.asker.commands.try_send((self.connections, *asked)) {
                         let (_, asked) = refused.into_inner();
-                        let busy = Answer::Refused("too much is being asked already".to_owned());
+                        let why = "too much is being asked already";
+                        let busy = Answer::Refused(why.to_owned());
                         session.answer(Instant::now(), UnixMillis::now(), &asked, &busy);
                     }
                 }
