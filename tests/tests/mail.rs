@@ -3,10 +3,12 @@
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::fs;
+use std::time::Duration;
 use tests::exim::{Exim, Mail};
 use tests::faulty_smtp::FaultySmtp;
 use tests::pki::Pki;
-use tests::{Plugin, Suite, Target, wait_for};
+use tests::servers::free_port;
+use tests::{Plugin, Suite, Target, wait_at_most, wait_for};
 
 /// Observed five times a second, and one failure is enough.
 fn ports(targets: &[(&str, &Target)]) -> String {
@@ -350,4 +352,33 @@ fn a_digest_comes_once_also_over_restarts() {
     assert_eq!(digests, 2);
     let rows = ledger(&suite);
     assert_eq!(rows.iter().filter(|row| row["text"].to_string().contains("digest")).count(), 2, "{rows:#?}");
+}
+
+#[test]
+fn a_relay_that_is_away_is_a_check_that_the_other_media_tell() {
+    let mut suite = Suite::running("", JUDGING);
+    let away = format!("[smtp]\nhost = '127.0.0.1'\nport = {}\nsecurity = 'none'\n{OPS}", free_port());
+    suite.configure("cmaild", &away);
+    suite.configure("csmsd", "pace = []\n[[recipient]]\nname = 'duty'\nseverity = 'ERR'\n");
+    suite.start("cmaild");
+    suite.start("csmsd");
+    let outbox = suite.path("state/csmsd/outbox");
+    let texts = |wanted: &str| {
+        let files = fs::read_dir(&outbox).ok()?.flatten();
+        let mut texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
+        texts.find(|text| text.contains(wanted) && text.contains("cmaild:smtp"))
+    };
+    wait_for("cmaild answers", || suite.ask("cmaild.sock", r#"{"query":"test","who":"ops"}"#));
+    // It has to be away for half a minute.
+    wait_at_most(Duration::from_mins(2), "a text tells it", || texts("DOWN"));
+    let row = suite.cctl_json(&["down-list"])[0].clone();
+    assert!(row["text"].as_str().is_some_and(|text| text.contains("refused")), "{row}");
+    let incident = row["incident"].as_str().expect("an incident").to_owned();
+    let explained = suite.cctl_json(&["explain", &incident]);
+    let who = |daemon: &str| explained.as_array()?.iter().find(|row| row["daemon"] == daemon).cloned();
+    assert_eq!(who("csmsd").expect("a row")["state"], "sent");
+    assert_eq!(who("cmaild").expect("a row")["state"], "waiting");
+    suite.configure("cmaild", OPS);
+    suite.daemon("cmaild").signal(Signal::SIGHUP);
+    wait_at_most(Duration::from_mins(2), "a text tells that it is over", || texts("UP"));
 }
