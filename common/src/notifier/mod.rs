@@ -10,7 +10,8 @@
 //!   All are pure: they are given the time, and tests run hours of outages in milliseconds.
 //! - `store` keeps cursors, told-state and the outbox, which is the ledger, in SQLite; [`desk`] is the three together. The
 //!   simulator drives it without any of the following.
-//! - `base` are the keys of the configuration that each of them has.
+//! - `base` are the keys of the configuration that each of them has, `selection` and `quiet` those of each recipient.
+//! - `own` makes our own trouble a check of this machine's ccollectd.
 //! - `daemon` is the shell: streams in, messages out, questions answered.
 
 mod base;
