@@ -13,6 +13,9 @@
 //! the outbox, which would have to hold ten thousand of them: a mail that wants some ends in an epilogue that names them, and
 //! [`files`](crate::files) puts them in its place when it goes.
 //!
+//! **Room.** What has no room by name is counted by host: a storm is one mail, however large. Only what follows a digest waits
+//! for the next one.
+//!
 //! **Others' words** reach the subject and the two texts only, made harmless by [`plain`]; sender and recipients come from
 //! the configuration. Boundaries hold `=_`, which neither quoted-printable nor base64 can bring forth (RFC 2045 §6.7).
 
@@ -28,16 +31,19 @@ use common::severity::Severity;
 use common::time::UnixMillis;
 use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MessageBuilder, MultiPart, SinglePart};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// The text of a mail, before it is encoded. What does not fit waits for the next mail.
+/// The text of a mail, before it is encoded. What has no room in it by name is counted.
 const MAX_TEXT_BYTES: usize = 256 * 1024;
 /// And the HTML.
 const MAX_HTML_BYTES: usize = 512 * 1024;
 /// Kept free in both for what surrounds the stories.
 const FRAME_BYTES: usize = 8192;
+/// And for what is only counted, by so many hosts.
+const COUNTED_BYTES: usize = 48 * 1024;
+const COUNTED_HOSTS: usize = 100;
 /// Characters of a subject, and of the address in it: the word after the address must survive.
 const SUBJECT_CHARS: usize = 200;
 const SUBJECT_ADDRESS_CHARS: usize = 120;
@@ -85,7 +91,7 @@ pub(crate) struct List {
 }
 
 impl Composer {
-    /// Writes as many of the letter's stories as fit into one mail. A digest has one to itself.
+    /// Writes all of the letter's stories into one mail, but a digest has one to itself.
     pub fn compose(&self, to: &To, letter: &Letter<'_>) -> Composed {
         if let [story, ..] = letter.stories
             && let Some(digest) = Digest::of(story)
@@ -93,15 +99,14 @@ impl Composer {
             let letter = Letter { stories: &letter.stories[..1], ..*letter };
             return Composed { bytes: self.digest(to, &letter, &digest), told: 1 };
         }
-        let entries = self.entries(letter);
-        let told = entries.len();
+        let told = letter.stories.iter().take_while(|story| Digest::of(story).is_none()).count();
         let stories = &letter.stories[..told];
+        let entries = self.entries(stories, letter.now);
+        let (named, unnamed) = stories.split_at(entries.len());
+        let lists = by_host(unnamed).into_iter().collect();
         let subject = subject(stories);
-        let summary = (letter.stories.len() > 1).then(|| format!("{}.", counts(stories)));
-        let mut content = Content { summary, entries, ..self.content(letter, &subject) };
-        if told < letter.stories.len() {
-            content.notes.push(format!("{} more in the next mail.", letter.stories.len() - told));
-        }
+        let summary = (stories.len() > 1).then(|| format!("{}.", counts(stories)));
+        let content = Content { summary, entries, lists, ..self.content(letter, &subject) };
         let mut mail = self.headed(to, letter, &subject);
         mail = self.thread(mail, stories);
         mail = raw(mail, "X-Cairn-Severity", worst(stories).as_str());
@@ -110,7 +115,7 @@ impl Composer {
             mail = raw(mail, "X-Cairn-Event", &story.event.id.to_string());
         }
         mail = raw(mail, "X-Cairn-Stories", &told.to_string());
-        Composed { bytes: self.formatted(mail, letter.id, &content, &files::wanted(stories)), told }
+        Composed { bytes: self.formatted(mail, letter.id, &content, &files::wanted(named)), told }
     }
 
     fn digest(&self, to: &To, letter: &Letter<'_>, digest: &Digest) -> Vec<u8> {
@@ -157,14 +162,14 @@ impl Composer {
         mail
     }
 
-    /// The stories that fit, as they will be said; at least one. Not those from the first digest on.
-    fn entries(&self, letter: &Letter<'_>) -> Vec<Entry> {
-        let stories = letter.stories.iter().take_while(|story| Digest::of(story).is_none());
-        let text_chars = if letter.stories.len() == 1 { ALONE_CHARS } else { AMONG_OTHERS_CHARS };
-        let (mut text_room, mut html_room) = (MAX_TEXT_BYTES - FRAME_BYTES, MAX_HTML_BYTES - FRAME_BYTES);
+    /// The stories that there is room for, as they will be said; at least one.
+    fn entries(&self, stories: &[Story], now: UnixMillis) -> Vec<Entry> {
+        let text_chars = if stories.len() == 1 { ALONE_CHARS } else { AMONG_OTHERS_CHARS };
+        let [mut text_room, mut html_room] =
+            [MAX_TEXT_BYTES, MAX_HTML_BYTES].map(|most| most - FRAME_BYTES - COUNTED_BYTES);
         let mut entries = Vec::new();
         for story in stories {
-            let entry = Entry::of(story, text_chars, letter.now, self.page.as_deref());
+            let entry = Entry::of(story, text_chars, now, self.page.as_deref());
             let left = text_room.checked_sub(text::block(&entry).len());
             let html_left = html_room.checked_sub(html::block(&entry).len());
             let (Some(text_left), Some(html_left)) = (left, html_left) else { break };
@@ -258,7 +263,6 @@ fn counts(stories: &[Story]) -> String {
     // Where something is open, that is what people ask about.
     let matters = |story: &&Story| of(Section::Open) == 0 || Section::of(story) == Section::Open;
     let hosts = stories.iter().filter(matters).map(|story| &story.event.host).collect::<BTreeSet<_>>().len();
-    let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let on = counted(hosts, "host");
     let mut counts = match (of(Section::Open), of(Section::Over)) {
         (0, 0) => return format!("{} on {on}", counted(of(Section::Other), "notice")),
@@ -270,6 +274,50 @@ fn counts(stories: &[Story]) -> String {
         let _ = write!(counts, ", {}", counted(of(Section::Other), "notice"));
     }
     counts
+}
+
+/// What has no room by name: how many on which host, in the order of the stories, which is that of their weight.
+fn by_host(stories: &[Story]) -> Option<List> {
+    let mut hosts: Vec<(&str, Vec<&Story>)> = Vec::new();
+    let mut place: BTreeMap<&str, usize> = BTreeMap::new();
+    for story in stories {
+        let host = story.event.host.as_str();
+        let at = *place.entry(host).or_insert_with(|| {
+            hosts.push((host, Vec::new()));
+            hosts.len() - 1
+        });
+        hosts[at].1.push(story);
+    }
+    let others = hosts.split_off(hosts.len().min(COUNTED_HOSTS));
+    let mut rows: Vec<(String, String)> =
+        hosts.into_iter().map(|(host, stories)| (host.to_owned(), how_many(&stories))).collect();
+    if !others.is_empty() {
+        let stories: Vec<&Story> = others.iter().flat_map(|(_, stories)| stories.iter().copied()).collect();
+        rows.push((counted(others.len(), "more host"), how_many(&stories)));
+    }
+    (!rows.is_empty()).then(|| List { title: format!("{} more, by host", stories.len()), rows })
+}
+
+/// `12: 10 still open, at worst ERR, 2 over`.
+fn how_many(stories: &[&Story]) -> String {
+    let of = |section: Section| stories.iter().filter(|story| Section::of(story) == section).count();
+    let mut parts = Vec::new();
+    if of(Section::Open) > 0 {
+        let open = stories.iter().filter(|story| Section::of(story) == Section::Open);
+        let worst = open.map(|story| entry::severity(story)).max().expect("one is open");
+        parts.push(format!("{} still open, at worst {worst}", of(Section::Open)));
+    }
+    if of(Section::Over) > 0 {
+        parts.push(format!("{} over", of(Section::Over)));
+    }
+    if of(Section::Other) > 0 {
+        parts.push(counted(of(Section::Other), "notice"));
+    }
+    format!("{}: {}", stories.len(), parts.join(", "))
+}
+
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -465,26 +513,36 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_waits_for_the_next_mail() {
-        let mut stories: Vec<Story> = (0..2000).map(|n| began(n, "web1", &format!("unit {n}"))).collect();
-        for story in &mut stories {
-            story.event.text = "ü".repeat(5000);
+    fn what_has_no_room_by_name_is_counted_by_host() {
+        let mut stories: Vec<Story> =
+            (0..9990).map(|n| began(n, &format!("web{}", n % 150), &format!("unit {n}"))).collect();
+        stories.extend((9990..10_000).map(|n| ended(n, "web149", "old", id(9))));
+        for text in ["ü".repeat(5000), "\"".repeat(1000), "refused".to_owned()] {
+            for story in &mut stories {
+                story.event.text.clone_from(&text);
+            }
+            let (mail, told) = at(1, &stories, SINCE);
+            assert_eq!(told, 10_000);
+            assert_eq!(header(&mail, "Subject"), Some("[ERR] 9990 problems on 150 hosts, 10 over"));
+            assert_eq!(header(&mail, "X-Cairn-Stories"), Some("10000"));
+            let Mail { body, html, .. } = Mail::parse(&mail);
+            assert!(body.len() <= MAX_TEXT_BYTES && html.len() <= MAX_HTML_BYTES, "{} {}", body.len(), html.len());
+            let named = body.matches(" DOWN\n").count();
+            assert!((50..2000).contains(&named), "{named}");
+            let (_, counted) = body.split_once(&format!("\n{} MORE, BY HOST\n", 10_000 - named)).expect("a list");
+            let counts =
+                counted.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(':')?.0.parse::<usize>().ok());
+            assert_eq!(counts.clone().sum::<usize>(), 10_000 - named, "{counted}");
+            assert_eq!(counts.count(), COUNTED_HOSTS + 1);
+            assert!(counted.contains("still open, at worst ERR\n") && counted.contains("50 more hosts\n"), "{counted}");
+            assert!(html.contains("<strong>50 more hosts</strong>"), "{html}");
         }
-        let (mail, told) = at(1, &stories, SINCE);
-        assert!((100..1000).contains(&told), "{told}");
-        assert!(mail.len() < 4 * (MAX_TEXT_BYTES + MAX_HTML_BYTES), "{}", mail.len());
-        let Mail { body, html, .. } = Mail::parse(&mail);
+        let long: Vec<Story> = (0..9999).map(|n| began(n, &format!("{n:0>253}"), "x")).collect();
+        let Mail { body, html, .. } = Mail::parse(&mail(1, &long));
         assert!(body.len() <= MAX_TEXT_BYTES && html.len() <= MAX_HTML_BYTES, "{} {}", body.len(), html.len());
-        assert!(body.contains(&format!("{} more in the next mail.", 2000 - told)), "{}", &body[..200]);
-        // Markup that takes six bytes for one.
-        for story in &mut stories {
-            story.event.text = "\"".repeat(1000);
-        }
-        let (mail, fewer) = at(1, &stories, SINCE);
-        assert!(fewer < told + 100 && Mail::parse(&mail).html.len() <= MAX_HTML_BYTES, "{fewer}");
-        let (alone, told) = at(1, &stories[..1], SINCE);
-        assert_eq!(told, 1);
-        assert!(alone.len() < MAX_TEXT_BYTES, "{}", alone.len());
+        let mut alone = began(1, "web1", "x");
+        alone.event.text = "ü".repeat(500_000);
+        assert!(mail(1, &[alone]).len() < MAX_TEXT_BYTES);
     }
 
     #[test]
