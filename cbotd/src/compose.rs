@@ -1,13 +1,13 @@
 //! The lines of a message, in the manner of the bot of 2013: `[ DOWN ] web1!port:smtp (25): connection refused`.
 //!
-//! A few stories are a line each. More are a summary, which names addresses and leaves the texts to the page. Where more wait
-//! than a few summaries could name, the worst are named and the others counted by host: a storm is three lines at a time,
-//! however large, so that what comes next need not wait behind it.
+//! A few stories are a line each. More are a summary, which names addresses and leaves the texts to the page, and says once
+//! what many have in common. Where more wait than a few summaries could name, the worst are named and the others counted: a
+//! storm is three lines at a time, however large, so that what comes next need not wait behind it.
 
 use crate::options::{Channel, Options};
-use crate::paint::{self, Look, clean, cut, pack};
+use crate::paint::{self, Look, clean, cut, pack, pack_on};
 use common::message::Kind;
-use common::notifier::{Composed, Letter, Mark, Story, one_line};
+use common::notifier::{Common, Composed, Letter, Mark, Story, clusters, one_line};
 use common::severity::Severity;
 use common::time::for_people;
 use std::cmp::Reverse;
@@ -22,6 +22,11 @@ const WORTH_WAITING: usize = 3;
 const MAX_TEXT_CHARS: usize = 200;
 /// Of an address. Units may have a kilobyte, and every line has to hold at least one address whole or cut here.
 const MAX_ADDRESS_BYTES: usize = 160;
+
+/// And what several have in common.
+const MAX_COMMON_BYTES: usize = 80;
+/// So many that have something in common have lines of their own.
+const MIN_CLUSTER: usize = 4;
 
 /// Writes a message. Its bytes are its lines, without the command before them, separated by line feeds.
 pub(crate) fn compose(options: &Options, to: &Channel, letter: &Letter<'_>) -> Composed {
@@ -95,25 +100,24 @@ impl Page {
         line
     }
 
-    /// A heading, and then the addresses by what happened to them and how bad it is, in the order of the stories.
+    /// A heading, and then the names.
     fn summary(&self, stories: &[Story], letter: &Letter<'_>) -> Vec<String> {
         let mut lines = vec![self.heading(stories, letter)];
         lines.extend(self.names(stories, letter));
         lines
     }
 
-    /// The worst by name, and of all others how many, on which hosts.
+    /// The worst by name, and of all others how many, and what they have in common.
     fn storm(&self, stories: &[Story], named: usize, letter: &Letter<'_>) -> Vec<String> {
         let (named, others) = stories.split_at(named);
         let mut lines = vec![self.heading(stories, letter)];
         lines.extend(self.names(named, letter));
-        lines.push(self.by_host(others));
+        lines.push(self.others(others));
         lines
     }
 
-    /// `4806 more (9 CRIT, 4797 ERR) on 214 hosts: web1 (20), db1 (19), ...`, in the order of the stories, which is that of
-    /// their weight.
-    fn by_host(&self, stories: &[Story]) -> String {
+    /// `4806 more (9 CRIT, 4797 ERR): port:smtp (25) on 214 hosts, web1 (20), ...`.
+    fn others(&self, stories: &[Story]) -> String {
         let mut severities: BTreeMap<Reverse<Severity>, usize> = BTreeMap::new();
         for severity in stories.iter().filter_map(grouped) {
             *severities.entry(Reverse(severity)).or_default() += 1;
@@ -121,30 +125,21 @@ impl Page {
         let severities: Vec<String> =
             severities.into_iter().map(|(Reverse(severity), count)| format!("{count} {severity}")).collect();
         let severities = if severities.is_empty() { String::new() } else { format!(" ({})", severities.join(", ")) };
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut hosts = Vec::new();
-        for story in stories {
-            let host = story.event.host.as_str();
-            let count = counts.entry(host).or_default();
-            if *count == 0 {
-                hosts.push(host);
-            }
-            *count += 1;
-        }
-        let on = format!("{} host{}", hosts.len(), if hosts.len() == 1 { "" } else { "s" });
-        let mut line = format!("{} more{severities} on {on}: ", stories.len());
-        for (nth, host) in hosts.iter().enumerate() {
+        let mut line = format!("{} more{severities}: ", stories.len());
+        for (nth, cluster) in clusters(&stories.iter().collect::<Vec<_>>(), 2).iter().enumerate() {
             let comma = if nth == 0 { "" } else { ", " };
-            let entry = format!("{comma}{host} ({})", counts[host]);
-            if line.len() + entry.len() + ", ...".len() > self.width {
-                line.push_str(if nth == 0 { "..." } else { ", ..." });
+            let common = format!("{comma}{}", shortened(&cluster.to_string(), MAX_COMMON_BYTES));
+            if line.len() + common.len() + ", ...".len() > self.width {
+                line.push_str(", ...");
                 break;
             }
-            line.push_str(&entry);
+            line.push_str(&common);
         }
         line
     }
 
+    /// The addresses by what happened to them and how bad it is, in the order of the stories; among those what many have in
+    /// common is said once.
     fn names(&self, stories: &[Story], letter: &Letter<'_>) -> Vec<String> {
         let mut groups: Vec<(&str, Option<Severity>, Vec<&Story>)> = Vec::new();
         for story in stories {
@@ -156,11 +151,24 @@ impl Page {
         }
         let mut lines = Vec::new();
         for (word, severity, members) in groups {
-            let mut begin = paint::label(self.colour, word, look(members[0]));
-            if let Some(severity) = severity {
-                let _ = write!(begin, "{severity}: ");
+            let label = paint::label(self.colour, word, look(members[0]));
+            let begin = |what: &str| match severity {
+                Some(severity) => format!("{label}{severity}{what}: "),
+                None if what.is_empty() => label.clone(),
+                None => format!("{label}{}: ", what.trim_start()),
+            };
+            let (together, alone): (Vec<_>, Vec<_>) =
+                clusters(&members, MIN_CLUSTER).into_iter().partition(|cluster| cluster.stories.len() > 1);
+            for cluster in together {
+                let (Common::What(common) | Common::Host(common) | Common::All(common)) = &cluster.common;
+                let first = begin(&format!(" {}", shortened(&cluster.to_string(), MAX_COMMON_BYTES)));
+                let further = begin(&format!(" {}, more", shortened(common, MAX_COMMON_BYTES)));
+                let entries = cluster.stories.iter().map(|story| entry(&cluster.name(story), story, letter));
+                lines.extend(pack_on(&first, &further, entries, self.width));
             }
-            lines.extend(pack(&begin, members.into_iter().map(|story| entry(story, letter)), self.width));
+            let entries = alone.iter().flat_map(|cluster| &cluster.stories);
+            let entries = entries.map(|story| entry(&story.event.address.to_string(), story, letter));
+            lines.extend(pack(&begin(""), entries, self.width));
         }
         lines
     }
@@ -211,8 +219,8 @@ fn grouped(story: &Story) -> Option<Severity> {
     }
 }
 
-/// An address in a summary.
-fn entry(story: &Story, letter: &Letter<'_>) -> String {
+/// An address in a summary, or what is left of it where the rest was said.
+fn entry(name: &str, story: &Story, letter: &Letter<'_>) -> String {
     let mut notes = Vec::new();
     if story.outages > 1 {
         notes.push(format!("{} times", story.outages));
@@ -221,7 +229,8 @@ fn entry(story: &Story, letter: &Letter<'_>) -> String {
         notes.push(format!("for {}", for_people(duration)));
     }
     notes.extend(story.age(letter.now));
-    if notes.is_empty() { address(story) } else { format!("{} ({})", address(story), notes.join(", ")) }
+    let name = shortened(name, MAX_ADDRESS_BYTES);
+    if notes.is_empty() { name } else { format!("{name} ({})", notes.join(", ")) }
 }
 
 /// What follows the address.
@@ -258,7 +267,12 @@ fn said(story: &Story) -> String {
 }
 
 fn address(story: &Story) -> String {
-    cut(&clean(&one_line(&story.event.address.to_string(), MAX_ADDRESS_BYTES * 8)), MAX_ADDRESS_BYTES)
+    shortened(&story.event.address.to_string(), MAX_ADDRESS_BYTES)
+}
+
+/// An address, or a part of one, on one line of at most so many bytes.
+fn shortened(name: &str, max_bytes: usize) -> String {
+    cut(&clean(&one_line(name, MAX_ADDRESS_BYTES * 8)), max_bytes)
 }
 
 #[cfg(test)]
@@ -401,11 +415,26 @@ mod tests {
         assert_eq!(told, 62);
         assert_eq!(lines[0], "== 60 problems, 2 over in the last 1m 30s");
         let text = lines.join("\n");
-        assert!((0..60).all(|i| text.contains(&format!("web{i}!port:smtp"))), "{text}");
-        assert!(lines[1].starts_with("[ DOWN ] ERR: web0!port:smtp, web1!port:smtp, "), "{text}");
-        assert!(text.contains("web59!port:smtp (59s ago)"));
-        assert_eq!(lines.last().map(|l| &**l), Some("[ UP ] db1!port:pg, db2!port:pg (for 3m 12s, 1m 30s ago)"));
+        assert!((0..60).all(|i| text.contains(&format!("web{i}"))), "{text}");
+        assert!(lines[1].starts_with("[ DOWN ] ERR port:smtp on 60 hosts: web0, web1, "), "{text}");
+        assert!(lines[2].starts_with("[ DOWN ] ERR port:smtp, more: web"), "{text}");
+        assert!(text.contains("web59 (59s ago)"));
+        assert_eq!(lines.last().map(|l| &**l), Some("[ UP ] db2!port:pg (for 3m 12s, 1m 30s ago), db1!port:pg"));
         assert!(lines.len() <= 6, "{text}");
+    }
+
+    #[test]
+    fn what_many_have_in_common_is_said_once_and_the_worst_first() {
+        let down = |address: &str, severity| story(Mark::Began, Kind::Down, severity, address, "refused");
+        let mut stories: Vec<Story> = (0..40).map(|i| down(&format!("web{i}!port:www"), Severity::Err)).collect();
+        stories.extend((0..4).map(|i| down(&format!("db1!port:{i}"), Severity::Err)));
+        stories.insert(0, down("nas!alive:", Severity::Crit));
+        stories.push(down("nas!port:nfs", Severity::Err));
+        let (lines, told) = written(&stories, false, false);
+        assert_eq!(told, 46);
+        assert_eq!(lines[..2], ["== 46 problems", "[ DOWN ] CRIT: nas!alive:"]);
+        assert!(lines[2].starts_with("[ DOWN ] ERR port:www on 40 hosts: web0, web1, "), "{lines:?}");
+        assert_eq!(lines[3..], ["[ DOWN ] ERR db1 (4): port:0, port:1, port:2, port:3", "[ DOWN ] ERR: nas!port:nfs"]);
     }
 
     fn addresses(n: usize) -> Vec<Story> {
@@ -439,13 +468,8 @@ mod tests {
             assert_eq!(&lines[1][.."[ DOWN ] CRIT: core!alive:".len()], "[ DOWN ] CRIT: core!alive:");
         }
         let (lines, _) = written(&stories, false, false);
-        assert!(lines[2].starts_with("9999 more (9998 ERR) on 1 host: web1 (9999)"), "{lines:?}");
-        for (i, story) in stories.iter_mut().enumerate() {
-            story.event.host = format!("web{}", i % 300).parse().expect("a host");
-        }
-        let (lines, _) = written(&stories, false, false);
-        assert!(lines[2].starts_with("9999 more (9998 ERR) on 300 hosts: web1 (34), web2 (34), "), "{lines:?}");
-        assert!(lines[2].ends_with(" (34), ..."), "{lines:?}");
+        assert!(lines[2].starts_with("9999 more (9998 ERR): web0 (250), web1 (250), "), "{lines:?}");
+        assert!(lines[2].ends_with(" (250), ..."), "{lines:?}");
     }
 
     #[test]

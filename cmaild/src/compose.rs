@@ -13,8 +13,8 @@
 //! the outbox, which would have to hold ten thousand of them: a mail that wants some ends in an epilogue that names them, and
 //! [`files`](crate::files) puts them in its place when it goes.
 //!
-//! **Room.** What has no room by name is counted by host: a storm is one mail, however large. Only what follows a digest waits
-//! for the next one.
+//! **Room.** The first stories are told in full, the next by name, and what has no room by name is counted by host: a storm is one
+//! mail, however large. Only a digest, and what follows one, waits for the next.
 //!
 //! **Others' words** reach the subject and the two texts only, made harmless by [`plain`]; sender and recipients come from
 //! the configuration. Boundaries hold `=_`, which neither quoted-printable nor base64 can bring forth (RFC 2045 §6.7).
@@ -26,11 +26,12 @@ use crate::medium::To;
 use crate::{html, plain, text};
 use common::address::HostName;
 use common::message::IncidentId;
-use common::notifier::{Composed, Letter, MessageId, Story};
+use common::notifier::{Cluster, Composed, Letter, MessageId, Story, clusters};
 use common::severity::Severity;
 use common::time::UnixMillis;
 use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MessageBuilder, MultiPart, SinglePart};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
@@ -47,6 +48,13 @@ const COUNTED_HOSTS: usize = 100;
 /// Characters of a subject, and of the address in it: the word after the address must survive.
 const SUBJECT_CHARS: usize = 200;
 const SUBJECT_ADDRESS_CHARS: usize = 120;
+/// Stories that are told in full. What is beyond is named, or counted.
+const MAX_IN_FULL: usize = 100;
+/// So many with something in common are said once, and so many of these stand at the top of a mail.
+const MIN_CLUSTER: usize = 3;
+const MAX_CLUSTERS: usize = 12;
+/// Of those, in a subject.
+const MAX_CLUSTERS_OF_SUBJECT: usize = 2;
 /// Characters of an event's text, alone and among others.
 const ALONE_CHARS: usize = 20_000;
 const AMONG_OTHERS_CHARS: usize = 1000;
@@ -72,6 +80,8 @@ pub struct Composer {
 pub(crate) struct Content<'a> {
     /// The first line, where it is not that of the only entry.
     pub(crate) summary: Option<String>,
+    /// What many of the stories have in common.
+    pub(crate) common: Vec<String>,
     /// What the reader must know of this mail itself.
     pub(crate) notes: Vec<String>,
     pub(crate) entries: Vec<Entry>,
@@ -101,12 +111,11 @@ impl Composer {
         }
         let told = letter.stories.iter().take_while(|story| Digest::of(story).is_none()).count();
         let stories = &letter.stories[..told];
-        let entries = self.entries(stories, letter.now);
-        let (named, unnamed) = stories.split_at(entries.len());
-        let lists = by_host(unnamed).into_iter().collect();
+        let (entries, mut lists, shown) = self.fitting(stories, letter.now);
+        lists.extend(by_host(&stories[shown..]));
         let subject = subject(stories);
-        let summary = (stories.len() > 1).then(|| format!("{}.", counts(stories)));
-        let content = Content { summary, entries, lists, ..self.content(letter, &subject) };
+        let summary = (told > 1).then(|| format!("{}.", counts(stories)));
+        let content = Content { summary, common: common(stories), entries, lists, ..self.content(letter, &subject) };
         let mut mail = self.headed(to, letter, &subject);
         mail = self.thread(mail, stories);
         mail = raw(mail, "X-Cairn-Severity", worst(stories).as_str());
@@ -115,7 +124,7 @@ impl Composer {
             mail = raw(mail, "X-Cairn-Event", &story.event.id.to_string());
         }
         mail = raw(mail, "X-Cairn-Stories", &told.to_string());
-        Composed { bytes: self.formatted(mail, letter.id, &content, &files::wanted(named)), told }
+        Composed { bytes: self.formatted(mail, letter.id, &content, &files::wanted(stories)), told }
     }
 
     fn digest(&self, to: &To, letter: &Letter<'_>, digest: &Digest) -> Vec<u8> {
@@ -141,6 +150,7 @@ impl Composer {
         let again = "This mail may have reached you before: what became of it was not known.";
         Content {
             summary: None,
+            common: Vec::new(),
             notes: letter.again.then(|| again.to_owned()).into_iter().collect(),
             entries: Vec::new(),
             lists: Vec::new(),
@@ -162,21 +172,34 @@ impl Composer {
         mail
     }
 
-    /// The stories that there is room for, as they will be said; at least one.
-    fn entries(&self, stories: &[Story], now: UnixMillis) -> Vec<Entry> {
+    /// The stories that there is room for: the first in full, at least one, of what is beyond [`MAX_IN_FULL`] the names; and how
+    /// many these are.
+    fn fitting(&self, stories: &[Story], now: UnixMillis) -> (Vec<Entry>, Vec<List>, usize) {
         let text_chars = if stories.len() == 1 { ALONE_CHARS } else { AMONG_OTHERS_CHARS };
         let [mut text_room, mut html_room] =
             [MAX_TEXT_BYTES, MAX_HTML_BYTES].map(|most| most - FRAME_BYTES - COUNTED_BYTES);
+        // A storm is mostly names.
+        let share = if stories.len() > MAX_IN_FULL { 2 } else { 1 };
+        let (text_kept, html_kept) = (text_room - text_room / share, html_room - html_room / share);
         let mut entries = Vec::new();
-        for story in stories {
+        for story in stories.iter().take(MAX_IN_FULL) {
             let entry = Entry::of(story, text_chars, now, self.page.as_deref());
-            let left = text_room.checked_sub(text::block(&entry).len());
-            let html_left = html_room.checked_sub(html::block(&entry).len());
+            let left = text_room.checked_sub(text::block(&entry).len()).filter(|left| *left >= text_kept);
+            let html_left = html_room.checked_sub(html::block(&entry).len()).filter(|left| *left >= html_kept);
             let (Some(text_left), Some(html_left)) = (left, html_left) else { break };
             (text_room, html_room) = (text_left, html_left);
             entries.push(entry);
         }
-        entries
+        let rest: Vec<&Story> = stories[entries.len()..].iter().collect();
+        let fits = |lists: &[List]| {
+            let size = |bytes: fn(&List) -> String| lists.iter().map(|list| bytes(list).len()).sum::<usize>();
+            size(text::list) <= text_room && size(html::list) <= html_room
+        };
+        let counts: Vec<usize> = (0..=rest.len()).collect();
+        // One story more never makes the lists shorter by much.
+        let most = counts.partition_point(|&count| fits(&named(&rest[..count]))).saturating_sub(1);
+        let shown = entries.len() + most;
+        (entries, named(&rest[..most]), shown)
     }
 
     fn formatted(&self, mail: MessageBuilder, id: MessageId, content: &Content<'_>, wanted: &[Wanted]) -> Vec<u8> {
@@ -252,9 +275,57 @@ fn worst(stories: &[Story]) -> Severity {
 fn subject(stories: &[Story]) -> String {
     let subject = match stories {
         [story] => entry::headline(story, SUBJECT_ADDRESS_CHARS),
-        stories => format!("[{}] {}", worst(stories), counts(stories)),
+        stories => {
+            let common: Vec<String> =
+                common_of(stories).iter().take(MAX_CLUSTERS_OF_SUBJECT).map(ToString::to_string).collect();
+            let common = if common.is_empty() { String::new() } else { format!(": {}", common.join(", ")) };
+            format!("[{}] {}{common}", worst(stories), counts(stories))
+        }
     };
     plain::line(&subject, SUBJECT_CHARS)
+}
+
+/// These stories by their names only.
+fn named(stories: &[&Story]) -> Vec<List> {
+    let lists = Section::ALL.into_iter().map(|(section, title)| {
+        let of_section = stories.iter().filter(|story| Section::of(story) == section);
+        let mut groups: BTreeMap<(Reverse<Severity>, &str), Vec<&Story>> = BTreeMap::new();
+        for story in of_section {
+            groups.entry((Reverse(entry::severity(story)), story.word())).or_default().push(story);
+        }
+        let rows = groups.into_iter().flat_map(|((Reverse(severity), word), members)| {
+            let names = |cluster: &Cluster<'_>| -> Vec<String> {
+                let name = |story: &&Story| plain::line(&cluster.name(story), plain::ADDRESS_CHARS);
+                cluster.stories.iter().map(name).collect()
+            };
+            let (together, alone): (Vec<_>, Vec<_>) =
+                clusters(&members, MIN_CLUSTER).into_iter().partition(|cluster| cluster.stories.len() > 1);
+            let what = |common: &str| format!("[{severity}]{common} {word}");
+            let shown = |cluster: &Cluster<'_>| plain::line(&format!(" {cluster}"), plain::ADDRESS_CHARS);
+            let rows = together.iter().map(|cluster| (what(&shown(cluster)), names(cluster).join(", ")));
+            let alone: Vec<String> = alone.iter().flat_map(names).collect();
+            let alone = (!alone.is_empty()).then(|| (what(""), alone.join(", ")));
+            rows.chain(alone).collect::<Vec<_>>()
+        });
+        List { title: format!("{title}, more"), rows: rows.collect() }
+    });
+    lists.filter(|list| !list.rows.is_empty()).collect()
+}
+
+/// What many have in common of what is open, or else of what is over, the worst first.
+fn common(stories: &[Story]) -> Vec<String> {
+    let shown = |cluster: Cluster<'_>| {
+        let common = plain::line(&cluster.to_string(), plain::ADDRESS_CHARS);
+        format!("[{}] {common}", cluster.severity())
+    };
+    common_of(stories).into_iter().take(MAX_CLUSTERS).map(shown).collect()
+}
+
+fn common_of(stories: &[Story]) -> Vec<Cluster<'_>> {
+    let of = |section: Section| stories.iter().filter(move |story| Section::of(story) == section).collect::<Vec<_>>();
+    let sections = Section::ALL.into_iter().map(|(section, _)| of(section));
+    let first = sections.into_iter().find(|stories| !stories.is_empty()).unwrap_or_default();
+    clusters(&first, MIN_CLUSTER).into_iter().filter(|cluster| cluster.stories.len() > 1).collect()
 }
 
 /// `7 problems on 3 hosts, 2 over`.
@@ -504,6 +575,34 @@ mod tests {
     }
 
     #[test]
+    fn what_many_have_in_common_is_said_first_and_what_is_beyond_a_hundred_by_name() {
+        let mut stories: Vec<Story> = (0..2000).map(|n| began(n, &format!("web{n}"), "www")).collect();
+        stories.extend((0..7).map(|n| began(3000 + n, "db1", &format!("unit {n}"))));
+        stories.extend((0..4).map(|n| ended(4000 + n, &format!("x{n}"), "y", id(9))));
+        let (mail, told) = at(1, &stories, SINCE);
+        assert_eq!(told, 2011);
+        let Mail { body, html, .. } = Mail::parse(&mail);
+        let start =
+            "2007 problems on 2001 hosts, 4 over.\n- [ERR] port:www on 2000 hosts\n- [ERR] db1 (7)\n\nSTILL OPEN\n";
+        assert!(body.starts_with(start), "{}", &body[..400]);
+        assert_eq!(body.matches("connection refused").count(), 100);
+        for part in [
+            "\nSTILL OPEN, MORE\n",
+            "[ERR] port:www on 1900 hosts DOWN\n    web100, web101, ",
+            " web1999\n",
+            "OVER, MORE",
+        ] {
+            assert!(body.contains(part), "{part}");
+        }
+        assert!(
+            html.contains("<strong>[ERR] port:www on 1900 hosts DOWN</strong>")
+                && html.contains("<li>[ERR] db1 (7)</li>")
+        );
+        let subject = header(&mail, "Subject").expect("a subject");
+        assert!(subject.starts_with("[ERR] 2007 problems on 2001 hosts, 4 over: port:www on 2000"), "{subject}");
+    }
+
+    #[test]
     fn ends_that_were_all_told_in_one_summary_answer_it() {
         let stories = [ended(3, "web2", "c", id(9)), ended(4, "db1", "d", id(9))];
         let mail = mail(1, &stories);
@@ -514,32 +613,33 @@ mod tests {
 
     #[test]
     fn what_has_no_room_by_name_is_counted_by_host() {
-        for (text, all) in [("ü".repeat(5000), 1000), ("\"".repeat(1000), 1000), ("refused".to_owned(), 10_000)] {
-            let mut stories: Vec<Story> =
-                (10..all).map(|n| began(n, &format!("web{}", n % 150), &format!("unit {n}"))).collect();
+        let long = |n: u32| format!("unit {n} {}", "x".repeat(400));
+        for text in ["ü".repeat(5000), "\"".repeat(1000), "refused".to_owned()] {
+            let mut stories: Vec<Story> = (10..2000).map(|n| began(n, &format!("web{}", n % 150), &long(n))).collect();
             stories.extend((0..10).map(|n| ended(n, "web149", "old", id(9))));
             for story in &mut stories {
                 story.event.text.clone_from(&text);
             }
             let (mail, told) = at(1, &stories, SINCE);
-            assert_eq!(told, stories.len());
-            let subject = format!("[ERR] {} problems on 150 hosts, 10 over", all - 10);
-            assert_eq!(header(&mail, "Subject"), Some(subject.as_str()));
-            assert_eq!(header(&mail, "X-Cairn-Stories"), Some(all.to_string().as_str()));
+            assert_eq!(told, 2000);
+            let subject = header(&mail, "Subject").expect("a subject");
+            assert!(subject.starts_with("[ERR] 1990 problems on 150 hosts, 10 over"), "{subject}");
+            assert_eq!(header(&mail, "X-Cairn-Stories"), Some("2000"));
             let Mail { body, html, .. } = Mail::parse(&mail);
             assert!(body.len() <= MAX_TEXT_BYTES && html.len() <= MAX_HTML_BYTES, "{} {}", body.len(), html.len());
-            let named = body.matches(" DOWN\n").count();
-            assert!((50..2000).contains(&named), "{named}");
-            let (_, counted) = body.split_once(&format!("\n{} MORE, BY HOST\n", told - named)).expect("a list");
+            let (named, counted) = body.split_once(" MORE, BY HOST\n").expect("a list");
+            let (named, more) = named.rsplit_once('\n').expect("a line");
             let counts =
                 counted.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(':')?.0.parse::<usize>().ok());
-            assert_eq!(counts.clone().sum::<usize>(), told - named, "{counted}");
+            assert_eq!(counts.clone().sum::<usize>().to_string(), more, "{counted}");
             assert_eq!(counts.count(), COUNTED_HOSTS + 1);
             assert!(counted.contains("still open, at worst ERR\n") && counted.contains("50 more hosts\n"), "{counted}");
             assert!(html.contains("<strong>50 more hosts</strong>"), "{html}");
+            let units = (10..2000).filter(|n| named.contains(&format!("unit {n} x"))).count();
+            assert_eq!((2000 - units).to_string(), more);
         }
-        let long: Vec<Story> = (0..2000).map(|n| began(n, &format!("{n:0>253}"), "x")).collect();
-        let Mail { body, html, .. } = Mail::parse(&mail(1, &long));
+        let hosts: Vec<Story> = (0..2000).map(|n| began(n, &format!("{n:0>253}"), &long(n))).collect();
+        let Mail { body, html, .. } = Mail::parse(&mail(1, &hosts));
         assert!(body.len() <= MAX_TEXT_BYTES && html.len() <= MAX_HTML_BYTES, "{} {}", body.len(), html.len());
         let mut alone = began(1, "web1", "x");
         alone.event.text = "ü".repeat(500_000);
