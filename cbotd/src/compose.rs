@@ -1,17 +1,17 @@
 //! The lines of a message, in the manner of the bot of 2013: `[ DOWN ] web1!port:smtp (25): connection refused`.
 //!
-//! A few stories are a line each. More are a summary, which names addresses, says once what many have in common, and leaves the
-//! texts to the page. Where more wait than a few summaries could name, the worst are named and the others counted: a storm is
-//! three lines at a time, however large, so that what comes next need not wait behind it.
+//! A few stories are a line each. More are a summary, which names addresses and leaves the texts to the page, and says once
+//! what many have in common. Where more wait than a few summaries could name, the worst are named and the others counted: a
+//! storm is three lines at a time, however large, so that what comes next need not wait behind it.
 
 use crate::options::{Channel, Options};
-use crate::paint::{self, Look, clean, cut};
+use crate::paint::{self, Look, clean, cut, pack, pack_on};
 use common::message::Kind;
-use common::notifier::{Cluster, Common, Composed, Letter, Mark, Story, clusters, one_line};
+use common::notifier::{Common, Composed, Letter, Mark, Story, clusters, one_line};
 use common::severity::Severity;
 use common::time::for_people;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Up to here, each story has its own line.
@@ -22,10 +22,11 @@ const WORTH_WAITING: usize = 3;
 const MAX_TEXT_CHARS: usize = 200;
 /// Of an address. Units may have a kilobyte, and every line has to hold at least one address whole or cut here.
 const MAX_ADDRESS_BYTES: usize = 160;
+
 /// And what several have in common.
 const MAX_COMMON_BYTES: usize = 80;
-/// So many with something in common are said together.
-const MIN_CLUSTER: usize = 3;
+/// So many that have something in common have lines of their own.
+const MIN_CLUSTER: usize = 4;
 
 /// Writes a message. Its bytes are its lines, without the command before them, separated by line feeds.
 pub(crate) fn compose(options: &Options, to: &Channel, letter: &Letter<'_>) -> Composed {
@@ -35,11 +36,15 @@ pub(crate) fn compose(options: &Options, to: &Channel, letter: &Letter<'_>) -> C
         let lines: Vec<String> = stories.iter().map(|story| page.single(story, letter)).collect();
         return Composed { bytes: lines.join("\n").into_bytes(), told: stories.len() };
     }
+    let all = page.summary(stories, letter);
+    if all.len() <= options.last_summary_lines() {
+        return composed(&all, stories.len());
+    }
     // A message that is sent again is to name what it named before, and its ages have grown since: there is room for that.
-    let lines = if letter.again { options.repeated_lines() } else { options.summary_lines() };
+    let lines = if letter.again { options.last_summary_lines() } else { options.summary_lines() };
     // The heading and one address always fit, and one story more never makes the message shorter.
-    let told = most(1, stories.len(), |told| page.summary(&stories[..told], letter).len() <= lines);
-    let is_storm = told < stories.len() && (letter.again || stories.len() > told * WORTH_WAITING);
+    let told = most(1, stories.len() - 1, |told| page.summary(&stories[..told], letter).len() <= lines);
+    let is_storm = letter.again || stories.len() > told * WORTH_WAITING;
     if !is_storm {
         return composed(&page.summary(&stories[..told], letter), told);
     }
@@ -95,7 +100,7 @@ impl Page {
         line
     }
 
-    /// A heading, and then the addresses by what happened to them and how bad it is, in the order of the stories.
+    /// A heading, and then the names.
     fn summary(&self, stories: &[Story], letter: &Letter<'_>) -> Vec<String> {
         let mut lines = vec![self.heading(stories, letter)];
         lines.extend(self.names(stories, letter));
@@ -107,12 +112,12 @@ impl Page {
         let (named, others) = stories.split_at(named);
         let mut lines = vec![self.heading(stories, letter)];
         lines.extend(self.names(named, letter));
-        lines.push(self.counted(others));
+        lines.push(self.others(others));
         lines
     }
 
-    /// `4806 more (9 CRIT, 4797 ERR) on 214 hosts: port:www on 40 hosts, web1 (20), db1!port:sql, ...`.
-    fn counted(&self, stories: &[Story]) -> String {
+    /// `4806 more (9 CRIT, 4797 ERR): port:smtp (25) on 214 hosts, web1 (20), ...`.
+    fn others(&self, stories: &[Story]) -> String {
         let mut severities: BTreeMap<Reverse<Severity>, usize> = BTreeMap::new();
         for severity in stories.iter().filter_map(grouped) {
             *severities.entry(Reverse(severity)).or_default() += 1;
@@ -120,17 +125,15 @@ impl Page {
         let severities: Vec<String> =
             severities.into_iter().map(|(Reverse(severity), count)| format!("{count} {severity}")).collect();
         let severities = if severities.is_empty() { String::new() } else { format!(" ({})", severities.join(", ")) };
-        let hosts = stories.iter().map(|story| story.event.address.host()).collect::<BTreeSet<_>>().len();
-        let on = format!("{hosts} host{}", if hosts == 1 { "" } else { "s" });
-        let mut line = format!("{} more{severities} on {on}: ", stories.len());
+        let mut line = format!("{} more{severities}: ", stories.len());
         for (nth, cluster) in clusters(&stories.iter().collect::<Vec<_>>(), 2).iter().enumerate() {
             let comma = if nth == 0 { "" } else { ", " };
-            let entry = format!("{comma}{}", shortened(&cluster.to_string(), MAX_COMMON_BYTES));
-            if line.len() + entry.len() + ", ...".len() > self.width {
-                line.push_str(if nth == 0 { "..." } else { ", ..." });
+            let common = format!("{comma}{}", shortened(&cluster.to_string(), MAX_COMMON_BYTES));
+            if line.len() + common.len() + ", ...".len() > self.width {
+                line.push_str(", ...");
                 break;
             }
-            line.push_str(&entry);
+            line.push_str(&common);
         }
         line
     }
@@ -148,46 +151,24 @@ impl Page {
         }
         let mut lines = Vec::new();
         for (word, severity, members) in groups {
-            let mut begin = paint::label(self.colour, word, look(members[0]));
-            if let Some(severity) = severity {
-                let _ = write!(begin, "{severity}: ");
-            }
-            lines.extend(self.pack(&begin, &clusters(&members, MIN_CLUSTER), letter));
-        }
-        lines
-    }
-
-    /// `port:www on 40 hosts: web1, web2; db1!port:sql`, as much in each line as fits, each with the same beginning.
-    fn pack(&self, begin: &str, clusters: &[Cluster<'_>], letter: &Letter<'_>) -> Vec<String> {
-        let mut lines: Vec<String> = Vec::new();
-        let mut was_alone = true;
-        for cluster in clusters {
-            let (first, further) = match &cluster.common {
-                Common::All(_) => (String::new(), String::new()),
-                Common::What(common) | Common::Host(common) => {
-                    let first = shortened(&cluster.to_string(), MAX_COMMON_BYTES);
-                    (format!("{first}: "), format!("{}, more: ", shortened(common, MAX_COMMON_BYTES)))
-                }
+            let label = paint::label(self.colour, word, look(members[0]));
+            let begin = |what: &str| match severity {
+                Some(severity) => format!("{label}{severity}{what}: "),
+                None if what.is_empty() => label.clone(),
+                None => format!("{label}{}: ", what.trim_start()),
             };
-            let is_alone = cluster.stories.len() == 1;
-            for (nth, story) in cluster.stories.iter().enumerate() {
-                let name = entry(&cluster.name(story), story, letter);
-                let (separator, heading) = match nth {
-                    0 if was_alone && is_alone => (", ", &first),
-                    0 => ("; ", &first),
-                    _ => (", ", &further),
-                };
-                let said = if nth == 0 { first.len() } else { 0 };
-                match lines.last_mut() {
-                    Some(line) if line.len() + separator.len() + said + name.len() <= self.width => {
-                        line.push_str(separator);
-                        line.push_str(&first[..said]);
-                        line.push_str(&name);
-                    }
-                    Some(_) | None => lines.push(format!("{begin}{heading}{name}")),
-                }
+            let (together, alone): (Vec<_>, Vec<_>) =
+                clusters(&members, MIN_CLUSTER).into_iter().partition(|cluster| cluster.stories.len() > 1);
+            for cluster in together {
+                let (Common::What(common) | Common::Host(common) | Common::All(common)) = &cluster.common;
+                let first = begin(&format!(" {}", shortened(&cluster.to_string(), MAX_COMMON_BYTES)));
+                let further = begin(&format!(" {}, more", shortened(common, MAX_COMMON_BYTES)));
+                let entries = cluster.stories.iter().map(|story| entry(&cluster.name(story), story, letter));
+                lines.extend(pack_on(&first, &further, entries, self.width));
             }
-            was_alone = is_alone;
+            let entries = alone.iter().flat_map(|cluster| &cluster.stories);
+            let entries = entries.map(|story| entry(&story.event.address.to_string(), story, letter));
+            lines.extend(pack(&begin(""), entries, self.width));
         }
         lines
     }
@@ -424,42 +405,36 @@ mod tests {
     }
 
     #[test]
-    fn more_than_five_are_summaries_that_name_every_address() {
-        let mut stories: Vec<Story> = (0..50)
-            .map(|i| {
-                let address = format!("web{i}!port:smtp on {i}");
-                aged(story(Mark::Began, Kind::Down, Severity::Err, &address, "refused"), i / 2)
-            })
+    fn more_than_five_are_a_summary_that_names_every_address() {
+        let mut stories: Vec<Story> = (0..60)
+            .map(|i| aged(story(Mark::Began, Kind::Down, Severity::Err, &format!("web{i}!port:smtp"), "refused"), i))
             .collect();
         stories.push(story(Mark::Ended, Kind::Up, Severity::Err, "db1!port:pg", ""));
         stories.push(aged(story(Mark::Passed, Kind::Up, Severity::Err, "db2!port:pg", ""), 90));
         let (lines, told) = written(&stories, false, false);
-        assert_eq!(lines.len(), 3);
-        assert_eq!(lines[0], format!("== {told} problems"));
-        assert!(lines[1].starts_with("[ DOWN ] ERR: web0!port:smtp on 0, web1!port:smtp on 1, "), "{lines:?}");
+        assert_eq!(told, 62);
+        assert_eq!(lines[0], "== 60 problems, 2 over in the last 1m 30s");
         let text = lines.join("\n");
-        assert!((0..told).all(|i| text.contains(&format!("web{i}!port:smtp on {i}"))), "{text}");
-        let (lines, rest) = written(&stories[told..], false, false);
-        assert_eq!(told + rest, stories.len());
-        assert!(lines[0].ends_with(" problems, 2 over in the last 1m 30s"), "{lines:?}");
-        assert!(lines[1].ends_with(", web49!port:smtp on 49"), "{lines:?}");
-        assert_eq!(lines[2], "[ UP ] db2!port:pg (for 3m 12s, 1m 30s ago), db1!port:pg");
+        assert!((0..60).all(|i| text.contains(&format!("web{i}"))), "{text}");
+        assert!(lines[1].starts_with("[ DOWN ] ERR port:smtp on 60 hosts: web0, web1, "), "{text}");
+        assert!(lines[2].starts_with("[ DOWN ] ERR port:smtp, more: web"), "{text}");
+        assert!(text.contains("web59 (59s ago)"));
+        assert_eq!(lines.last().map(|l| &**l), Some("[ UP ] db2!port:pg (for 3m 12s, 1m 30s ago), db1!port:pg"));
+        assert!(lines.len() <= 6, "{text}");
     }
 
     #[test]
-    fn what_many_have_in_common_is_said_once() {
-        let down = |address: &str| story(Mark::Began, Kind::Down, Severity::Err, address, "refused");
-        let mut stories: Vec<Story> = (0..9).map(|i| down(&format!("web{i}!port:www"))).collect();
-        stories.extend((0..3).map(|i| down(&format!("db1!port:{i}"))));
-        stories.extend(["nas!port:nfs", "nas!port:ssh"].map(down));
-        let said = "[ DOWN ] ERR: port:www on 9 hosts: web0, web1, web2, web3, web4, web5, web6, web7, web8; \
-                    db1 (3): port:0, port:1, port:2; nas!port:nfs, nas!port:ssh";
-        assert_eq!(written(&stories, false, false), (vec!["== 14 problems".to_owned(), said.to_owned()], 14));
-        let many: Vec<Story> = (0..70).map(|i| down(&format!("web{i}.example!port:www"))).collect();
-        let (lines, told) = written(&many, false, false);
-        assert!(lines[1].starts_with(&format!("[ DOWN ] ERR: port:www on {told} hosts: web0.example, ")), "{lines:?}");
-        assert!(lines[2].starts_with("[ DOWN ] ERR: port:www, more: web"), "{lines:?}");
-        assert!((0..told).all(|i| lines.join(",").contains(&format!("web{i}.example"))), "{lines:?}");
+    fn what_many_have_in_common_is_said_once_and_the_worst_first() {
+        let down = |address: &str, severity| story(Mark::Began, Kind::Down, severity, address, "refused");
+        let mut stories: Vec<Story> = (0..40).map(|i| down(&format!("web{i}!port:www"), Severity::Err)).collect();
+        stories.extend((0..4).map(|i| down(&format!("db1!port:{i}"), Severity::Err)));
+        stories.insert(0, down("nas!alive:", Severity::Crit));
+        stories.push(down("nas!port:nfs", Severity::Err));
+        let (lines, told) = written(&stories, false, false);
+        assert_eq!(told, 46);
+        assert_eq!(lines[..2], ["== 46 problems", "[ DOWN ] CRIT: nas!alive:"]);
+        assert!(lines[2].starts_with("[ DOWN ] ERR port:www on 40 hosts: web0, web1, "), "{lines:?}");
+        assert_eq!(lines[3..], ["[ DOWN ] ERR db1 (4): port:0, port:1, port:2, port:3", "[ DOWN ] ERR: nas!port:nfs"]);
     }
 
     fn addresses(n: usize) -> Vec<Story> {
@@ -469,10 +444,10 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_waits_for_the_next_message() {
-        let stories = addresses(30);
+        let stories = addresses(42);
         let (lines, told) = written(&stories, true, false);
         assert_eq!(lines.len(), 3);
-        assert!((10..30).contains(&told) && lines[0].contains(&format!("{told} problems")), "{told} in {lines:?}");
+        assert!((14..42).contains(&told) && lines[0].contains(&format!("{told} problems")), "{told} in {lines:?}");
         let (next, _) = written(&stories[told..], true, false);
         assert!(next[1].contains(&format!("!port:{told}x")), "{next:?}");
         // Again and an hour later it names at least what it named.
@@ -493,13 +468,8 @@ mod tests {
             assert_eq!(&lines[1][.."[ DOWN ] CRIT: core!alive:".len()], "[ DOWN ] CRIT: core!alive:");
         }
         let (lines, _) = written(&stories, false, false);
-        assert!(lines[2].starts_with("9999 more (9998 ERR) on 41 hosts: web0 (250), web1 (250), "), "{lines:?}");
+        assert!(lines[2].starts_with("9999 more (9998 ERR): web0 (250), web1 (250), "), "{lines:?}");
         assert!(lines[2].ends_with(" (250), ..."), "{lines:?}");
-        for (i, story) in stories[1..9999].iter_mut().enumerate() {
-            story.event.address = format!("web{i}!port:www").parse().expect("an address");
-        }
-        let (lines, _) = written(&stories, false, false);
-        assert_eq!(lines[2], "9999 more (9998 ERR) on 9999 hosts: port:www on 9998 hosts, db1!port:pg");
     }
 
     #[test]

@@ -116,15 +116,15 @@ impl Options {
         fit.and_then(|lines| usize::try_from(lines).ok()).unwrap_or(MAX_LINES).clamp(1, MAX_LINES)
     }
 
-    /// How many lines a summary may have.
+    /// How many lines a summary may have that another may follow.
     pub(crate) fn summary_lines(&self) -> usize {
         let paid = STORM_STEP.as_millis().checked_div(self.line_interval.as_millis());
         let lines = paid.and_then(|lines| usize::try_from(lines).ok()).unwrap_or(MAX_LINES).saturating_sub(1);
         lines.clamp(LEAST_SUMMARY, LONGEST_SUMMARY).min(self.max_lines()).max(LEAST_LINES)
     }
 
-    /// And one that names again what has aged since.
-    pub(crate) fn repeated_lines(&self) -> usize {
+    /// How many it may have if that leaves nothing to another: as a rule nothing is owed before it.
+    pub(crate) fn last_summary_lines(&self) -> usize {
         (self.summary_lines() * 2).min(self.max_lines()).max(LEAST_LINES)
     }
 }

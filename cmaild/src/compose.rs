@@ -13,8 +13,8 @@
 //! the outbox, which would have to hold ten thousand of them: a mail that wants some ends in an epilogue that names them, and
 //! [`files`](crate::files) puts them in its place when it goes.
 //!
-//! **Room.** A hundred stories are told in full, the others by name, and what has no room by name is counted: a storm is one
-//! mail, however large. What many have in common is said first, and once. Only what follows a digest waits for the next one.
+//! **Room.** The first stories are told in full, the next by name, and what has no room by name is counted by host: a storm is one
+//! mail, however large. Only a digest, and what follows one, waits for the next.
 //!
 //! **Others' words** reach the subject and the two texts only, made harmless by [`plain`]; sender and recipients come from
 //! the configuration. Boundaries hold `=_`, which neither quoted-printable nor base64 can bring forth (RFC 2045 §6.7).
@@ -26,7 +26,7 @@ use crate::medium::To;
 use crate::{html, plain, text};
 use common::address::HostName;
 use common::message::IncidentId;
-use common::notifier::{Cluster, Common, Composed, Letter, MessageId, Story, clusters};
+use common::notifier::{Cluster, Composed, Letter, MessageId, Story, clusters};
 use common::severity::Severity;
 use common::time::UnixMillis;
 use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
@@ -42,19 +42,19 @@ const MAX_TEXT_BYTES: usize = 256 * 1024;
 const MAX_HTML_BYTES: usize = 512 * 1024;
 /// Kept free in both for what surrounds the stories.
 const FRAME_BYTES: usize = 8192;
-/// And for what is only counted, by so many clusters.
+/// And for what is only counted, by so many hosts.
 const COUNTED_BYTES: usize = 48 * 1024;
-const COUNTED_CLUSTERS: usize = 100;
-/// Stories that are told in full. Others are named.
+const COUNTED_HOSTS: usize = 100;
+/// Characters of a subject, and of the address in it: the word after the address must survive.
+const SUBJECT_CHARS: usize = 200;
+const SUBJECT_ADDRESS_CHARS: usize = 120;
+/// Stories that are told in full. What is beyond is named, or counted.
 const MAX_IN_FULL: usize = 100;
-/// So many with something in common are said together, and so many of these stand at the top of a mail.
+/// So many with something in common are said once, and so many of these stand at the top of a mail.
 const MIN_CLUSTER: usize = 3;
 const MAX_CLUSTERS: usize = 12;
 /// Of those, in a subject.
 const MAX_CLUSTERS_OF_SUBJECT: usize = 2;
-/// Characters of a subject, and of the address in it: the word after the address must survive.
-const SUBJECT_CHARS: usize = 200;
-const SUBJECT_ADDRESS_CHARS: usize = 120;
 /// Characters of an event's text, alone and among others.
 const ALONE_CHARS: usize = 20_000;
 const AMONG_OTHERS_CHARS: usize = 1000;
@@ -111,12 +111,11 @@ impl Composer {
         }
         let told = letter.stories.iter().take_while(|story| Digest::of(story).is_none()).count();
         let stories = &letter.stories[..told];
-        let (entries, lists) = self.fitting(stories, letter.now);
-        let in_full = &stories[..entries.len()];
+        let (entries, mut lists, shown) = self.fitting(stories, letter.now);
+        lists.extend(by_host(&stories[shown..]));
         let subject = subject(stories);
-        let summary = (stories.len() > 1).then(|| format!("{}.", counts(stories)));
-        let common = common(stories);
-        let content = Content { summary, common, entries, lists, ..self.content(letter, &subject) };
+        let summary = (told > 1).then(|| format!("{}.", counts(stories)));
+        let content = Content { summary, common: common(stories), entries, lists, ..self.content(letter, &subject) };
         let mut mail = self.headed(to, letter, &subject);
         mail = self.thread(mail, stories);
         mail = raw(mail, "X-Cairn-Severity", worst(stories).as_str());
@@ -125,7 +124,7 @@ impl Composer {
             mail = raw(mail, "X-Cairn-Event", &story.event.id.to_string());
         }
         mail = raw(mail, "X-Cairn-Stories", &told.to_string());
-        Composed { bytes: self.formatted(mail, letter.id, &content, &files::wanted(in_full)), told }
+        Composed { bytes: self.formatted(mail, letter.id, &content, &files::wanted(stories)), told }
     }
 
     fn digest(&self, to: &To, letter: &Letter<'_>, digest: &Digest) -> Vec<u8> {
@@ -173,26 +172,34 @@ impl Composer {
         mail
     }
 
-    /// All stories: the first in full, at least one; then as many by name as there is room for; then the others as numbers.
-    fn fitting(&self, stories: &[Story], now: UnixMillis) -> (Vec<Entry>, Vec<List>) {
+    /// The stories that there is room for: the first in full, at least one, of what is beyond [`MAX_IN_FULL`] the names; and how
+    /// many these are.
+    fn fitting(&self, stories: &[Story], now: UnixMillis) -> (Vec<Entry>, Vec<List>, usize) {
         let text_chars = if stories.len() == 1 { ALONE_CHARS } else { AMONG_OTHERS_CHARS };
-        let whole = Room { text: MAX_TEXT_BYTES, html: MAX_HTML_BYTES }.without(FRAME_BYTES + COUNTED_BYTES);
+        let [mut text_room, mut html_room] =
+            [MAX_TEXT_BYTES, MAX_HTML_BYTES].map(|most| most - FRAME_BYTES - COUNTED_BYTES);
         // A storm is mostly names.
         let share = if stories.len() > MAX_IN_FULL { 2 } else { 1 };
-        let mut room = Room { text: whole.text / share, html: whole.html / share };
-        let kept = Room { text: whole.text - room.text, html: whole.html - room.html };
+        let (text_kept, html_kept) = (text_room - text_room / share, html_room - html_room / share);
         let mut entries = Vec::new();
         for story in stories.iter().take(MAX_IN_FULL) {
             let entry = Entry::of(story, text_chars, now, self.page.as_deref());
-            if !room.take(text::block(&entry).len(), html::block(&entry).len()) {
-                break;
-            }
+            let left = text_room.checked_sub(text::block(&entry).len()).filter(|left| *left >= text_kept);
+            let html_left = html_room.checked_sub(html::block(&entry).len()).filter(|left| *left >= html_kept);
+            let (Some(text_left), Some(html_left)) = (left, html_left) else { break };
+            (text_room, html_room) = (text_left, html_left);
             entries.push(entry);
         }
-        let mut room = Room { text: room.text + kept.text, html: room.html + kept.html };
         let rest: Vec<&Story> = stories[entries.len()..].iter().collect();
-        let (named, left) = named(&rest, &mut room);
-        (entries, named.into_iter().chain(by_number(&left)).collect())
+        let fits = |lists: &[List]| {
+            let size = |bytes: fn(&List) -> String| lists.iter().map(|list| bytes(list).len()).sum::<usize>();
+            size(text::list) <= text_room && size(html::list) <= html_room
+        };
+        let counts: Vec<usize> = (0..=rest.len()).collect();
+        // One story more never makes the lists shorter by much.
+        let most = counts.partition_point(|&count| fits(&named(&rest[..count]))).saturating_sub(1);
+        let shown = entries.len() + most;
+        (entries, named(&rest[..most]), shown)
     }
 
     fn formatted(&self, mail: MessageBuilder, id: MessageId, content: &Content<'_>, wanted: &[Wanted]) -> Vec<u8> {
@@ -278,6 +285,49 @@ fn subject(stories: &[Story]) -> String {
     plain::line(&subject, SUBJECT_CHARS)
 }
 
+/// These stories by their names only.
+fn named(stories: &[&Story]) -> Vec<List> {
+    let lists = Section::ALL.into_iter().map(|(section, title)| {
+        let of_section = stories.iter().filter(|story| Section::of(story) == section);
+        let mut groups: BTreeMap<(Reverse<Severity>, &str), Vec<&Story>> = BTreeMap::new();
+        for story in of_section {
+            groups.entry((Reverse(entry::severity(story)), story.word())).or_default().push(story);
+        }
+        let rows = groups.into_iter().flat_map(|((Reverse(severity), word), members)| {
+            let names = |cluster: &Cluster<'_>| -> Vec<String> {
+                let name = |story: &&Story| plain::line(&cluster.name(story), plain::ADDRESS_CHARS);
+                cluster.stories.iter().map(name).collect()
+            };
+            let (together, alone): (Vec<_>, Vec<_>) =
+                clusters(&members, MIN_CLUSTER).into_iter().partition(|cluster| cluster.stories.len() > 1);
+            let what = |common: &str| format!("[{severity}]{common} {word}");
+            let shown = |cluster: &Cluster<'_>| plain::line(&format!(" {cluster}"), plain::ADDRESS_CHARS);
+            let rows = together.iter().map(|cluster| (what(&shown(cluster)), names(cluster).join(", ")));
+            let alone: Vec<String> = alone.iter().flat_map(names).collect();
+            let alone = (!alone.is_empty()).then(|| (what(""), alone.join(", ")));
+            rows.chain(alone).collect::<Vec<_>>()
+        });
+        List { title: format!("{title}, more"), rows: rows.collect() }
+    });
+    lists.filter(|list| !list.rows.is_empty()).collect()
+}
+
+/// What many have in common of what is open, or else of what is over, the worst first.
+fn common(stories: &[Story]) -> Vec<String> {
+    let shown = |cluster: Cluster<'_>| {
+        let common = plain::line(&cluster.to_string(), plain::ADDRESS_CHARS);
+        format!("[{}] {common}", cluster.severity())
+    };
+    common_of(stories).into_iter().take(MAX_CLUSTERS).map(shown).collect()
+}
+
+fn common_of(stories: &[Story]) -> Vec<Cluster<'_>> {
+    let of = |section: Section| stories.iter().filter(move |story| Section::of(story) == section).collect::<Vec<_>>();
+    let sections = Section::ALL.into_iter().map(|(section, _)| of(section));
+    let first = sections.into_iter().find(|stories| !stories.is_empty()).unwrap_or_default();
+    clusters(&first, MIN_CLUSTER).into_iter().filter(|cluster| cluster.stories.len() > 1).collect()
+}
+
 /// `7 problems on 3 hosts, 2 over`.
 fn counts(stories: &[Story]) -> String {
     let of = |section: Section| stories.iter().filter(|story| Section::of(story) == section).count();
@@ -297,105 +347,26 @@ fn counts(stories: &[Story]) -> String {
     counts
 }
 
-/// How many more bytes fit.
-#[derive(Clone, Copy)]
-struct Room {
-    text: usize,
-    html: usize,
-}
-
-impl Room {
-    fn without(self, bytes: usize) -> Self {
-        Self { text: self.text - bytes, html: self.html - bytes }
+/// What has no room by name: how many on which host, in the order of the stories, which is that of their weight.
+fn by_host(stories: &[Story]) -> Option<List> {
+    let mut hosts: Vec<(&str, Vec<&Story>)> = Vec::new();
+    let mut place: BTreeMap<&str, usize> = BTreeMap::new();
+    for story in stories {
+        let host = story.event.host.as_str();
+        let at = *place.entry(host).or_insert_with(|| {
+            hosts.push((host, Vec::new()));
+            hosts.len() - 1
+        });
+        hosts[at].1.push(story);
     }
-
-    /// False, and nothing is taken, if there is no room for both.
-    fn take(&mut self, text: usize, html: usize) -> bool {
-        match (self.text.checked_sub(text), self.html.checked_sub(html)) {
-            (Some(text), Some(html)) => {
-                *self = Self { text, html };
-                true
-            }
-            _ => false,
-        }
-    }
-}
-
-/// These stories by their names only, as far as there is room, and those for which there is none.
-fn named<'a>(stories: &[&'a Story], room: &mut Room) -> (Vec<List>, Vec<&'a Story>) {
-    let (mut lists, mut left) = (Vec::new(), Vec::new());
-    for (section, title) in Section::ALL {
-        let mut groups: BTreeMap<(Reverse<Severity>, &str), Vec<&Story>> = BTreeMap::new();
-        for story in stories.iter().filter(|story| Section::of(story) == section) {
-            groups.entry((Reverse(entry::severity(story)), story.word())).or_default().push(story);
-        }
-        let mut list = List { title: format!("{title}, more"), rows: Vec::new() };
-        for ((Reverse(severity), word), members) in groups {
-            for cluster in clusters(&members, MIN_CLUSTER) {
-                let what = match &cluster.common {
-                    Common::All(_) => format!("[{severity}] {word}"),
-                    Common::What(_) | Common::Host(_) => {
-                        format!("[{severity}] {} {word}", plain::line(&cluster.to_string(), plain::ADDRESS_CHARS))
-                    }
-                };
-                for story in &cluster.stories {
-                    let name = plain::line(&cluster.name(story), plain::ADDRESS_CHARS);
-                    match list.rows.last_mut().filter(|(last, _)| *last == what) {
-                        Some((_, names)) => {
-                            if room.take(", ".len() + name.len(), ", ".len() + html::escaped(&name).len()) {
-                                names.push_str(", ");
-                                names.push_str(&name);
-                            } else {
-                                left.push(*story);
-                            }
-                        }
-                        None => {
-                            let row = List { title: list.title.clone(), rows: vec![(what.clone(), name)] };
-                            if room.take(text::list(&row).len(), html::list(&row).len()) {
-                                list.rows.extend(row.rows);
-                            } else {
-                                left.push(*story);
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        lists.extend((!list.rows.is_empty()).then_some(list));
-    }
-    (lists, left)
-}
-
-/// What many have in common of what is open, or else of what is over, the worst first.
-fn common(stories: &[Story]) -> Vec<String> {
-    let shown = |cluster: Cluster<'_>| {
-        let common = plain::line(&cluster.to_string(), plain::ADDRESS_CHARS);
-        format!("[{}] {common}", cluster.severity())
-    };
-    common_of(stories).into_iter().take(MAX_CLUSTERS).map(shown).collect()
-}
-
-fn common_of(stories: &[Story]) -> Vec<Cluster<'_>> {
-    let of = |section: Section| stories.iter().filter(move |story| Section::of(story) == section).collect::<Vec<_>>();
-    let sections = Section::ALL.into_iter().map(|(section, _)| of(section));
-    let first = sections.into_iter().find(|stories| !stories.is_empty()).unwrap_or_default();
-    clusters(&first, MIN_CLUSTER).into_iter().filter(|cluster| cluster.stories.len() > 1).collect()
-}
-
-/// What has no room by name: how many, by what they have in common, or by their host.
-fn by_number(stories: &[&Story]) -> Option<List> {
-    let mut clusters = clusters(stories, 2);
-    let others = clusters.split_off(clusters.len().min(COUNTED_CLUSTERS));
-    let mut rows: Vec<(String, String)> = clusters
-        .iter()
-        .map(|cluster| (plain::line(&cluster.to_string(), plain::ADDRESS_CHARS), how_many(&cluster.stories)))
-        .collect();
+    let others = hosts.split_off(hosts.len().min(COUNTED_HOSTS));
+    let mut rows: Vec<(String, String)> =
+        hosts.into_iter().map(|(host, stories)| (host.to_owned(), how_many(&stories))).collect();
     if !others.is_empty() {
-        let stories: Vec<&Story> = others.into_iter().flat_map(|cluster| cluster.stories).collect();
-        let hosts: BTreeSet<_> = stories.iter().map(|story| story.event.address.host()).collect();
-        rows.push((format!("elsewhere, on {}", counted(hosts.len(), "host")), how_many(&stories)));
+        let stories: Vec<&Story> = others.iter().flat_map(|(_, stories)| stories.iter().copied()).collect();
+        rows.push((counted(others.len(), "more host"), how_many(&stories)));
     }
-    (!rows.is_empty()).then(|| List { title: format!("{} more, as numbers", stories.len()), rows })
+    (!rows.is_empty()).then(|| List { title: format!("{} more, by host", stories.len()), rows })
 }
 
 /// `12: 10 still open, at worst ERR, 2 over`.
@@ -604,15 +575,6 @@ mod tests {
     }
 
     #[test]
-    fn ends_that_were_all_told_in_one_summary_answer_it() {
-        let stories = [ended(3, "web2", "c", id(9)), ended(4, "db1", "d", id(9))];
-        let mail = mail(1, &stories);
-        assert_eq!(header(&mail, "Subject"), Some("[ERR] 2 problems over on 2 hosts"));
-        assert_eq!(header(&mail, "In-Reply-To"), Some("<00000000-0000-4000-8000-000000000009@mon1>"));
-        assert_eq!(header(&mail, "References"), header(&mail, "In-Reply-To"));
-    }
-
-    #[test]
     fn what_many_have_in_common_is_said_first_and_what_is_beyond_a_hundred_by_name() {
         let mut stories: Vec<Story> = (0..2000).map(|n| began(n, &format!("web{n}"), "www")).collect();
         stories.extend((0..7).map(|n| began(3000 + n, "db1", &format!("unit {n}"))));
@@ -628,47 +590,56 @@ mod tests {
             "\nSTILL OPEN, MORE\n",
             "[ERR] port:www on 1900 hosts DOWN\n    web100, web101, ",
             " web1999\n",
-            "\nOVER, MORE\n\n[ERR] port:y on 4 hosts UP\n    x0, x1, x2, x3\n",
+            "OVER, MORE",
         ] {
             assert!(body.contains(part), "{part}");
         }
-        for part in ["<strong>[ERR] port:www on 1900 hosts DOWN</strong>", "<li>[ERR] db1 (7)</li>"] {
-            assert!(html.contains(part), "{part}");
-        }
+        assert!(
+            html.contains("<strong>[ERR] port:www on 1900 hosts DOWN</strong>")
+                && html.contains("<li>[ERR] db1 (7)</li>")
+        );
         let subject = header(&mail, "Subject").expect("a subject");
-        assert!(subject.starts_with("[ERR] 2007 problems on 2001 hosts, 4 over: port:www on"), "{subject}");
+        assert!(subject.starts_with("[ERR] 2007 problems on 2001 hosts, 4 over: port:www on 2000"), "{subject}");
     }
 
     #[test]
-    fn what_has_no_room_by_name_is_counted() {
-        let unit = |n| format!("unit {n} {}", "u".repeat(60));
-        let mut stories: Vec<Story> = (0..9990).map(|n| began(n, &format!("web{}", n % 300), &unit(n))).collect();
-        stories.extend((9990..10_000).map(|n| ended(n, "web299", &unit(n), id(9))));
+    fn ends_that_were_all_told_in_one_summary_answer_it() {
+        let stories = [ended(3, "web2", "c", id(9)), ended(4, "db1", "d", id(9))];
+        let mail = mail(1, &stories);
+        assert_eq!(header(&mail, "Subject"), Some("[ERR] 2 problems over on 2 hosts"));
+        assert_eq!(header(&mail, "In-Reply-To"), Some("<00000000-0000-4000-8000-000000000009@mon1>"));
+        assert_eq!(header(&mail, "References"), header(&mail, "In-Reply-To"));
+    }
+
+    #[test]
+    fn what_has_no_room_by_name_is_counted_by_host() {
+        let long = |n: u32| format!("unit {n} {}", "x".repeat(400));
         for text in ["ü".repeat(5000), "\"".repeat(1000), "refused".to_owned()] {
+            let mut stories: Vec<Story> = (10..2000).map(|n| began(n, &format!("web{}", n % 150), &long(n))).collect();
+            stories.extend((0..10).map(|n| ended(n, "web149", "old", id(9))));
             for story in &mut stories {
                 story.event.text.clone_from(&text);
             }
             let (mail, told) = at(1, &stories, SINCE);
-            assert_eq!(told, 10_000);
-            assert!(
-                header(&mail, "Subject").is_some_and(|s| s.starts_with("[ERR] 9990 problems on 300 hosts, 10 over: "))
-            );
-            assert_eq!(header(&mail, "X-Cairn-Stories"), Some("10000"));
+            assert_eq!(told, 2000);
+            let subject = header(&mail, "Subject").expect("a subject");
+            assert!(subject.starts_with("[ERR] 1990 problems on 150 hosts, 10 over"), "{subject}");
+            assert_eq!(header(&mail, "X-Cairn-Stories"), Some("2000"));
             let Mail { body, html, .. } = Mail::parse(&mail);
             assert!(body.len() <= MAX_TEXT_BYTES && html.len() <= MAX_HTML_BYTES, "{} {}", body.len(), html.len());
-            let (named, counted) = body.split_once(" MORE, AS NUMBERS\n").expect("a list");
-            // A link to the page names it again.
-            let named = named.matches(&"u".repeat(60)).count() - named.matches("\nPage: ").count();
-            assert!((1000..9000).contains(&named), "{named}");
+            let (named, counted) = body.split_once(" MORE, BY HOST\n").expect("a list");
+            let (named, more) = named.rsplit_once('\n').expect("a line");
             let counts =
                 counted.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(':')?.0.parse::<usize>().ok());
-            assert_eq!(counts.clone().sum::<usize>(), 10_000 - named, "{counted}");
-            assert_eq!(counts.count(), COUNTED_CLUSTERS + 1);
-            assert!(counted.contains("still open, at worst ERR\n"), "{counted}");
-            assert!(counted.contains("\nelsewhere, on ") && html.contains("<strong>elsewhere, on "), "{counted}");
+            assert_eq!(counts.clone().sum::<usize>().to_string(), more, "{counted}");
+            assert_eq!(counts.count(), COUNTED_HOSTS + 1);
+            assert!(counted.contains("still open, at worst ERR\n") && counted.contains("50 more hosts\n"), "{counted}");
+            assert!(html.contains("<strong>50 more hosts</strong>"), "{html}");
+            let units = (10..2000).filter(|n| named.contains(&format!("unit {n} x"))).count();
+            assert_eq!((2000 - units).to_string(), more);
         }
-        let long: Vec<Story> = (0..9999).map(|n| began(n, &format!("{n:0>253}"), "x")).collect();
-        let Mail { body, html, .. } = Mail::parse(&mail(1, &long));
+        let hosts: Vec<Story> = (0..2000).map(|n| began(n, &format!("{n:0>253}"), &long(n))).collect();
+        let Mail { body, html, .. } = Mail::parse(&mail(1, &hosts));
         assert!(body.len() <= MAX_TEXT_BYTES && html.len() <= MAX_HTML_BYTES, "{} {}", body.len(), html.len());
         let mut alone = began(1, "web1", "x");
         alone.event.text = "ü".repeat(500_000);

@@ -106,7 +106,7 @@ fn colour(entry: &Entry) -> &'static str {
 }
 
 /// Text that is no markup, in an element or in a quoted attribute.
-pub(crate) fn escaped(text: &str) -> String {
+fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -1,5 +1,6 @@
 """A ccollectd of many hosts: storm.py RUN_DIR HOSTS CHECKS. Each line of its input, `UNITS STATE RATE`, changes these checks of
-all hosts to a state, so many a second; a line of output ends it. UNITS is `FROM-TO`, or `core`: one check of the first host.
+all hosts to a state, so many a second; a line of output ends it. UNITS is `FROM-TO`, or `core`, which is
+the last of the first host.
 
 It keeps no journal: what a subscriber missed it says again with all other states, as ccollectd does."""
 import os
@@ -23,7 +24,9 @@ ANSWERS = {
     "snapshot": HEAD | {"hosts": [], "checks": []},
     "events": {"epoch": epoch, "head_seq": 0, "events": []},
 }
-states = {(host, f"unit{n:03}"): (True, 0) for host in hosts for n in range(checks)} | {(hosts[0], "core"): (True, 0)}
+states = {(host, f"unit{n:03}"): (True, 0) for host in hosts for n in range(checks)}
+del states[hosts[0], f"unit{checks - 1:03}"]
+states[hosts[0], "core"] = (True, 0)
 
 
 def now():
@@ -68,7 +71,7 @@ def tick():
 def change(units, state, rate):
     first, last = (0, 0) if units == "core" else map(int, units.split("-"))
     wanted = [(hosts[0], "core")] if units == "core" else [
-        (host, f"unit{n:03}") for n in range(first, last) for host in hosts]
+        (host, f"unit{n:03}") for n in range(first, last) for host in hosts if (host, f"unit{n:03}") in states]
     began = time.monotonic()
     for nth, (host, unit) in enumerate(wanted):
         while time.monotonic() < began + nth / rate:

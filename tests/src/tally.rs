@@ -21,10 +21,29 @@ pub struct Told {
     pub names: BTreeSet<String>,
 }
 
-/// The addresses in a text. Those of drills have no spaces.
-fn names(text: &str) -> impl Iterator<Item = String> {
-    let words = text.split_whitespace().map(|word| word.trim_matches([',', ';', ':', '(', ')']));
-    words.filter(|word| word.contains('!')).map(str::to_owned)
+/// The first address in a text. Those of drills have no spaces.
+fn name(text: &str) -> Option<String> {
+    let mut words = text.split_whitespace().map(|word| word.trim_matches([',', ';', ':', '(', ')']));
+    words.find(|word| word.contains('!')).map(str::to_owned)
+}
+
+/// The addresses of a list, `drill:b (3s ago), drill:c`, behind what they have in common: `web1 (2)`, `web1, more`, or
+/// `drill:b on 2 hosts` for a list of hosts.
+fn listed(common: &str, list: &str) -> Vec<String> {
+    let common = common.trim_end_matches(", more").split(" on ").next().unwrap_or_default();
+    let common = common.split(" (").next().unwrap_or_default();
+    let mut depth = 0;
+    let entries = list.split(|c| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        c == ',' && depth == 0
+    });
+    let names = entries.map(|entry| entry.trim().split(" (").next().unwrap_or_default());
+    let whole = |name: &str| match common {
+        _ if name.contains('!') => name.to_owned(),
+        what if what.contains(':') => format!("{name}!{what}"),
+        host => format!("{host}!{name}"),
+    };
+    names.filter(|name| !name.is_empty()).map(whole).collect()
 }
 
 /// The number that a text begins with.
@@ -33,68 +52,39 @@ fn leading(text: &str) -> Option<usize> {
     text[..digits].parse().ok()
 }
 
-/// The addresses of a cluster, by what they have in common, `port:www on 2 hosts` or `db1 (3)` or nothing, and a list of what
-/// distinguishes them.
-fn members(common: &str, list: &str) -> Vec<String> {
-    let mut bare = String::new();
-    let mut depth = 0;
-    for c in list.chars() {
-        depth += i32::from(c == '(');
-        bare.extend((depth == 0).then_some(c));
-        depth -= i32::from(c == ')');
-    }
-    let members = bare.split(',').map(str::trim).filter(|member| !member.is_empty());
-    let name = |member: &str| match common.split([',', ' ']).next().unwrap_or_default() {
-        "" => member.trim_end_matches(':').to_owned(),
-        what if what.contains(':') || what == "alive" => format!("{member}!{what}"),
-        host => format!("{host}!{member}"),
-    };
-    members.map(name).collect()
-}
-
-/// `[ DOWN ] ERR: port:www on 2 hosts: web1, web2; db1, more: port:3; a!b:c`.
-fn names_of_summary(line: &str) -> Vec<String> {
-    let (label, said) = line.split_once(" ] ").unwrap_or(("", line));
-    let said = match said.split_once(": ") {
-        Some((severity, said)) if !label.is_empty() && severity.chars().all(|c| c.is_ascii_uppercase()) => said,
-        _ => said,
-    };
-    let part = |part: &str| match part.split_once(": ") {
-        Some((common, list)) => members(common, list),
-        None => members("", part),
-    };
-    said.split("; ").flat_map(part).collect()
-}
-
 impl Told {
     /// A mail, by its headers and its text.
     #[track_caller]
     pub fn by_mail(mail: &Mail) -> Self {
         let id = mail.header("Message-ID").trim_matches(['<', '>']).split('@').next().unwrap_or_default().to_owned();
         let stories = mail.header("X-Cairn-Stories").parse().expect("a number");
-        let (words, numbers) = mail.body.split_once(" MORE, AS NUMBERS\n").unwrap_or((&mail.body, ""));
-        let first_list = words.lines().position(|line| line.ends_with(", MORE")).unwrap_or(usize::MAX);
-        let in_full = words.lines().take(first_list).filter(|line| line.starts_with('['));
-        let in_full: Vec<String> = in_full.filter_map(|line| names(line).next()).collect();
-        // `[ERR] port:www on 2 hosts DOWN`, and below it the hosts.
-        let rows = words.lines().skip(first_list).collect::<Vec<_>>();
-        let by_name: Vec<String> = rows
-            .windows(2)
-            .filter_map(|pair| {
-                let (_, common) = pair[0].strip_prefix('[')?.split_once("] ")?;
-                let (common, _word) = common.rsplit_once(' ').unwrap_or(("", common));
-                Some(members(common, pair[1].trim_start()))
-            })
-            .flatten()
-            .collect();
-        let counted: usize = numbers.lines().filter_map(|line| leading(line.strip_prefix("    ")?)).sum();
+        let body = mail.body.split("\n-- \n").next().unwrap_or_default();
+        let (shown, counted) = body.split_once(" MORE, BY HOST\n").unwrap_or((body, ""));
+        let counted: usize = counted.lines().filter_map(|line| leading(line.strip_prefix("    ")?)).sum();
+        let mut names = Vec::new();
+        let mut in_full = true;
+        let mut lines = shown.lines().peekable();
+        while let Some(line) = lines.next() {
+            in_full &= !line.ends_with(", MORE");
+            let Some(rest) = line.strip_prefix('[') else { continue };
+            match lines.peek() {
+                Some(list) if !in_full => {
+                    // `[ERR] web1 (12) DOWN`, and their names.
+                    let common = rest
+                        .split_once("] ")
+                        .map_or("", |(_, rest)| rest.rsplit_once(' ').map_or("", |(common, _)| common));
+                    names.extend(listed(common, list));
+                }
+                _ => names.extend(name(rest)),
+            }
+        }
         // What the head says and what the text says is the same.
-        assert_eq!(in_full.len() + by_name.len() + counted, stories, "{}", mail.header("Subject"));
+        assert_eq!(names.len() + counted, stories, "{}", mail.header("Subject"));
         Self {
             id: Some(id),
             again: !mail.header("X-Cairn-Resent").is_empty(),
             stories,
-            names: in_full.into_iter().chain(by_name).collect(),
+            names: names.into_iter().collect(),
         }
     }
 
@@ -107,7 +97,7 @@ impl Told {
         while let Some(line) = rest.next() {
             let again = line.contains("(again?)");
             let Some(heading) = line.strip_prefix("== ") else {
-                told.push(Self { id: None, again, stories: 1, names: names(line).take(1).collect() });
+                told.push(Self { id: None, again, stories: 1, names: name(line).into_iter().collect() });
                 continue;
             };
             let counts = heading.split(" in the last ").next().expect("the beginning").split(", ");
@@ -116,14 +106,13 @@ impl Told {
             while said < stories
                 && let Some(line) = rest.next_if(|line| !line.starts_with("== "))
             {
-                match leading(line) {
-                    Some(more) => said += more,
-                    None => {
-                        let of_line = names_of_summary(line);
-                        said += of_line.len();
-                        named.extend(of_line);
-                    }
-                }
+                // `[ DOWN ] ERR web1 (12): drill:b, drill:c`, or `4 more (4 ERR): web1 (3), ...`.
+                let list = line.split_once(" ] ").map_or("", |(_, rest)| rest);
+                let (common, list) = list.split_once(": ").unwrap_or(("", list));
+                let severity = ["CRIT", "ERR", "WARN"].into_iter().find(|severity| common.starts_with(severity));
+                let names = listed(common.trim_start_matches(severity.unwrap_or_default()).trim_start(), list);
+                said += leading(line).unwrap_or(names.len());
+                named.extend(names);
             }
             if said >= stories {
                 assert_eq!(said, stories, "{line}");
@@ -155,7 +144,7 @@ impl Told {
                 }
                 None => stories += 1,
             }
-            named.extend(names(part).take(1));
+            named.extend(name(part));
         }
         Self { id: None, again, stories, names: named }
     }
@@ -240,24 +229,36 @@ mod tests {
     fn what_is_said_in_a_channel_is_counted() {
         let lines = [
             "[ DOWN ] a!d:1: refused",
-            "== 2 problems, 3 over in the last 3m 4s",
-            "[ DOWN ] CRIT: a!d:2, b!d:3 (2 times)",
-            "[ UP ] a!d:4 (for 3s)",
-            "2 more (2 ERR) on 2 hosts: web1 (1), ...",
+            "== 4 problems, 3 over in the last 3m 4s",
+            "[ DOWN ] CRIT: a!d:2, b!d:3 (2 times, 3s ago)",
+            "[ UP ] a (3): d:4 (for 3s), d:5",
+            "[ UP ] a, more: d:6",
+            "2 more (2 ERR): web1 (2), ...",
             "[ UP ] b!d:5 was down 3s (again?)",
+            "== 3 problems",
+            "[ DOWN ] ERR d:7 on 2 hosts: a, b",
+            "[ DOWN ] ERR d:7, more: c",
             "== 4 problems",
             "[ DOWN ] ERR: a!d:1",
         ];
         let said = Told::by_lines(&lines.map(str::to_owned));
-        let last = Told { again: true, ..told(1, &["b!d:5"]) };
-        assert_eq!(said, [told(1, &["a!d:1"]), told(5, &["a!d:2", "b!d:3", "a!d:4"]), last]);
-        let lines = [
-            "== 6 problems",
-            "[ DOWN ] ERR: port:www on 3 hosts: web1, web2 (3s ago); db1 (2): sql:1, sql:2 (2 times, 1m 0s ago)",
-            "[ DOWN ] ERR: port:www, more: web3; a!b:c",
+        let expected = [
+            told(1, &["a!d:1"]),
+            told(7, &["a!d:2", "b!d:3", "a!d:4", "a!d:5", "a!d:6"]),
+            Told { again: true, ..told(1, &["b!d:5"]) },
+            told(3, &["a!d:7", "b!d:7", "c!d:7"]),
         ];
-        let names = ["web1!port:www", "web2!port:www", "web3!port:www", "db1!sql:1", "db1!sql:2", "a!b:c"];
-        assert_eq!(Told::by_lines(&lines.map(str::to_owned)), [told(6, &names)]);
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn what_a_mail_says_is_counted() {
+        let raw = "Message-ID: <m1@mon>\nX-Cairn-Stories: 9\nSubject: x\n\n9 problems on 3 hosts.\n- [ERR] d:7 on 3 hosts\n\n\
+                   STILL OPEN\n\n[ERR] a!d:1 DOWN\n    refused\nSince: now\n\nSTILL OPEN, MORE\n\n[ERR] d:7 on 2 hosts DOWN\n    \
+                   a, b\n\n[ERR] DOWN\n    c!d:8\n\n5 MORE, BY HOST\n\nweb1\n    4: 4 still open, at worst ERR\n\n1 more host\n    \
+                   1: 1 over\n\n-- \nCairn on mon\n";
+        let expected = Told { id: Some("m1".to_owned()), ..told(9, &["a!d:1", "a!d:7", "b!d:7", "c!d:8"]) };
+        assert_eq!(Told::by_mail(&Mail::parse(raw)), expected);
     }
 
     #[test]

@@ -215,7 +215,8 @@ fn unit(fault: u32) -> String {
 
 /// Waits a while for a message that is under way: the worst moment for a kill.
 fn is_sending(suite: &Suite, socket: &str) {
-    let patience = Instant::now() + Duration::from_secs(4);
+    // What is gathered in a storm goes within 8 s.
+    let patience = Instant::now() + Duration::from_secs(9);
     let sending = |rows: &Value| rows.as_array().is_some_and(|rows| rows.iter().any(|row| row["state"] == "sending"));
     while Instant::now() < patience {
         if suite.ask(socket, r#"{"query":"ledger","limit":500}"#).is_some_and(|rows| sending(&rows)) {

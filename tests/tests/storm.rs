@@ -1,4 +1,4 @@
-//! A storm of 10,000 events: 5,000 checks of 50 hosts go down, and later up, while one of the first host is CRIT. What people get
+//! A storm of 10,000 events: 5,000 checks of 50 hosts go down, and later up, one of them CRIT. What people get
 //! of it is counted where they read it: in the mailbox behind Exim, in the channel on InspIRCd, which disconnects who floods
 //! it, and at the SMSC behind Kannel.
 //!
@@ -130,12 +130,13 @@ fn in_a_storm_the_worst_is_said_at_once_and_all_of_it_is_accounted_for() {
     observer.wait_for_any("cairn@127.0.0.1 JOIN #ops");
     wait_for("all checks are known", || {
         let rows = suite.query(r#"{"query":"service-list"}"#)?;
-        (rows.as_array()?.iter().filter(|row| row["service"] == "drill").count() == HOSTS * UNITS + 1).then_some(())
+        (rows.as_array()?.iter().filter(|row| row["service"] == "drill").count() == HOSTS * UNITS).then_some(())
     });
 
     let before = DAEMONS.map(|daemon| cpu(&mut suite, daemon));
     // One after the other, so the worst comes amid the others, and so does its end.
     fleet.change("0-50", "down", 800);
+    let happened = UnixMillis::now().0;
     fleet.change("core", "down", 1);
     fleet.change("50-100", "down", 800);
     let line = observer.wait_for("#ops", CORE);
@@ -146,7 +147,7 @@ fn in_a_storm_the_worst_is_said_at_once_and_all_of_it_is_accounted_for() {
     fleet.change("50-100", "up", 800);
 
     // Each notifier has all of it, and the channel has heard all.
-    let events = 2 * (HOSTS * UNITS + 1);
+    let events = 2 * HOSTS * UNITS;
     wait_at_most(Duration::from_mins(2), "the channel has heard all", || {
         let has_all = |daemon: &&str| {
             let newest = suite.ask(&format!("{daemon}.sock"), r#"{"query":"ledger","limit":1}"#);
@@ -169,7 +170,7 @@ fn in_a_storm_the_worst_is_said_at_once_and_all_of_it_is_accounted_for() {
     assert_eq!(observer.count("cairn@127.0.0.1 JOIN #ops"), 1);
     let heard = ledger(&suite, "cbotd");
     let core = heard.iter().find(|row| row["address"] == CORE).expect("a row");
-    let [queued, happened] = [&core["queued"], &happened(&suite)].map(|at| at.as_i64().expect("ms"));
+    let queued = core["queued"].as_i64().expect("ms");
     assert!(said - queued <= 10_000, "the worst was said after {} ms", said - queued);
 
     for daemon in NOTIFIERS {
@@ -220,13 +221,6 @@ fn in_a_storm_the_worst_is_said_at_once_and_all_of_it_is_accounted_for() {
         eprintln!("{daemon}: {cpu:.1} CPU s, peak RSS {:.1} MiB", rss as f64 / f64::from(1 << 20));
         assert!(daemon == "cprocessd" || rss < MAX_RSS_BYTES, "{daemon}: {rss} bytes");
     }
-}
-
-/// When the worst was observed.
-fn happened(suite: &Suite) -> Value {
-    let events = suite.events();
-    let core = events.iter().find(|event| event["address"] == CORE && event["kind"] == "down");
-    core.expect("an event")["time"].clone()
 }
 
 /// Everything that the readers of this notifier have.

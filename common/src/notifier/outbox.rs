@@ -386,11 +386,17 @@ impl Outbox {
         changes
     }
 
+    /// How long what follows a storm waits: never until it is given up.
+    fn after_storm(&self, recipient: &str) -> Duration {
+        self.pacer.after_storm(recipient).min(self.give_up_after / 2)
+    }
+
     /// For how long what waits for a recipient still waits for the rest of a storm, if it does.
     pub(crate) fn rests_after_storm(&self, recipient: &str, now: Duration) -> Option<Duration> {
         let queue = self.queues.get(recipient)?;
-        let until = queue.storm?.told_at + self.pacer.after_storm(recipient);
-        let gathers = queue.gathered_at(&queue.waiting, self.pacer.after_storm(recipient)) >= until;
+        let after_storm = self.after_storm(recipient);
+        let until = queue.storm?.told_at + after_storm;
+        let gathers = queue.gathered_at(&queue.waiting, after_storm) >= until;
         until.checked_sub(now).filter(|rest| gathers && !rest.is_zero())
     }
 
@@ -410,7 +416,7 @@ impl Outbox {
             |queue: &Queue| queue.lane == lane && queue.under_way.is_none() && now.monotonic >= queue.pause.until;
         let queues = self.queues.iter().filter(|(_, queue)| free(queue));
         let ready = queues.filter_map(|(recipient, queue)| {
-            let (items, again) = queue.next(now, self.pacer.after_storm(recipient))?;
+            let (items, again) = queue.next(now, self.after_storm(recipient))?;
             let verdict = self.pacer.verdict(recipient, now.monotonic);
             let goes = matches!(verdict, Verdict::Go | Verdict::Last);
             goes.then(|| (items[0].id, recipient, items, again, verdict))
@@ -452,6 +458,7 @@ impl Outbox {
         outcome: Outcome,
         now: Duration,
     ) -> Vec<Change> {
+        let after_storm = self.after_storm(recipient);
         let Some(queue) = self.queues.get_mut(recipient) else { return Vec::new() };
         let Some(Flight { mut items, again, rest, .. }) = queue.under_way.take_if(|flight| flight.id == id) else {
             return Vec::new();
@@ -467,7 +474,7 @@ impl Outbox {
                 queue.pause = Pause::default();
                 queue.failed = None;
                 queue.told_at = Some(now);
-                queue.note_storm(&items, now, self.pacer.after_storm(recipient));
+                queue.note_storm(&items, now, after_storm);
                 self.lanes.remove(lane);
             }
             Outcome::Never(why) => {
@@ -503,7 +510,7 @@ impl Outbox {
         let queues = self.queues.iter().filter(|(_, queue)| !queue.waiting.is_empty() || !queue.unknown.is_empty());
         let until = queues.map(|(recipient, queue)| {
             let lane = self.lanes.get(&queue.lane).map_or(Duration::ZERO, |pause| pause.until);
-            let after_storm = self.pacer.after_storm(recipient);
+            let after_storm = self.after_storm(recipient);
             let gathered =
                 if queue.unknown.is_empty() { queue.gathered_at(&queue.waiting, after_storm) } else { Duration::ZERO };
             let pace = match self.pacer.verdict(recipient, now) {

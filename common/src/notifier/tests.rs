@@ -595,14 +595,17 @@ fn patient() -> Timeline {
 /// This many are down, or up again.
 fn storm(mut timeline: Timeline, secs: u64, many: usize, since: Option<u64>) -> Timeline {
     timeline = timeline.until(secs);
+    let now = timeline.now();
     for n in 0..many {
         let address = format!("web{n}!port:smtp");
         let event = match since {
             Some(since) => up(secs, &address, since, Severity::Err),
             None => down(secs, &address, Severity::Err),
         };
-        timeline = timeline.event(event);
+        let input = Input::Event { publisher: "a".to_owned(), event: Arc::new(event) };
+        assert!(!timeline.desk().apply(now, input));
     }
+    timeline.desk().commit(now).expect("commit");
     timeline.settle()
 }
 
