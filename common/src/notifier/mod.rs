@@ -10,11 +10,13 @@
 //!   All are pure: they are given the time, and tests run hours of outages in milliseconds.
 //! - `store` keeps cursors, told-state and the outbox, which is the ledger, in SQLite; [`desk`] is the three together. The
 //!   simulator drives it without any of the following.
+//! - `cluster` finds what stories have in common, for media that say many at once.
 //! - `base` are the keys of the configuration that each of them has, `selection` and `quiet` those of each recipient.
 //! - `own` makes our own trouble a check of this machine's ccollectd.
 //! - `daemon` is the shell: streams in, messages out, questions answered.
 
 mod base;
+mod cluster;
 mod daemon;
 pub mod desk;
 mod folder;
@@ -31,6 +33,7 @@ mod teller;
 mod tests;
 
 pub use base::{Base, RawBase};
+pub use cluster::{Cluster, Common, clusters};
 pub use daemon::run;
 pub use folder::Folder;
 pub use medium::{Composed, Lane, Letter, Medium, Note, Outcome, Recipient, Said, Scope, Setup, check_recipients};
