@@ -754,7 +754,7 @@ fn kept_back(row: &DownRow, selection: &Selection) -> Option<String> {
 
 /// The event that opened an incident, as far as a list of what is open tells.
 fn beginning(row: &DownRow, now: Now) -> Arc<Event> {
-    let kind = kind_of_rule(&row.rule);
+    let kind = row.kind.unwrap_or_else(|| kind_of_rule(&row.rule, true));
     let state = match kind {
         Kind::Down => State::Down,
         Kind::Absent => State::Unknown,

@@ -341,6 +341,7 @@ fn row(since: u64, address: &str) -> DownRow {
         incident: event.incident,
         address: event.address,
         rule: event.rule,
+        kind: None,
         severity: event.severity,
         since: event.since,
         text: String::new(),
@@ -791,6 +792,30 @@ fn kinds_are_those_of_beginnings_and_ends_follow() {
         .settle()
         .up(30, "a!b:c", 10)
         .expect(["10s ops: DOWN a!b:c", "20s ops: OPEN a!check:c", "30s ops: UP a!b:c after 20s"]);
+}
+
+/// A rule that misses something says so as `absent`, and it is that also when it is said again or listed.
+#[test]
+fn what_is_missed_is_of_its_kind_however_it_is_heard_of() {
+    let told_by = |kind: Kind| {
+        let selection = Selection { kinds: vec![kind], ..Selection::at_least(Severity::Warn) };
+        let said = |secs, kind, address: &str, value| Event {
+            rule: "backup".to_owned(),
+            value,
+            step: (kind == Kind::Persistent).then_some(1),
+            ..event(secs, address, kind, Severity::Err, 10)
+        };
+        let listed = |address: &str, kind| DownRow { kind: Some(kind), rule: "backup".to_owned(), ..row(10, address) };
+        let timeline = choosing(selection)
+            .event(said(10, Kind::Absent, "a!b:1", None))
+            .event(said(20, Kind::Persistent, "a!b:2", None))
+            .event(said(20, Kind::Revealed, "a!b:3", Some(7.0)))
+            .settle();
+        let timeline = timeline.snapshot(vec![listed("a!b:4", Kind::Absent), listed("a!b:5", Kind::Alarm)]).until(10);
+        timeline.stories.iter().map(|(_, story)| story.event.address.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(told_by(Kind::Absent), ["a!b:1", "a!b:2", "a!b:4"]);
+    assert_eq!(told_by(Kind::Alarm), ["a!b:3", "a!b:5"]);
 }
 
 #[test]
