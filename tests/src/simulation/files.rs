@@ -64,6 +64,7 @@ pub fn survive(seed: u64, damages: u32, folder: &Path) -> Result<(), String> {
         begins: 0,
         wishes: [0, 1, 2].map(Wish::plain),
         limits: Limits::default(),
+        window: None,
         hasty: false,
         audited: false,
     };

@@ -16,6 +16,7 @@ use cprocessd::engine::ladder::{Ladder, Rung};
 use cprocessd::engine::order::{Command, Order, Target};
 use cprocessd::engine::rule::Rule;
 use cprocessd::engine::settings::{PartialTuning, Settings, Tuning};
+use cprocessd::engine::window::{When, Window, date_time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::rc::Rc;
@@ -118,6 +119,8 @@ pub struct History {
     pub logs: Vec<String>,
     /// Who judges may have missed something for good: a journal was lost, or cut, before it was read.
     pub cut: bool,
+    /// A cprocessd has lost its state.
+    pub forgotten: bool,
     /// The ids of the silences that were ordered.
     pub silences: Vec<String>,
     orders: u32,
@@ -162,8 +165,23 @@ pub fn settings(setup: &Setup, judge: usize) -> Settings {
             "*!port:flaky".parse().expect("a pattern"),
             PartialTuning { confirm: Some(3), ..PartialTuning::default() },
         )],
+        windows: setup.window.iter().map(|window| maintenance(setup, *window)).collect(),
         ladder: if setup.hasty { hasty } else { Ladder::default() },
         ..Settings::new(own)
+    }
+}
+
+fn maintenance(setup: &Setup, (pattern, after, minutes): (usize, u64, u64)) -> Window {
+    let at = |minutes: u64| {
+        let moment = world::wall(minutes * 60_000, setup.begins).to_string();
+        // To the minute.
+        date_time("until", &moment[..16]).expect("a date and a time")
+    };
+    Window {
+        name: "maintenance".to_owned(),
+        pattern: pattern_of(pattern),
+        when: When::Once { from: at(after), until: at(after + minutes) },
+        zone: "UTC".parse().expect("a zone"),
     }
 }
 
@@ -221,6 +239,7 @@ impl History {
             log_texts: 0,
             logs: Vec::new(),
             cut: false,
+            forgotten: false,
             silences: Vec::new(),
             orders: 0,
             acked_since: BTreeMap::new(),
@@ -856,7 +875,7 @@ impl History {
                 }
             }
             Step::JudgeForgets { .. } => {
-                self.cut = true;
+                (self.cut, self.forgotten) = (true, true);
                 self.judges[judge].forgets();
                 self.start_judge(judge);
             }
@@ -1065,6 +1084,10 @@ impl History {
                 self.sleep(before);
             }
             self.pass(until.saturating_sub(self.at) + oracle::RELEASED_WITHIN_MS);
+            // It may be over, and nobody has said so.
+            if !oracle::told(self).is_empty() {
+                self.pass(CLOSED_MS);
+            }
             let wrong = oracle::told(self);
             if !wrong.is_empty() {
                 return wrong;

@@ -100,6 +100,11 @@ pub fn explain(seed: u64, shrinks: bool) -> String {
         text +=
             &[name, " selects ", &wish.to_string(), &format!("; at most {tiers:?}, telephone {account}\n")].concat();
     }
+    if let Some((pattern, from, minutes)) = setup.window {
+        let [from, minutes] = [from, minutes].map(|minutes| minutes.to_string());
+        let pattern = plan::PATTERNS[pattern];
+        text += &[pattern, " is maintained from minute ", &from, " on for ", &minutes, " minutes\n"].concat();
+    }
     if let Some((cost, secs)) = setup.limits.cap {
         text += &["at most ", &cost.to_string(), " for all in ", &secs.to_string(), " s\n"].concat();
     }

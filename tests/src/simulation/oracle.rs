@@ -254,7 +254,12 @@ pub fn told(history: &History) -> Vec<String> {
     let only_one_says =
         |key: &Key| history.setup.judging == Judging::Redundant && judges.iter().any(|open| !open.contains_key(key));
     let between = |key: &Key| ["disk full", "queue long"].contains(&key.1.as_str()) && only_one_says(key);
-    let disputed = |key: &Key| (clocks_differ && key.1 == "clock") || between(key);
+    // One of two has said the end and then lost its state; the other missed that end, and the feed is silent by now.
+    let silent = |host: &Host| !host.running || !history.owner(host.feed).running;
+    let of_silent =
+        |key: &Key| history.hosts.iter().any(|host| silent(host) && key.0.starts_with(&format!("{}!", host.name)));
+    let forgotten = |key: &Key| history.forgotten && of_silent(key) && only_one_says(key);
+    let disputed = |key: &Key| (clocks_differ && key.1 == "clock") || between(key) || forgotten(key);
     for (who, reader) in &history.notifier.readers {
         let waits = Waits::of(history, who, reader);
         let wish = waits.wish;
@@ -366,8 +371,9 @@ impl<'a> Waits<'a> {
         let may_be_early = self.wish.after.is_some();
         self.rows.iter().filter(move |row| {
             let incident = row.incident.to_string();
-            // Only an end has the worst of the incident.
+            // Only an end has the worst of the incident, which is another for who judges by another clock.
             let ends = matches!(row.kind, Kind::Up | Kind::Solved | Kind::Retired);
+            let ends = ends && !self.history.notifier.clocks_differ;
             let read = self.reader.open.values().filter(|(known, ..)| ends && *known == incident);
             let read = read.map(|(_, worst, _)| *worst);
             let hushed = self.hushed(read.fold(row.severity, Severity::max));
@@ -432,7 +438,7 @@ fn accounted(history: &History) -> Vec<String> {
 /// What is neither a beginning nor an end is told as well, to who has selected it all the time.
 fn events_told(history: &History) -> Vec<String> {
     let mut wrong = Vec::new();
-    if !history.silences.is_empty() {
+    if !history.silences.is_empty() || history.setup.window.is_some() {
         return wrong;
     }
     for (who, reader) in &history.notifier.readers {
@@ -440,7 +446,7 @@ fn events_told(history: &History) -> Vec<String> {
         // They are errors of any host.
         let selects = wish.after.is_none() && wish.choice == 0 && wish.selects_kind(Kind::Log);
         for text in history.logs.iter().filter(|text| selects && !reader.logs.contains_key(*text)) {
-            let accounts = |state: Delivery| matches!(state, Delivery::Failed | Delivery::Dropped | Delivery::Waiting);
+            let accounts = |state: Delivery| !matches!(state, Delivery::Sent | Delivery::Skipped | Delivery::Other);
             let rows = history.notifier.ledger(who);
             if !rows.iter().any(|row| row.text == **text && accounts(row.state)) {
                 wrong.push(format!("{who} was not told of the event {text:?}"));

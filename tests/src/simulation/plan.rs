@@ -64,6 +64,8 @@ pub struct Setup {
     pub wishes: [Wish; RECIPIENTS.len()],
     /// How fast they are told.
     pub limits: Limits,
+    /// What is maintained: one of [`PATTERNS`], from so many minutes after the beginning on, for so many.
+    pub window: Option<(usize, u64, u64)>,
     /// What lasts is said again after seconds instead of minutes.
     pub hasty: bool,
     /// The ledger is compared with all that was heard.
@@ -269,6 +271,8 @@ impl Plan {
             begins,
             wishes,
             limits: if choosy { Limits::draw(&mut rng) } else { Limits::default() },
+            window: (choosy && rng.percent(20))
+                .then(|| (rng.index(PATTERNS.len()), rng.below(5), rng.pick(&[1, 2, 5, 600]))),
             hasty: rng.percent(25),
             audited: rng.percent(20),
         };

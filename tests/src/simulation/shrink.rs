@@ -48,12 +48,13 @@ pub fn shrink(plan: &Plan) -> Plan {
             }
         }
     }
-    let simpler: [fn(&mut Plan); 8] = [
+    let simpler: [fn(&mut Plan); 9] = [
         |plan| plan.setup.judging = Judging::One,
         |plan| plan.setup.relayed = false,
         |plan| plan.setup.twins = false,
         |plan| plan.setup.retention = 1_000_000,
         |plan| plan.setup.limits = Limits::default(),
+        |plan| plan.setup.window = None,
         |plan| plan.setup.wishes[0] = Wish::plain(1),
         |plan| plan.setup.wishes[1] = Wish::plain(1),
         |plan| plan.setup.wishes[2] = Wish::plain(1),
