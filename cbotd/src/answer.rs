@@ -398,6 +398,7 @@ mod tests {
             incident: IncidentId::new(&address, rule, ago(303)),
             address,
             rule: rule.to_owned(),
+            kind: None,
             severity,
             since: ago(303),
             text: "connection refused".to_owned(),

@@ -526,6 +526,7 @@ mod tests {
             incident: IncidentId::new(&address, "check", NOW),
             address,
             rule: "check".into(),
+            kind: None,
             severity: Severity::Crit,
             since: ago(243),
             text: "refused\x1b[2J".into(),

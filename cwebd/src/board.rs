@@ -541,6 +541,7 @@ fn opened_by(event: &Event) -> DownRow {
         incident: event.incident,
         address: event.address.clone(),
         rule: event.rule.clone(),
+        kind: Some(event.kind).filter(|kind| matches!(kind, Kind::Down | Kind::Alarm | Kind::Absent)),
         severity: event.top_severity,
         since: event.since,
         text: clamped(&event.text),

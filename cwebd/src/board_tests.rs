@@ -33,6 +33,7 @@ fn down(address: &str, severity: Severity, since: i64) -> DownRow {
         incident: IncidentId::new(&address, "check", UnixMillis(since)),
         address,
         rule: "check".to_owned(),
+        kind: None,
         severity,
         since: UnixMillis(since),
         text: "connection refused".to_owned(),

@@ -110,9 +110,9 @@ impl Told {
                 let list = line.split_once(" ] ").map_or("", |(_, rest)| rest);
                 let (common, list) = list.split_once(": ").unwrap_or(("", list));
                 let severity = ["CRIT", "ERR", "WARN"].into_iter().find(|severity| common.starts_with(severity));
-                let addresses = listed(common.trim_start_matches(severity.unwrap_or_default()).trim_start(), list);
-                said += leading(line).unwrap_or(addresses.len());
-                named.extend(addresses);
+                let of_line = listed(common.trim_start_matches(severity.unwrap_or_default()).trim_start(), list);
+                said += leading(line).unwrap_or(of_line.len());
+                named.extend(of_line);
             }
             if said >= stories {
                 assert_eq!(said, stories, "{line}");

@@ -209,6 +209,9 @@ pub struct DownRow {
     pub address: Address,
     /// The rule that opened it; `check` for a thing that is down.
     pub rule: String,
+    /// What it began with: `down`, `alarm` or `absent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
     /// The worst it has been.
     pub severity: Severity,
     /// Since when.

@@ -275,6 +275,7 @@ fn answer_bytes() {
         incident,
         address: address.clone().into(),
         rule: "check".to_owned(),
+        kind: Some(Kind::Down),
         severity: Severity::Crit,
         since: UnixMillis(5),
         text: "t".to_owned(),
@@ -286,8 +287,8 @@ fn answer_bytes() {
     };
     pinned(
         &down,
-        "<89><a8>incident<d9>$9910d752-b329-543f-83c0-d3dcffa668bb<a7>address<a8>w!port:x<a4>rule<a5>check\
-         <a8>severity<a4>CRIT<a5>since<05><a4>text<a1>t<a5>acked<c2><a8>silenced<c2><ab>unreachable<c2>",
+        "<8a><a8>incident<d9>$9910d752-b329-543f-83c0-d3dcffa668bb<a7>address<a8>w!port:x<a4>rule<a5>check\
+         <a4>kind<a4>down<a8>severity<a4>CRIT<a5>since<05><a4>text<a1>t<a5>acked<c2><a8>silenced<c2><ab>unreachable<c2>",
     );
     let value = ValueRow { address: number.clone(), value: 0.5, time: UnixMillis(1), stale: false };
     pinned(

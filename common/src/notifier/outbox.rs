@@ -7,8 +7,8 @@
 //! unless it is worse than all that was told of it.
 //! What began and ended while it waited is one story; what the recipient knows already is not repeated.
 //!
-//! Quiet hours hold back what is not bad enough, and `after` what has not lasted long enough. What is over before it was to be
-//! told is dropped with its end, and that is on record.
+//! Quiet hours hold back what is not bad enough, and `after` what has not lasted long enough, or what is silenced or looked after
+//! by then. What is over before it was to be told is dropped with its end, and that is on record.
 //!
 //! A message whose outcome is not known is sent again as it was, with the same items and so the same [`MessageId`], before
 //! anything else goes to that recipient.
@@ -48,6 +48,8 @@ const GATHER_AT_MOST: Duration = Duration::from_secs(8);
 const COMPARED_WITHIN: Duration = Duration::from_secs(30);
 /// Between two requests for that comparison.
 const COMPARE_EVERY: Duration = Duration::from_secs(5);
+/// And where the last one has said that it is kept back.
+const KEPT_BACK_EVERY: Duration = Duration::from_secs(30);
 
 /// Something that a recipient is to hear.
 #[derive(Clone, Debug)]
@@ -163,8 +165,10 @@ struct Queue {
     pause: Pause,
     quiet: Vec<Quiet>,
     after: Option<Duration>,
-    /// By the wall clock: when what is open was last compared with what waits.
-    compared_at: Option<UnixMillis>,
+    /// What is open, when it was last compared with what waits.
+    look: Option<Look>,
+    /// Since when something waits for a comparison.
+    unlooked_since: Option<Duration>,
     /// It is full, and that has been said.
     is_full: bool,
     /// Why the last that failed for good did, until something is accepted again.
@@ -177,6 +181,14 @@ struct Storm {
     told_at: Duration,
     /// Of all that was told since the storm began.
     worst: Severity,
+}
+
+/// What a comparison came to.
+#[derive(Debug)]
+struct Look {
+    at: Now,
+    /// What had lasted long enough and was not to be told all the same, each with the reason.
+    kept_back: BTreeMap<Key, String>,
 }
 
 /// Somebody whom an outbox serves.
@@ -287,31 +299,35 @@ impl Outbox {
     /// Whether something has lasted long enough, and what is open is to be asked for before it is told.
     pub(crate) fn wants_comparison(&mut self, now: Now) -> bool {
         let asked = self.compare_asked.is_some_and(|asked| now.monotonic < asked + COMPARE_EVERY);
-        let wants = !asked && self.queues.values().any(|queue| queue.wants_comparison(now));
+        let mut wants = false;
+        for queue in self.queues.values_mut() {
+            wants |= queue.wants_comparison(now);
+        }
+        wants &= !asked;
         if wants {
             self.compare_asked = Some(now.monotonic);
         }
         wants
     }
 
-    /// What is open was compared. Of what is kept back, nothing that has lasted long enough by now is told.
+    /// What is open was compared. Of what is kept back, nothing that has lasted long enough by now is told before another
+    /// comparison says otherwise.
     pub(crate) fn compared(&mut self, recipient: &str, kept_back: &BTreeMap<Key, String>, now: Now) -> Vec<Change> {
         let Some(queue) = self.queues.get_mut(recipient) else { return Vec::new() };
-        let withdrawn: BTreeMap<Key, String> = queue
-            .held_keys(now)
-            .into_iter()
-            .filter(|(_, hold)| *hold == Hold::Uncompared)
-            .filter_map(|(key, _)| kept_back.get(&key).map(|why| (key, why.clone())))
-            .collect();
-        queue.compared_at = Some(now.wall);
-        let mut changes = Vec::new();
-        queue.waiting.retain(|item| {
-            let why = if item.role == Role::Once { None } else { withdrawn.get(&Key::of(&item.event)) };
-            changes.extend(why.map(|why| Change::Dropped { item: item.id, why: why.clone() }));
-            why.is_none()
+        let due =
+            queue.held_keys(now).into_iter().filter(|(_, hold)| !matches!(hold, Hold::Quiet(_) | Hold::Lasting(_)));
+        let kept_back = due.filter_map(|(key, _)| kept_back.get(&key).cloned().map(|why| (key, why))).collect();
+        let before = queue.look.replace(Look { at: now, kept_back });
+        let Some(Look { kept_back, .. }) = &queue.look else { return Vec::new() };
+        queue.unlooked_since = None;
+        let knew = |key: &Key, why: &String| before.as_ref().is_some_and(|look| look.kept_back.get(key) == Some(why));
+        let items = queue.waiting.iter().filter(|item| item.role != Role::Once);
+        let held = items.filter_map(|item| {
+            let key = Key::of(&item.event);
+            let why = kept_back.get(&key).filter(|why| !knew(&key, why))?;
+            Some(Change::Held { item: item.id, why: why.clone() })
         });
-        changes.extend(withdrawn.into_keys().map(|key| Change::Untold { recipient: recipient.to_owned(), key }));
-        changes
+        held.collect()
     }
 
     /// What was being sent when we last stopped.
@@ -530,6 +546,8 @@ enum Hold {
     Lasting(Duration),
     /// It has, but whether it is still to be told is not known yet.
     Uncompared,
+    /// It has, and is not to be told all the same.
+    KeptBack(String),
     /// It is not bad enough for the hour.
     Quiet(String),
 }
@@ -539,7 +557,7 @@ impl fmt::Display for Hold {
         match self {
             Self::Lasting(after) => write!(f, "waits until it has lasted for {}", for_people(*after)),
             Self::Uncompared => f.write_str("waits for what its cprocessd says is open"),
-            Self::Quiet(hours) => f.write_str(hours),
+            Self::KeptBack(why) | Self::Quiet(why) => f.write_str(why),
         }
     }
 }
@@ -612,31 +630,60 @@ impl Queue {
             return BTreeMap::new();
         }
         let quiet = self.quiet_at(now);
+        let held = self.incidents().into_iter().filter_map(|(key, (first, worst))| {
+            let hold = hushed(quiet, worst).or_else(|| self.too_short(&key, first, now))?;
+            Some((key, hold))
+        });
+        held.collect()
+    }
+
+    /// The incidents that something waits of: the first of it, and the worst.
+    fn incidents(&self) -> BTreeMap<Key, (&Item, Severity)> {
         let mut keys: BTreeMap<Key, (&Item, Severity)> = BTreeMap::new();
         for item in self.waiting.iter().filter(|item| item.role != Role::Once) {
             let (_, worst) = keys.entry(Key::of(&item.event)).or_insert((item, item.event.top_severity));
             *worst = item.event.top_severity.max(*worst);
         }
-        let held = keys.into_iter().filter_map(|(key, (first, worst))| {
-            let hold = self.too_short(first, now).or_else(|| hushed(quiet, worst));
-            Some((key, hold?))
-        });
-        held.collect()
+        keys
     }
 
-    /// `first` of an incident's items, if it has not lasted long enough to be told of.
-    fn too_short(&self, first: &Item, now: Now) -> Option<Hold> {
+    /// Why an incident, of whose items `first` is the first, is not told of yet.
+    fn too_short(&self, key: &Key, first: &Item, now: Now) -> Option<Hold> {
         let after = self.after.filter(|_| first.role == Role::Begin)?;
-        let lasted = now.wall.since(first.lasts_since);
-        if lasted < after {
+        if now.wall.since(first.lasts_since) < after {
             return Some(Hold::Lasting(after));
         }
-        let compared = self.compared_at.is_some_and(|compared| compared.since(first.lasts_since) >= after);
-        (!compared && lasted < after + COMPARED_WITHIN).then_some(Hold::Uncompared)
+        let kept_back = self.look.as_ref().and_then(|look| look.kept_back.get(key));
+        if let Some(why) = kept_back {
+            return Some(Hold::KeptBack(why.clone()));
+        }
+        // Nobody could be asked for so long.
+        let in_vain = self.unlooked_since.is_some_and(|since| now.monotonic >= since + COMPARED_WITHIN);
+        (!self.was_compared(first, after) && !in_vain).then_some(Hold::Uncompared)
     }
 
-    fn wants_comparison(&self, now: Now) -> bool {
-        self.after.is_some() && self.held_keys(now).values().any(|hold| *hold == Hold::Uncompared)
+    /// Whether there was a comparison since it has lasted for so long and nothing else held it back.
+    fn was_compared(&self, first: &Item, after: Duration) -> bool {
+        self.look.as_ref().is_some_and(|look| {
+            look.at.wall.since(first.lasts_since) >= after && Age::at(look.at.monotonic) >= first.age_at
+        })
+    }
+
+    /// Whether something that waits is to be compared with what is open.
+    fn wants_comparison(&mut self, now: Now) -> bool {
+        let Some(after) = self.after else { return false };
+        let quiet = self.quiet_at(now);
+        let (mut lacking, mut kept_back) = (false, false);
+        for (key, (first, worst)) in self.incidents() {
+            let lasts = first.role == Role::Begin && now.wall.since(first.lasts_since) >= after;
+            let is_kept_back = self.look.as_ref().is_some_and(|look| look.kept_back.contains_key(&key));
+            let is_awake = lasts && hushed(quiet, worst).is_none();
+            lacking |= is_awake && !is_kept_back && !self.was_compared(first, after);
+            kept_back |= is_awake && is_kept_back;
+        }
+        self.unlooked_since = lacking.then(|| self.unlooked_since.unwrap_or(now.monotonic));
+        let looked_at = self.look.as_ref().map(|look| look.at.monotonic);
+        lacking || kept_back && looked_at.is_none_or(|at| now.monotonic >= at + KEPT_BACK_EVERY)
     }
 
     /// Of what came last: why it is held back, if it is; and if it ends what was held back all along, none of that is told.
@@ -652,9 +699,8 @@ impl Queue {
         let items = || self.waiting.iter().filter(|item| of_key(item));
         let worst = items().map(|item| item.event.top_severity).max().unwrap_or(Severity::Debug);
         let Some(first) = items().next() else { return Vec::new() };
-        let Some(hold) = self.too_short(first, now).or_else(|| hushed(self.quiet_at(now), worst)) else {
-            return Vec::new();
-        };
+        let hold = hushed(self.quiet_at(now), worst).or_else(|| self.too_short(&key, first, now));
+        let Some(hold) = hold else { return Vec::new() };
         if role != Role::End || first.role != Role::Begin {
             return vec![Change::Held { item: id, why: hold.to_string() }];
         }

@@ -96,7 +96,9 @@ impl Selection {
     pub(crate) fn refuses(&self, event: &Event) -> Option<Unwanted<'_>> {
         let begins = !matches!(super::teller::Role::of(event), super::teller::Role::Once);
         let kind = match event.kind {
-            Kind::Persistent | Kind::Revealed | Kind::Solved | Kind::Retired => kind_of_rule(&event.rule),
+            Kind::Persistent | Kind::Revealed | Kind::Solved | Kind::Retired => {
+                kind_of_rule(&event.rule, event.value.is_some())
+            }
             kind => kind,
         };
         let selects_kind = self.kinds.is_empty() || self.kinds.contains(&kind) || kind == Kind::Watchdog;
@@ -118,12 +120,13 @@ impl Selection {
     }
 }
 
-/// What an incident of this rule began with.
-pub(crate) fn kind_of_rule(rule: &str) -> Kind {
+/// What an incident of this rule began with. What is missed has no number that crossed a limit.
+pub(crate) fn kind_of_rule(rule: &str, has_value: bool) -> Kind {
     match rule {
         "check" => Kind::Down,
         "silent" => Kind::Absent,
-        _ => Kind::Alarm,
+        _ if has_value => Kind::Alarm,
+        _ => Kind::Absent,
     }
 }
 

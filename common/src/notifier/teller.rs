@@ -186,7 +186,8 @@ pub struct Teller {
     last: Duration,
     paused: Duration,
     compare_at: Duration,
-    /// What was missing from the last comparison, and from which one on.
+    /// What was missing from the last comparison, and from which one on, on the clock that stands still while we do: who has slept
+    /// for a night has asked once.
     missing: BTreeMap<(String, Key), Duration>,
     /// What was listed there as open although somebody was told of the end of a later one.
     doubted: BTreeSet<(String, IncidentId)>,
@@ -270,7 +271,7 @@ impl Teller {
                 self.heard(&publisher, attention, now, &mut outputs);
                 self.snapshot(&publisher, &open, now, &mut outputs);
             }
-            Input::Compared { open } => self.compared(&open, now, &mut outputs),
+            Input::Compared { open } => self.compared(&open, attention, now, &mut outputs),
             Input::Beat { publisher } => self.heard(&publisher, attention, now, &mut outputs),
             Input::Test { who } => self.test(who.as_deref(), now, &mut outputs),
             Input::Says { recipient, event } => {
@@ -415,7 +416,8 @@ impl Teller {
             return Some("its beginning was not told".to_owned());
         };
         if !known.open || known.is_later_than(event) {
-            return None;
+            // Of what they know to be over this is a copy; of anything else they know nothing.
+            return (known.incident != event.incident).then(|| "its beginning was not told".to_owned());
         }
         known.open = false;
         known.since = known.since.max(event.since);
@@ -452,7 +454,7 @@ impl Teller {
         })
     }
 
-    fn compared(&mut self, open: &[DownRow], now: Now, outputs: &mut Vec<Output>) {
+    fn compared(&mut self, open: &[DownRow], attention: Duration, now: Now, outputs: &mut Vec<Output>) {
         let newcomers: Vec<(String, String)> =
             self.newcomers().map(|(name, selection)| (name.clone(), format!("{selection:?}"))).collect();
         let mut doubted = BTreeSet::new();
@@ -485,12 +487,12 @@ impl Teller {
                 let listed = open.contains(&(&key.address, key.rule.as_str()));
                 if known.open && !listed && key.rule != WATCH_RULE {
                     let entry = (recipient.clone(), key.clone());
-                    let from = self.missing.get(&entry).copied().unwrap_or(now.monotonic);
+                    let from = self.missing.get(&entry).copied().unwrap_or(attention);
                     missing.insert(entry, from);
                 }
             }
         }
-        let long = missing.iter().filter(|(_, from)| now.monotonic.saturating_sub(**from) >= COMPARE_EVERY);
+        let long = missing.iter().filter(|(_, from)| attention.saturating_sub(**from) >= COMPARE_EVERY);
         let gone: Vec<(String, Key)> = long.map(|(entry, _)| entry.clone()).collect();
         for (recipient, key) in gone {
             let Some(known) = self.told(&recipient, &key) else { continue };
@@ -752,7 +754,7 @@ fn kept_back(row: &DownRow, selection: &Selection) -> Option<String> {
 
 /// The event that opened an incident, as far as a list of what is open tells.
 fn beginning(row: &DownRow, now: Now) -> Arc<Event> {
-    let kind = kind_of_rule(&row.rule);
+    let kind = row.kind.unwrap_or_else(|| kind_of_rule(&row.rule, true));
     let state = match kind {
         Kind::Down => State::Down,
         Kind::Absent => State::Unknown,

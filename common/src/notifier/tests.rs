@@ -148,6 +148,13 @@ impl Timeline {
         self.desk().commit(now).expect("commit");
     }
 
+    /// As the daemon does, twice a second.
+    fn tick(&mut self) {
+        self.apply(Input::Tick);
+        let now = self.now();
+        self.desk().give_up(now);
+    }
+
     /// Time passes, with the publishers beating each second.
     fn until(mut self, secs: u64) -> Self {
         while self.at < Duration::from_secs(secs) {
@@ -155,7 +162,7 @@ impl Timeline {
             for publisher in self.publishers.clone() {
                 self.apply(Input::Beat { publisher });
             }
-            self.apply(Input::Tick);
+            self.tick();
             self = self.settle();
         }
         self
@@ -165,7 +172,7 @@ impl Timeline {
     fn silent_until(mut self, secs: u64) -> Self {
         while self.at < Duration::from_secs(secs) {
             self.at += Duration::from_secs(1);
-            self.apply(Input::Tick);
+            self.tick();
             self = self.settle();
         }
         self
@@ -334,6 +341,7 @@ fn row(since: u64, address: &str) -> DownRow {
         incident: event.incident,
         address: event.address,
         rule: event.rule,
+        kind: None,
         severity: event.severity,
         since: event.since,
         text: String::new(),
@@ -718,9 +726,19 @@ fn what_gets_worse_in_quiet_hours_is_told_and_so_is_its_end() {
 
 #[test]
 fn quiet_hours_do_not_count_as_waiting() {
-    let selection = Selection { quiet: quiet("08:01", "08:00"), ..Selection::at_least(Severity::Warn) };
+    let weekend = r#"{"from": "00:00", "until": "00:00", "days": ["sat", "sun"], "zone": "UTC"}"#;
+    let quiet = vec![serde_json::from_str(weekend).expect("quiet hours")];
+    let mut timeline = choosing(Selection { quiet, ..Selection::at_least(Severity::Warn) });
+    let (saturday, monday) = (16 * 3600, 64 * 3600);
+    timeline.at = Duration::from_secs(saturday);
+    timeline = timeline.down(saturday + 100, "a!b:c");
     // Longer than a message is tried.
-    choosing(selection).down(70, "a!b:c").until(86_410).expect(["86400s ops: DOWN a!b:c (23h 58m ago)"]);
+    while timeline.at < Duration::from_secs(monday - 60) {
+        timeline.at += Duration::from_mins(1);
+        let now = timeline.now();
+        timeline.desk().give_up(now);
+    }
+    timeline.until(monday + 10).expect(["230400s ops: DOWN a!b:c (1d 23h ago)"]);
 }
 
 fn lasting(after: u64) -> Selection {
@@ -752,17 +770,51 @@ fn what_nobody_can_look_up_is_told_all_the_same() {
     choosing(lasting(60)).down(10, "a!b:c").until(110).expect(["100s ops: DOWN a!b:c (1m 30s ago)"]);
 }
 
+fn acked(since: u64, address: &str) -> DownRow {
+    DownRow { acked: true, suppressed_by: vec!["ack:alice".to_owned()], ..row(since, address) }
+}
+
 #[test]
 fn what_somebody_looks_after_is_not_escalated_until_they_no_longer_do() {
     let mut timeline = choosing(lasting(60)).down(10, "a!b:c").until(71);
-    let acked = DownRow { acked: true, suppressed_by: vec!["ack:alice".to_owned()], ..row(10, "a!b:c") };
-    timeline.apply(Input::Compared { open: vec![acked] });
-    let mut timeline = timeline.until(200);
-    assert_eq!(timeline.rows(), ["ops a!b:c down: dropped (ack:alice)"]);
-    // What is revealed is long enough already.
-    let revealed = Event { kind: Kind::Revealed, since: wall(10), ..down(200, "a!b:c", Severity::Err) };
-    timeline = timeline.event(Event { time: wall(200), ..revealed }).settle();
-    timeline.expect(["200s ops: OPEN a!b:c (3m 10s ago)"]);
+    timeline.apply(Input::Compared { open: vec![acked(10, "a!b:c")] });
+    timeline = timeline.settle().until(100);
+    assert_eq!(timeline.rows(), ["ops a!b:c down: waiting (ack:alice)"]);
+    let asked = timeline.compares;
+    timeline = timeline.until(102);
+    assert_eq!(timeline.compares, asked + 1, "it is looked at again after 30 s");
+    // Its cprocessd owes it to nobody, since it was said when it began.
+    timeline.apply(Input::Compared { open: vec![row(10, "a!b:c")] });
+    timeline.settle().expect(["102s ops: DOWN a!b:c (1m 32s ago)"]);
+}
+
+#[test]
+fn what_somebody_looks_after_and_is_over_is_not_told() {
+    let mut timeline = choosing(lasting(60)).down(10, "a!b:c").until(71);
+    timeline.apply(Input::Compared { open: vec![acked(10, "a!b:c")] });
+    let mut timeline = timeline.up(80, "a!b:c", 10).until(200).expect([]);
+    let why = "over before it was told: ack:alice";
+    assert_eq!(timeline.rows(), [format!("ops a!b:c down: dropped ({why})"), format!("ops a!b:c up: dropped ({why})")]);
+}
+
+#[test]
+fn what_somebody_looks_after_since_it_was_quiet_is_not_escalated_when_that_ends() {
+    let mut timeline = choosing(Selection { quiet: quiet("08:00", "08:05"), ..lasting(60) }).down(10, "a!b:c");
+    timeline.apply(Input::Compared { open: vec![row(10, "a!b:c")] });
+    let mut timeline = timeline.until(80);
+    timeline.apply(Input::Compared { open: vec![row(10, "a!b:c")] });
+    let mut timeline = timeline.until(301).expect([]);
+    timeline.apply(Input::Compared { open: vec![acked(10, "a!b:c")] });
+    timeline.settle().until(330).expect([]);
+}
+
+#[test]
+fn what_somebody_looks_after_since_we_were_away_is_not_escalated_when_we_are_back() {
+    let mut timeline = choosing(lasting(60)).down(10, "a!b:c");
+    timeline.at = Duration::from_secs(1000);
+    let mut timeline = timeline.restart().until(1002).expect([]);
+    timeline.apply(Input::Compared { open: vec![acked(10, "a!b:c")] });
+    timeline.settle().until(1029).expect([]);
 }
 
 #[test]
@@ -811,6 +863,30 @@ fn kinds_are_those_of_beginnings_and_ends_follow() {
         .expect(["10s ops: DOWN a!b:c", "20s ops: OPEN a!check:c", "30s ops: UP a!b:c after 20s"]);
 }
 
+/// A rule that misses something says so as `absent`, and it is that also when it is said again or listed.
+#[test]
+fn what_is_missed_is_of_its_kind_however_it_is_heard_of() {
+    let told_by = |kind: Kind| {
+        let selection = Selection { kinds: vec![kind], ..Selection::at_least(Severity::Warn) };
+        let said = |secs, kind, address: &str, value| Event {
+            rule: "backup".to_owned(),
+            value,
+            step: (kind == Kind::Persistent).then_some(1),
+            ..event(secs, address, kind, Severity::Err, 10)
+        };
+        let listed = |address: &str, kind| DownRow { kind: Some(kind), rule: "backup".to_owned(), ..row(10, address) };
+        let timeline = choosing(selection)
+            .event(said(10, Kind::Absent, "a!b:1", None))
+            .event(said(20, Kind::Persistent, "a!b:2", None))
+            .event(said(20, Kind::Revealed, "a!b:3", Some(7.0)))
+            .settle();
+        let timeline = timeline.snapshot(vec![listed("a!b:4", Kind::Absent), listed("a!b:5", Kind::Alarm)]).until(10);
+        timeline.stories.iter().map(|(_, story)| story.event.address.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(told_by(Kind::Absent), ["a!b:1", "a!b:2", "a!b:4"]);
+    assert_eq!(told_by(Kind::Alarm), ["a!b:3", "a!b:5"]);
+}
+
 #[test]
 fn who_was_not_told_and_why_is_on_record_once() {
     let mut timeline = Timeline::new(&[("all", Severity::Info), ("crit", Severity::Crit)]);
@@ -839,6 +915,22 @@ fn who_was_not_told_and_why_is_on_record_once() {
     assert_eq!(said(&one), ["all a!b:silenced down: silence:7"]);
     let incident = IncidentId::new(&"a!b:low".parse().expect("an address"), "check", wall(10)).to_string();
     assert_eq!(said(&Request { incident: Some(incident), ..request }).len(), 2);
+}
+
+#[test]
+fn the_end_of_what_was_not_told_is_on_record_also_where_an_earlier_outage_was_told() {
+    let mut timeline = Timeline::new(&[("crit", Severity::Crit)])
+        .event(down(10, "a!b:c", Severity::Crit))
+        .settle()
+        .event(up(12, "a!b:c", 10, Severity::Crit))
+        .settle()
+        .down(20, "a!b:c")
+        .up(30, "a!b:c", 20);
+    let request = Request { all: Some(true), limit: Some(100), ..Request::default() };
+    let rows = timeline.desk().ledger(&request).expect("ledger");
+    let skipped: Vec<&str> =
+        rows.iter().filter(|row| row.state == Delivery::Skipped).map(|row| row.result.as_str()).collect();
+    assert_eq!(skipped, ["ERR is less than severity = CRIT", "its beginning was not told"]);
 }
 
 #[test]
@@ -916,6 +1008,21 @@ fn a_snapshot_tells_only_the_difference_and_an_open_incident_that_is_gone_closes
         "13s ops: DOWN web2!port:smtp; DOWN web3!port:smtp",
         "320s ops: SOLVED web1!port:smtp after 5m 10s",
     ]);
+}
+
+#[test]
+fn a_night_of_sleep_between_two_comparisons_closes_nothing() {
+    let mut timeline = Timeline::ops().down(10, "web1!port:smtp").until(20);
+    timeline.apply(Input::Compared { open: Vec::new() });
+    timeline.at = Duration::from_mins(500);
+    timeline.apply(Input::Compared { open: Vec::new() });
+    let mut timeline = timeline.settle().until(30_200).expect(["10s ops: DOWN web1!port:smtp"]);
+    timeline.apply(Input::Compared { open: vec![row(10, "web1!port:smtp")] });
+    let mut timeline = timeline.settle().until(30_210);
+    timeline.apply(Input::Compared { open: Vec::new() });
+    let mut timeline = timeline.until(30_510);
+    timeline.apply(Input::Compared { open: Vec::new() });
+    timeline.settle().expect(["10s ops: DOWN web1!port:smtp", "30510s ops: SOLVED web1!port:smtp after 8h 28m"]);
 }
 
 #[test]

@@ -80,6 +80,16 @@ impl Incident {
             ack: None,
         }
     }
+
+    /// The kind of its first event: what is missed has no number that crossed a limit.
+    pub(super) fn began_as(&self, key: &Key) -> Kind {
+        match key.rule.as_str() {
+            CHECK => Kind::Down,
+            SILENT => Kind::Absent,
+            _ if self.value.is_none() => Kind::Absent,
+            _ => Kind::Alarm,
+        }
+    }
 }
 
 /// An event before it has a place in the journal. The fields are those of [`common::message::Event`].

@@ -348,6 +348,7 @@ fn down_row((key, incident): (&Key, &Incident)) -> DownRow {
         incident: incident.id,
         address: key.address.clone(),
         rule: key.rule.clone(),
+        kind: Some(incident.began_as(key)),
         severity: incident.top_severity,
         since: incident.since,
         text: incident.text.clone(),

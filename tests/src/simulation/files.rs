@@ -7,6 +7,7 @@ use super::history::settings;
 use super::judge::{Judge, input};
 use super::plan::{Judging, Setup};
 use super::rng::Rng;
+use super::wish::{Limits, Wish};
 use super::world::{self, Feed, FeedMessage, Host, wall};
 use common::database;
 use common::journal::{After, Journal, Retention};
@@ -60,6 +61,12 @@ pub fn survive(seed: u64, damages: u32, folder: &Path) -> Result<(), String> {
         retention: 1_000_000,
         give_up_after: Duration::from_hours(24),
         twins: false,
+        begins: 0,
+        wishes: [0, 1, 2].map(Wish::plain),
+        limits: Limits::default(),
+        window: None,
+        hasty: false,
+        audited: false,
     };
     let published = world_of(&mut rng);
     let run = Run { setup, feed: Judge::feed_name(0), published };

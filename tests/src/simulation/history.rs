@@ -1,21 +1,24 @@
 //! Plays a plan: one queue of what is due, in virtual milliseconds, and everything that takes part.
 
 use super::judge::{Committed, Judge};
-use super::notifier::{Flight, Notifier, StreamMessage};
+use super::notifier::{Flight, Notifier, StreamMessage, Telling};
 use super::oracle;
 use super::plan::{Death, FEED_HOSTS, Judging, PATTERNS, Plan, Planned, Setup, Step, Weather, letter};
 use super::rng::Rng;
 use super::world::{self, Feed, FeedMessage, Host};
 use common::address::{CheckAddress, Pattern};
 use common::message::{Beat, DownRow, Epoch, FeedSnapshot};
+use common::severity::Severity;
 use common::subscriber::{Place, Want};
 use cprocessd::engine::Input;
 use cprocessd::engine::dependency::{Dependencies, Dependency};
+use cprocessd::engine::ladder::{Ladder, Rung};
 use cprocessd::engine::order::{Command, Order, Target};
 use cprocessd::engine::rule::Rule;
 use cprocessd::engine::settings::{PartialTuning, Settings, Tuning};
+use cprocessd::engine::window::{When, Window, date_time};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -116,11 +119,15 @@ pub struct History {
     pub logs: Vec<String>,
     /// Who judges may have missed something for good: a journal was lost, or cut, before it was read.
     pub cut: bool,
-    /// `ops` has selected everything from WARN on all the time.
-    pub ops_selects_all: bool,
+    /// A cprocessd has lost its state.
+    pub forgotten: bool,
     /// The ids of the silences that were ordered.
     pub silences: Vec<String>,
     orders: u32,
+    /// Since when somebody looks after an incident, by the word of everybody who knows of it.
+    acked_since: BTreeMap<String, u64>,
+    /// When a cprocessd last started, stopped or was suspended.
+    judges_troubled: u64,
     pub timeline: Option<Vec<String>>,
     pub faults: Vec<String>,
 }
@@ -141,6 +148,8 @@ pub fn settings(setup: &Setup, judge: usize) -> Settings {
         pattern: "*!process".parse().expect("a pattern"),
         on: vec!["web1!port:www".parse().expect("an address")],
     };
+    let rung = |secs, severity| Rung { after: Duration::from_secs(secs), severity, repeat: None };
+    let hasty = Ladder::new(vec![rung(15, None), rung(40, None), rung(100, Some(Severity::Crit))]).expect("in order");
     Settings {
         rules,
         dependencies: Dependencies::new(vec![jobs]).expect("no circle"),
@@ -156,7 +165,23 @@ pub fn settings(setup: &Setup, judge: usize) -> Settings {
             "*!port:flaky".parse().expect("a pattern"),
             PartialTuning { confirm: Some(3), ..PartialTuning::default() },
         )],
+        windows: setup.window.iter().map(|window| maintenance(setup, *window)).collect(),
+        ladder: if setup.hasty { hasty } else { Ladder::default() },
         ..Settings::new(own)
+    }
+}
+
+fn maintenance(setup: &Setup, (pattern, after, minutes): (usize, u64, u64)) -> Window {
+    let at = |minutes: u64| {
+        let moment = world::wall(minutes * 60_000, setup.begins).to_string();
+        // To the minute.
+        date_time("until", &moment[..16]).expect("a date and a time")
+    };
+    Window {
+        name: "maintenance".to_owned(),
+        pattern: pattern_of(pattern),
+        when: When::Once { from: at(after), until: at(after + minutes) },
+        zone: "UTC".parse().expect("a zone"),
     }
 }
 
@@ -190,12 +215,20 @@ impl History {
     fn new(setup: &Setup, with_timeline: bool) -> Self {
         let mut rng = Rng::new(setup.seed ^ 0x5eed);
         let hosts = (0..super::plan::HOSTS.len()).filter(|host| setup.has_host(*host));
-        let hosts = hosts.map(|host| Host::new(host, usize::from(host == 2), rng.below(1000)));
+        let mut hosts: Vec<Host> = hosts.map(|host| Host::new(host, usize::from(host == 2), rng.below(1000))).collect();
+        let judges = (0..setup.judges()).map(|judge| Judge::new(judge, settings(setup, judge), setup.twins));
+        let mut judges: Vec<Judge> = judges.collect();
+        for host in &mut hosts {
+            host.clock = setup.begins;
+        }
+        for judge in &mut judges {
+            judge.clock = setup.begins;
+        }
         Self {
             feeds: (0..setup.feeds).map(|feed| Feed::new(feed, setup.retention)).collect(),
-            hosts: hosts.collect(),
-            judges: (0..setup.judges()).map(|judge| Judge::new(judge, settings(setup, judge), setup.twins)).collect(),
-            notifier: Notifier::new(setup.judges(), setup.give_up_after),
+            hosts,
+            judges,
+            notifier: Notifier::new(setup),
             links: vec![Link::default(); setup.links()],
             setup: setup.clone(),
             rng,
@@ -206,9 +239,11 @@ impl History {
             log_texts: 0,
             logs: Vec::new(),
             cut: false,
-            ops_selects_all: true,
+            forgotten: false,
             silences: Vec::new(),
             orders: 0,
+            acked_since: BTreeMap::new(),
+            judges_troubled: 0,
             timeline: with_timeline.then(Vec::new),
             faults: Vec::new(),
         }
@@ -317,6 +352,7 @@ impl History {
 
     fn start_judge(&mut self, judge: usize) {
         let feeds: Vec<usize> = (0..self.setup.feeds).filter(|feed| self.setup.follows(judge, *feed)).collect();
+        self.judges_troubled = self.at;
         self.judges[judge].starts(self.at, &feeds);
         let generation = self.judges[judge].generation;
         let first = self.at + self.rng.below(1000);
@@ -351,7 +387,8 @@ impl History {
         let at = self.at;
         let arrivals = arrivals.into_iter().map(|()| {
             let arrives = at + 1 + self.rng.below(delay_ms + 1);
-            if reorders && !is_journaled {
+            // Never all of them: a minute without a state is a long time here.
+            if reorders && !is_journaled && self.rng.percent(60) {
                 return arrives;
             }
             *last = arrives.max(*last);
@@ -443,6 +480,7 @@ impl History {
     fn judge_died(&mut self, judge: usize) {
         let (name, doom) = (self.judges[judge].name.clone(), self.judges[judge].doom);
         self.say(|| format!("    {name} dies{}", doom.map_or(String::new(), |how| format!(" {how}"))));
+        self.judges_troubled = self.at;
         self.judges[judge].dies();
     }
 
@@ -478,6 +516,7 @@ impl History {
                 self.say(|| format!("    no longer: {words}"));
             }
         }
+        self.check_tellings();
         for flight in flights {
             let at = self.at + 1 + self.rng.below(400);
             self.queue(at, Due::Landed(Box::new(flight)));
@@ -501,6 +540,39 @@ impl History {
             }
             let at = self.at + 1 + self.rng.below(300);
             self.queue(at, Due::Compared { generation, open });
+        }
+    }
+
+    /// Nobody who asked for what nobody looks after is told of what somebody did look after all the time since it was due.
+    fn check_tellings(&mut self) {
+        let tellings = std::mem::take(&mut self.notifier.tellings);
+        let started = self.notifier.process.as_ref().map_or(self.at, |process| process.started);
+        let troubled = self.judges_troubled;
+        for Telling { who, incident, due } in tellings {
+            let due = due.max(started);
+            let all_awake = self.judges.iter_mut().all(|judge| judge.awake(self.at).is_some());
+            let acked_before = self.acked_since.get(&incident).is_some_and(|since| *since < due);
+            if all_awake && troubled < due && acked_before && self.acked().contains(&incident) {
+                self.faults
+                    .push(format!("{who} was told of {incident}, which somebody looks after, and did when it was due"));
+            }
+        }
+    }
+
+    /// The incidents that somebody looks after, by the word of everybody who knows of them.
+    fn acked(&self) -> BTreeSet<String> {
+        let rows: Vec<DownRow> = self.open_by_judge().into_iter().flat_map(BTreeMap::into_values).collect();
+        let unacked: BTreeSet<String> =
+            rows.iter().filter(|row| !row.acked).map(|row| row.incident.to_string()).collect();
+        let acked = rows.iter().filter(|row| row.acked).map(|row| row.incident.to_string());
+        acked.filter(|incident| !unacked.contains(incident)).collect()
+    }
+
+    fn note_acked(&mut self) {
+        let acked = self.acked();
+        self.acked_since.retain(|incident, _| acked.contains(incident));
+        for incident in acked {
+            self.acked_since.entry(incident).or_insert(self.at);
         }
     }
 
@@ -739,6 +811,12 @@ impl History {
             | Step::NotifierClock { .. }
             | Step::Medium { .. }
             | Step::Selects { .. } => self.step_of_notifier(step),
+            Step::Sleeps { secs } => {
+                // What no disk has would be forgotten over it.
+                self.hosts.iter_mut().for_each(|host| host.set_disk(self.at, true));
+                self.pass(1500);
+                self.sleep(self.at + secs * 1000);
+            }
             Step::Silence { .. } | Step::Unsilence { .. } | Step::Ack { .. } | Step::Unack { .. } => {
                 self.step_of_people(step);
             }
@@ -776,6 +854,7 @@ impl History {
             Step::HostDisk { works, .. } => host.set_disk(self.at, *works),
             Step::HostClock { secs, .. } => {
                 host.clock += jump_ms(*secs);
+                self.notifier.clocks_differ = true;
                 self.notifier.copies_look_new |= *secs < 0 && self.setup.judging == Judging::Redundant;
             }
             _ => unreachable!("{step:?} is not about a host"),
@@ -796,12 +875,13 @@ impl History {
                 }
             }
             Step::JudgeForgets { .. } => {
-                self.cut = true;
+                (self.cut, self.forgotten) = (true, true);
                 self.judges[judge].forgets();
                 self.start_judge(judge);
             }
             Step::JudgePauses { secs, .. } => {
                 let until = self.at + secs * 1000;
+                self.judges_troubled = until;
                 if let Some(process) = &mut self.judges[judge].process {
                     process.paused_until = until;
                 }
@@ -809,7 +889,10 @@ impl History {
                     self.sleep(until);
                 }
             }
-            Step::JudgeClock { secs, .. } => self.judges[judge].clock += jump_ms(*secs),
+            Step::JudgeClock { secs, .. } => {
+                self.judges[judge].clock += jump_ms(*secs);
+                self.notifier.clocks_differ = true;
+            }
             _ => unreachable!("{step:?} is not about a cprocessd"),
         }
     }
@@ -836,11 +919,10 @@ impl History {
                     self.sleep(until);
                 }
             }
-            Step::NotifierClock { secs } => self.notifier.clock += jump_ms(*secs),
+            Step::NotifierClock { secs } => self.notifier.clock_jumps(jump_ms(*secs)),
             Step::Medium { lane, does } => self.notifier.media[*lane] = *does,
-            Step::Selects { recipient, choice } => {
-                self.ops_selects_all &= *recipient != 0;
-                self.notifier.set_selection(self.at, *recipient, *choice);
+            Step::Selects { recipient, wish } => {
+                self.notifier.set_wish(self.at, *recipient, wish);
                 self.settle_notifier();
             }
             _ => unreachable!("{step:?} is not about the notifier"),
@@ -854,7 +936,7 @@ impl History {
                     pattern: pattern_of(*pattern),
                     until: world::wall(at + secs * 1000, clock),
                     reason: String::new(),
-                    maintenance: false,
+                    maintenance: *secs == 300,
                 });
                 self.silences.push(id);
             }
@@ -897,6 +979,7 @@ impl History {
     /// Everybody who is there carries out an order, given at this time by the clock of who judges. Its id.
     fn order(&mut self, command: impl Fn(u64, i64) -> Command) -> String {
         self.orders += 1;
+        self.note_acked();
         let id = format!("order-{}", self.orders);
         for judge in 0..self.judges.len() {
             let clock = self.judges[judge].clock;
@@ -906,6 +989,7 @@ impl History {
                 self.commit_judge(judge);
             }
         }
+        self.note_acked();
         id
     }
 
@@ -981,9 +1065,35 @@ impl History {
             wrong = oracle::told(self);
         }
         if wrong.is_empty() {
+            wrong = self.released();
+        }
+        if wrong.is_empty() {
             wrong.extend(oracle::restarted(self));
         }
         self.faults.extend(wrong);
+    }
+
+    /// What is held back is told when it no longer is: first what comes next, then all of it.
+    fn released(&mut self) -> Vec<String> {
+        for last in [false, true] {
+            let holds = oracle::holds(self);
+            let Some(until) = (if last { holds.into_iter().max() } else { holds.into_iter().min() }) else { break };
+            let before = until.saturating_sub(2000);
+            if before > self.at + 60_000 {
+                self.say(|| "all machines are suspended until something is to be told".to_owned());
+                self.sleep(before);
+            }
+            self.pass(until.saturating_sub(self.at) + oracle::RELEASED_WITHIN_MS);
+            // It may be over, and nobody has said so.
+            if !oracle::told(self).is_empty() {
+                self.pass(CLOSED_MS);
+            }
+            let wrong = oracle::told(self);
+            if !wrong.is_empty() {
+                return wrong;
+            }
+        }
+        Vec::new()
     }
 
     /// The place of the host whose ccollectd has this feed.

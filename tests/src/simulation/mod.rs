@@ -18,6 +18,7 @@ pub mod oracle;
 pub mod plan;
 pub mod rng;
 pub mod shrink;
+pub mod wish;
 pub mod world;
 
 use history::{Outcome, play};
@@ -85,12 +86,28 @@ pub fn explain(seed: u64, shrinks: bool) -> String {
     let Outcome { timeline, .. } = play(&plan, true);
     let setup = &plan.setup;
     let mut text = format!(
-        "seed {seed}: {:?}, {} feeds, web2 {}, journals of {} entries\n",
+        "seed {seed}: {:?}, {} feeds, web2 {}, journals of {} entries, from {} on\n",
         setup.judging,
         setup.feeds,
         if setup.relayed { "behind web1" } else { "is not there" },
-        setup.retention
+        setup.retention,
+        world::wall(0, setup.begins),
     );
+    for (i, (name, wish)) in plan::RECIPIENTS.into_iter().zip(&setup.wishes).enumerate() {
+        let tiers: Vec<String> =
+            setup.limits.pace(i).tiers.iter().map(|tier| format!("{} in {:?}", tier.messages, tier.window)).collect();
+        let account = setup.limits.account(i);
+        text +=
+            &[name, " selects ", &wish.to_string(), &format!("; at most {tiers:?}, telephone {account}\n")].concat();
+    }
+    if let Some((pattern, from, minutes)) = setup.window {
+        let [from, minutes] = [from, minutes].map(|minutes| minutes.to_string());
+        let pattern = plan::PATTERNS[pattern];
+        text += &[pattern, " is maintained from minute ", &from, " on for ", &minutes, " minutes\n"].concat();
+    }
+    if let Some((cost, secs)) = setup.limits.cap {
+        text += &["at most ", &cost.to_string(), " for all in ", &secs.to_string(), " s\n"].concat();
+    }
     for line in timeline {
         text.push_str(&line);
         text.push('\n');

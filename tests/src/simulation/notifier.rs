@@ -2,14 +2,16 @@
 //! that it makes sense to them.
 
 use super::judge::Following;
-use super::plan::{Death, LANES, MediumDoes, RECIPIENTS};
+use super::plan::{Death, LANES, MediumDoes, RECIPIENTS, Setup};
+use super::wish::{DEAREST, Limits, Wish};
 use super::world::wall;
 use common::counters::Counters;
-use common::message::{Delivery, DownRow, Event, LedgerRow, Request};
-use common::notifier::desk::{Desk, Input, Now, Store, Teller, Who};
-use common::notifier::{Composed, Letter, Mark, MessageId, Outcome, Scope, Selection, Story};
+use common::message::{Delivery, DownRow, Event, Kind, LedgerRow, Request};
+use common::notifier::desk::{Composer, Desk, Input, Now, Store, Teller, Who};
+use common::notifier::{Composed, Letter, Mark, MessageId, Outcome, Scope, Story};
 use common::severity::Severity;
 use common::subscriber::{Cursor, Start, Step};
+use common::time::UnixMillis;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,7 +38,7 @@ pub struct Flight {
 /// A running process.
 pub struct Process {
     pub desk: Desk,
-    started: u64,
+    pub started: u64,
     pub streams: BTreeMap<usize, Following<StreamMessage>>,
     pub paused_until: u64,
     /// A message is under way.
@@ -63,13 +65,49 @@ pub struct Reader {
     pub open: BTreeMap<(String, String), (String, Severity, u32)>,
     /// Messages by their names, so that one marked as sent again is known.
     messages: BTreeSet<String>,
+    /// Of these they read one severity for several outages, the worst.
+    overstated: BTreeSet<(String, String)>,
     /// The incidents whose beginning they read.
     begun: BTreeSet<(String, String, String)>,
     /// Texts of log events, and how often each was read.
     pub logs: BTreeMap<String, u32>,
 }
 
+/// What one telephone was sent, and who pays for it.
+#[derive(Debug, Default)]
+struct Account {
+    /// When each message was accepted, and what it cost.
+    accepted: Vec<(u64, u64)>,
+    /// Until when each of them may have been accepted for all that the notifier knows.
+    counted: Vec<u64>,
+}
+
+/// The writer of a message, who keeps what it says.
+struct Writer {
+    does: MediumDoes,
+    stories: Vec<Story>,
+    again: bool,
+}
+
+/// The first that somebody read of an incident that they did not know to be open.
+#[derive(Debug)]
+pub struct Telling {
+    pub who: String,
+    pub incident: String,
+    /// When it had lasted for long enough and was not hushed any more.
+    pub due: u64,
+}
+
+/// An event that the notifier was handed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Heard {
+    pub event: String,
+    pub incident: String,
+    pub address: String,
+}
+
 /// A notifier, running or not.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of the history that changes by itself")]
 pub struct Notifier {
     store: Option<Store>,
     pub process: Option<Process>,
@@ -77,7 +115,26 @@ pub struct Notifier {
     pub doom: Option<Death>,
     pub clock: i64,
     pub media: [MediumDoes; LANES.len()],
-    pub who: BTreeMap<String, Who>,
+    who: BTreeMap<String, Who>,
+    /// What each recipient has wished for, the last of which holds.
+    pub wishes: BTreeMap<String, Vec<Wish>>,
+    limits: Limits,
+    accounts: BTreeMap<String, Account>,
+    /// Messages whose outcome the notifier does not know, and the account of each.
+    under_way: Vec<(MessageId, String)>,
+    /// By how much its clock jumped while it could not see that.
+    unseen_jump: i64,
+    /// Some clock has jumped.
+    pub clocks_differ: bool,
+    /// Whether each recipient was not to hear of an incident's end when it came, with whether that is on disk.
+    ended: BTreeMap<(String, String), (bool, bool)>,
+    /// First tellings that nobody has looked at yet.
+    pub tellings: Vec<Telling>,
+    /// All that it was handed, if that is to be looked up in its ledger, with whether that is on disk.
+    pub heard: Option<BTreeMap<Heard, bool>>,
+    /// When somebody was last told something, and when each event was heard, since it was started.
+    told_at: BTreeMap<String, u64>,
+    heard_at: BTreeMap<String, u64>,
     give_up_after: Duration,
     pub readers: BTreeMap<String, Reader>,
     pub faults: Vec<String>,
@@ -89,38 +146,39 @@ pub struct Notifier {
     judges: usize,
 }
 
-/// The selection of a choice.
-pub fn selection(choice: usize) -> Selection {
-    let pattern = |text: &str| text.parse().expect("a pattern");
-    match choice {
-        0 => Selection::at_least(Severity::Warn),
-        1 => Selection::at_least(Severity::Crit),
-        2 => Selection { only: vec![pattern("web*")], ..Selection::at_least(Severity::Info) },
-        _ => Selection { except: vec![pattern("*!port:www")], ..Selection::at_least(Severity::Err) },
-    }
-}
-
 impl Notifier {
-    pub fn new(judges: usize, give_up_after: Duration) -> Self {
-        let who = RECIPIENTS.iter().enumerate().map(|(i, name)| {
+    pub fn new(setup: &Setup) -> Self {
+        let who = RECIPIENTS.iter().zip(&setup.wishes).enumerate().map(|(i, (name, wish))| {
             let lane = LANES[usize::from(i == 1)].to_owned();
-            ((*name).to_owned(), Who { lane, selection: selection(i) })
+            ((*name).to_owned(), Who { lane, selection: wish.selection() })
         });
+        let wishes = RECIPIENTS.iter().zip(&setup.wishes);
         Self {
             store: Some(Store::in_memory(Uuid::from_u128(1)).expect("memory")),
             process: None,
             generation: 0,
             doom: None,
-            clock: 0,
+            clock: setup.begins,
             media: [MediumDoes::Accepts; LANES.len()],
             who: who.collect(),
-            give_up_after,
+            wishes: wishes.map(|(name, wish)| ((*name).to_owned(), vec![wish.clone()])).collect(),
+            limits: setup.limits.clone(),
+            accounts: BTreeMap::new(),
+            under_way: Vec::new(),
+            unseen_jump: 0,
+            clocks_differ: false,
+            ended: BTreeMap::new(),
+            tellings: Vec::new(),
+            heard: setup.audited.then(BTreeMap::new),
+            told_at: BTreeMap::new(),
+            heard_at: BTreeMap::new(),
+            give_up_after: setup.give_up_after,
             readers: RECIPIENTS.iter().map(|name| ((*name).to_owned(), Reader::default())).collect(),
             faults: Vec::new(),
             copies_look_new: false,
             has_read: false,
             has_written: false,
-            judges,
+            judges: setup.judges(),
         }
     }
 
@@ -135,8 +193,13 @@ impl Notifier {
         let now = Now { monotonic: Duration::ZERO, wall: wall(at, self.clock) };
         let names: Vec<String> = (0..self.judges).map(Self::stream_name).collect();
         let teller = Teller::new("cmaild", "mon".parse().expect("a host"), &names, now);
-        let (desk, cursors) = Desk::open(store, teller, &self.who, self.give_up_after, &Counters::default(), now)
+        let (mut desk, cursors) = Desk::open(store, teller, &self.who, self.give_up_after, &Counters::default(), now)
             .expect("memory does not fail");
+        let paces = RECIPIENTS.iter().enumerate().map(|(i, name)| ((*name).to_owned(), self.limits.pace(i)));
+        desk.set_paces(paces.collect(), self.limits.caps());
+        self.counted_anew(at);
+        self.told_at.clear();
+        self.heard_at.clear();
         if self.has_written && cursors.is_empty() {
             self.faults.push("the notifier does not know how far it had read".to_owned());
         }
@@ -159,6 +222,8 @@ impl Notifier {
         if let Some(process) = self.process.take() {
             self.store = Some(process.desk.into_store());
         }
+        self.ended.retain(|_, (_, is_kept)| *is_kept);
+        self.heard.iter_mut().for_each(|heard| heard.retain(|_, is_kept| *is_kept));
         self.generation += 1;
         self.doom = None;
     }
@@ -172,8 +237,34 @@ impl Notifier {
         Now { monotonic: Duration::from_millis(at - started), wall: wall(at, self.clock) }
     }
 
-    pub fn set_selection(&mut self, at: u64, recipient: usize, choice: usize) {
-        self.who.get_mut(RECIPIENTS[recipient]).expect("a recipient").selection = selection(choice);
+    /// The wall clock is set.
+    pub fn clock_jumps(&mut self, by: i64) {
+        self.clock += by;
+        self.unseen_jump += by;
+        self.clocks_differ = true;
+    }
+
+    /// It starts: what was under way may have been accepted until now, and who sets the clock of a machine on which nothing
+    /// runs makes all that was sent older or younger.
+    fn counted_anew(&mut self, at: u64) {
+        for (_, account) in std::mem::take(&mut self.under_way) {
+            self.accounts.entry(account).or_default().counted.push(at);
+        }
+        let jump = std::mem::take(&mut self.unseen_jump);
+        for account in self.accounts.values_mut() {
+            if jump > 0 {
+                account.accepted.clear();
+            }
+            if jump < 0 {
+                account.counted.iter_mut().for_each(|counted| *counted = at);
+            }
+        }
+    }
+
+    pub fn set_wish(&mut self, at: u64, recipient: usize, wish: &Wish) {
+        let name = RECIPIENTS[recipient];
+        self.wishes.get_mut(name).expect("a recipient").push(wish.clone());
+        self.who.get_mut(name).expect("a recipient").selection = wish.selection();
         let now = self.now(at);
         if let Some(process) = &mut self.process {
             process.desk.set_recipients(&self.who, self.give_up_after, now);
@@ -205,12 +296,33 @@ impl Notifier {
                     self.faults.push(format!("the notifier lost an event: {why}"));
                 }
                 if let StreamMessage::Event(event) = message {
+                    self.hear(at, &event);
                     self.apply(at, Input::Event { publisher: publisher.clone(), event: Arc::new((*event).clone()) });
                 }
                 self.read_to(publisher, cursor);
             }
             Step::Live { message: StreamMessage::Beat(_) } => self.apply(at, Input::Beat { publisher }),
             Step::Live { .. } | Step::Lost { .. } | Step::Overtaken | Step::NewJournal { .. } => {}
+        }
+    }
+
+    /// Notes whether somebody is not to be disturbed by what ends now.
+    fn hear(&mut self, at: u64, event: &Event) {
+        let now = self.now(at).wall;
+        let incident = event.incident.to_string();
+        if event.duration_ms.is_some() {
+            for (who, wishes) in &self.wishes {
+                let wish = wishes.last().expect("one at least");
+                let lasted = now.since(event.since);
+                let short = wish.after.is_some_and(|after| lasted < Duration::from_secs(after)) && !self.clocks_differ;
+                let held = short || wish.hushes(event.top_severity, now);
+                self.ended.entry((who.clone(), incident.clone())).or_insert((held, false));
+            }
+        }
+        self.heard_at.entry(event.id.to_string()).or_insert(at);
+        if let Some(heard) = &mut self.heard {
+            let heard_now = Heard { event: event.id.to_string(), incident, address: event.address.to_string() };
+            heard.entry(heard_now).or_insert(false);
         }
     }
 
@@ -247,6 +359,9 @@ impl Notifier {
             return false;
         }
         let wrote = process.desk.commit(now).expect("memory does not fail");
+        self.unseen_jump = 0;
+        self.ended.values_mut().for_each(|(_, is_kept)| *is_kept = true);
+        self.heard.iter_mut().flat_map(BTreeMap::values_mut).for_each(|is_kept| *is_kept = true);
         self.has_written |= wrote && self.has_read;
         !(wrote && self.doom == Some(Death::AfterCommit))
     }
@@ -260,18 +375,15 @@ impl Notifier {
             if process.busy[lane] {
                 continue;
             }
-            let (mut stories, mut again) = (Vec::new(), false);
             let does = self.media[lane];
-            let compose = |_: &str, letter: &Letter<'_>| {
-                let told = if does == MediumDoes::Small { 1 } else { letter.stories.len() };
-                again = letter.again;
-                stories = letter.stories[..told].to_vec();
-                Composed { bytes: Vec::new(), told }
-            };
-            let Some(outgoing) = process.desk.next(name, now, compose).expect("memory does not fail") else {
+            let mut writer = Writer { does, stories: Vec::new(), again: false };
+            let Some(outgoing) = process.desk.next(name, now, &mut writer).expect("memory does not fail") else {
                 continue;
             };
+            let Writer { stories, again, .. } = writer;
             process.busy[lane] = true;
+            let account = self.account_of(&outgoing.recipient);
+            self.under_way.push((outgoing.id, account));
             if self.doom == Some(Death::AfterCommit) {
                 return false;
             }
@@ -289,7 +401,7 @@ impl Notifier {
                 MediumDoes::Refuses => (false, Outcome::Never("no such mailbox".to_owned())),
             };
             if accepts {
-                self.accept(&outgoing.recipient, outgoing.id, &stories, again);
+                self.accept(at, &outgoing.recipient, outgoing.id, &stories, again);
                 if self.doom == Some(Death::AfterSending) {
                     return false;
                 }
@@ -305,6 +417,15 @@ impl Notifier {
         if flight.generation != self.generation {
             return;
         }
+        let accepted = matches!(flight.outcome, Outcome::Sent(_) | Outcome::Retry { maybe_accepted: true, .. });
+        for (_, account) in self.under_way.extract_if(.., |(id, _)| *id == flight.id) {
+            if accepted {
+                self.accounts.entry(account).or_default().counted.push(at);
+            }
+        }
+        if matches!(flight.outcome, Outcome::Sent(_)) {
+            self.told_at.insert(flight.recipient.clone(), at);
+        }
         if let Some(process) = &mut self.process {
             process.busy[flight.lane] = false;
             process.desk.done(LANES[flight.lane], &flight.recipient, flight.id, flight.outcome, now);
@@ -312,7 +433,18 @@ impl Notifier {
     }
 
     /// The recipient reads it.
-    fn accept(&mut self, recipient: &str, id: MessageId, stories: &[Story], again: bool) {
+    fn accept(&mut self, at: u64, recipient: &str, id: MessageId, stories: &[Story], again: bool) {
+        self.faults.extend(self.unpaced(at, recipient, stories));
+        let account = self.account_of(recipient);
+        self.accounts.entry(account).or_default().accepted.push((at, cost(stories.len())));
+        // What may have been accepted is not decided anew.
+        if !again {
+            let unwelcome: Vec<String> =
+                stories.iter().filter_map(|story| self.unwelcome(at, recipient, story)).collect();
+            self.faults.extend(unwelcome.into_iter().map(|why| format!("{recipient} was told {why}")));
+            self.faults.extend(self.ungathered(at, recipient, stories));
+            self.note_tellings(at, recipient, stories);
+        }
         let reader = self.readers.get_mut(recipient).expect("a recipient");
         let copy = !reader.messages.insert(id.to_string());
         if copy && !again {
@@ -338,10 +470,160 @@ impl Notifier {
         }
     }
 
-    /// Whether it is on record that something of this address could not be told.
+    /// Why this story must not be told now, in the words of the one who wished otherwise.
+    fn unwelcome(&self, at: u64, recipient: &str, story: &Story) -> Option<String> {
+        let now = self.now(at).wall;
+        let (event, wishes) = (&story.event, &self.wishes[recipient]);
+        let what = || format!("{} {} [{}] since {}", story.word(), event.address, event.rule, event.since);
+        if wishes.last().is_some_and(|wish| wish.hushes(event.top_severity, now)) {
+            return Some(format!("{}, while it was quiet", what()));
+        }
+        let knows = self.reader_knows(recipient, event);
+        let is_once = story.mark == Mark::Once;
+        // It may have been selected by any wish that held since it happened.
+        let any = |selects: &dyn Fn(&Wish) -> bool| wishes.iter().any(selects);
+        let address = event.address.to_string();
+        if story.mark != Mark::Ended && event.kind != Kind::Watchdog {
+            let kind = if is_once { event.kind } else { opened_as(&event.rule) };
+            if !any(&|wish| wish.selects_place(event.top_severity, &address) && wish.selects_kind(kind)) {
+                return Some(format!("{}, which they did not select", what()));
+            }
+        }
+        if is_once && event.kind != Kind::Watchdog && !any(&|wish| wish.after.is_none()) {
+            return Some(format!("{}, which neither lasts nor ends", what()));
+        }
+        // What came again before they were told of the end of the last, or while the last waited, is told with that.
+        let alone = story.outages == 1 && knows.is_none();
+        if alone && matches!(story.mark, Mark::Began | Mark::Passed) && !self.clocks_differ {
+            let least = wishes.iter().map(|wish| wish.after.unwrap_or(0)).min().unwrap_or(0);
+            if now.since(event.since) < Duration::from_secs(least) {
+                return Some(format!("{}, although it had not lasted for {least} s", what()));
+            }
+        }
+        if alone && story.mark == Mark::Passed {
+            let ended = self.ended.get(&(recipient.to_owned(), event.incident.to_string()));
+            if ended.is_some_and(|(held, _)| *held) && wishes.len() == 1 {
+                return Some(format!("{}, which was over before it was to be told", what()));
+            }
+        }
+        let reminds = matches!(knows, Some((incident, worst, _))
+            if *incident == event.incident.to_string() && *worst >= event.top_severity);
+        // One who could not be told of the beginning for all we know hears of the next step as if it were that.
+        let overstated = &self.readers[recipient].overstated;
+        let is_sure = !overstated.contains(&(address.clone(), event.rule.clone()));
+        let reminds = reminds && is_sure && !any(&|wish| wish.reminders);
+        if story.mark == Mark::Began && reminds && !self.gave_up(recipient, &address) {
+            return Some(format!("{} again, who wants no reminders", what()));
+        }
+        None
+    }
+
+    fn reader_knows(&self, recipient: &str, event: &Event) -> Option<&(String, Severity, u32)> {
+        self.readers[recipient].open.get(&(event.address.to_string(), event.rule.clone()))
+    }
+
+    /// What exceeds a bucket or a cap, now that one more is accepted.
+    fn unpaced(&self, at: u64, recipient: &str, stories: &[Story]) -> Option<String> {
+        let within = |account: &Account, secs: u64| -> (usize, u64) {
+            let recent = account.accepted.iter().rev().take_while(|(when, _)| when + secs * 1000 > at);
+            recent.fold((0, 0), |(count, sum), (_, cost)| (count + 1, sum + cost))
+        };
+        let (place, account) = (place_of(recipient), self.account_of(recipient));
+        for (messages, secs) in &self.limits.tiers[self.limits.account(place)] {
+            let (count, _) = self.accounts.get(&account).map_or((0, 0), |account| within(account, *secs));
+            if count >= *messages {
+                return Some(format!("{recipient} got {} messages within {secs} s", count + 1));
+            }
+        }
+        let (most, secs) = self.limits.cap?;
+        let before: u64 = self.accounts.values().map(|account| within(account, secs).1).sum();
+        let spent = before + cost(stories.len());
+        (spent > most).then(|| format!("all messages within {secs} s have cost {spent} instead of {most}"))
+    }
+
+    /// What followed a message closely and did not wait for more.
+    fn ungathered(&self, at: u64, recipient: &str, stories: &[Story]) -> Option<String> {
+        let [story] = stories else { return None };
+        let heard = *self.heard_at.get(&story.event.id.to_string())?;
+        let told = *self.told_at.get(recipient)?;
+        let is_one = matches!(story.mark, Mark::Once) || story.mark == Mark::Ended && story.outages == 1;
+        let early = is_one && heard >= told && heard < told + 2000 && at < heard + 2000;
+        early.then(|| format!("{recipient} was told of {} {} ms after the last", story.event.address, at - told))
+    }
+
+    fn note_tellings(&mut self, at: u64, recipient: &str, stories: &[Story]) {
+        let wishes = &self.wishes[recipient];
+        let Some(Wish { after: Some(after), unless_acked: true, quiet, .. }) = wishes.last() else { return };
+        if wishes.len() > 1 || self.clocks_differ {
+            return;
+        }
+        let wish = wishes.last().expect("it was there");
+        let now = self.now(at).wall;
+        for story in stories.iter().filter(|story| story.mark == Mark::Began && story.outages == 1) {
+            if self.reader_knows(recipient, &story.event).is_some() || story.event.kind == Kind::Watchdog {
+                continue;
+            }
+            let lasted = now.millis_since(story.event.since).saturating_sub(after * 1000);
+            let mut due = at.saturating_sub(lasted);
+            // The last minute of quiet, if there was any since.
+            let minutes = (0..=lasted / 60_000 + 1).take(1440);
+            let hushed =
+                minutes.map(|minutes| now.0 / 60_000 * 60_000 - 1 - i64::try_from(minutes * 60_000).expect("a day"));
+            let is_quiet = |moment: i64| wish.hushes(story.event.top_severity, UnixMillis(moment));
+            if !quiet.is_empty()
+                && let Some(last) = hushed.into_iter().find(|moment| is_quiet(*moment))
+            {
+                due = due.max(at.saturating_sub(now.millis_since(UnixMillis(last))));
+            }
+            let incident = story.event.incident.to_string();
+            self.tellings.push(Telling { who: recipient.to_owned(), incident, due });
+        }
+    }
+
+    fn account_of(&self, recipient: &str) -> String {
+        self.limits.account(place_of(recipient)).to_string()
+    }
+
+    /// The date, for a running notifier.
+    pub fn wall(&self, at: u64) -> UnixMillis {
+        self.now(at).wall
+    }
+
+    /// Until when what waits for this recipient may wait for a bucket or a cap, if it may.
+    pub fn paced_until(&self, at: u64, recipient: &str) -> Option<u64> {
+        let place = place_of(recipient);
+        let own = self.accounts.get(&self.account_of(recipient));
+        let full = |(messages, secs): &(usize, u64)| {
+            let mut counted: Vec<u64> = own?.counted.clone();
+            counted.sort_unstable();
+            let oldest = counted.len().checked_sub(*messages)?;
+            Some(counted[oldest] + secs * 1000).filter(|until| *until > at)
+        };
+        let tiers = self.limits.tiers[self.limits.account(place)].iter().filter_map(full).max();
+        // Once messages pause, they do until a good part of the money is there again: at the latest when all of it is.
+        let cap = self.limits.cap.and_then(|(_, secs)| {
+            let last = self.accounts.values().flat_map(|account| &account.counted).max()?;
+            Some(last + secs * 1000).filter(|until| *until > at)
+        });
+        tiers.max(cap)
+    }
+
+    /// Whether it is on record that something of this address could not be told. What is withdrawn because it is over, or kept
+    /// back, could have been.
     pub fn gave_up(&self, who: &str, address: &str) -> bool {
-        let given_up = |state: Delivery| matches!(state, Delivery::Failed | Delivery::Dropped);
-        self.ledger(who).iter().any(|row| row.address.to_string() == address && given_up(row.state))
+        let given_up = |row: &LedgerRow| match row.state {
+            Delivery::Failed => true,
+            Delivery::Dropped => row.result == "its beginning could not be told",
+            _ => false,
+        };
+        self.ledger(who).iter().any(|row| row.address.to_string() == address && given_up(row))
+    }
+
+    /// All that is on record, also of what nobody was told.
+    pub fn whole_ledger(&self) -> Vec<LedgerRow> {
+        let Some(process) = &self.process else { return Vec::new() };
+        let request = Request { all: Some(true), limit: Some(10_000), ..Request::default() };
+        process.desk.ledger(&request).expect("memory does not fail")
     }
 
     /// The ledger of somebody, all of it.
@@ -349,6 +631,38 @@ impl Notifier {
         let Some(process) = &self.process else { return Vec::new() };
         let request = Request { who: Some(who.to_owned()), after: Some(0), limit: Some(10_000), ..Request::default() };
         process.desk.ledger(&request).expect("memory does not fail")
+    }
+}
+
+impl Composer for &mut Writer {
+    fn compose(&mut self, _: &str, letter: &Letter<'_>) -> Composed {
+        let told = if self.does == MediumDoes::Small { 1 } else { letter.stories.len() };
+        self.again = letter.again;
+        self.stories = letter.stories[..told].to_vec();
+        Composed { bytes: vec![0; told], told }
+    }
+
+    fn cost(&mut self, _: &str, bytes: &[u8]) -> u64 {
+        cost(bytes.len())
+    }
+}
+
+/// What a message costs.
+fn cost(stories: usize) -> u64 {
+    (stories as u64).min(DEAREST)
+}
+
+fn place_of(recipient: &str) -> usize {
+    RECIPIENTS.iter().position(|name| *name == recipient).expect("a recipient")
+}
+
+/// What an incident of this rule begins with.
+pub fn opened_as(rule: &str) -> Kind {
+    match rule {
+        "check" => Kind::Down,
+        "silent" | "backup" => Kind::Absent,
+        "watchdog" => Kind::Watchdog,
+        _ => Kind::Alarm,
     }
 }
 
@@ -361,7 +675,7 @@ impl Reader {
         let words = format!("{} {} since {}", story.word(), event.address, event.since);
         match story.mark {
             Mark::Once => {
-                if event.kind == common::message::Kind::Log {
+                if event.kind == Kind::Log {
                     // A copy may be the first that arrives.
                     let read = self.logs.entry(event.text.clone()).or_default();
                     *read = if copy { (*read).max(1) } else { *read + 1 };
@@ -371,6 +685,12 @@ impl Reader {
             Mark::Began => {
                 let (incident, step) = (event.incident.to_string(), event.step.unwrap_or(0));
                 let known = self.open.insert(key.clone(), (incident.clone(), event.top_severity, step));
+                let is_other = known.as_ref().is_some_and(|(known, ..)| *known != incident);
+                if is_other || story.outages > 1 {
+                    self.overstated.insert(key.clone());
+                } else if known.is_none() {
+                    self.overstated.remove(&key);
+                }
                 let first = self.begun.insert((key.0, key.1, incident));
                 match known {
                     // Another incident: the end of the first is in the same story.

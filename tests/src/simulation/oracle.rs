@@ -2,12 +2,17 @@
 
 use super::history::{History, clock};
 use super::judge::{Judge, Shadow};
-use super::plan::Judging;
+use super::notifier::{Heard, Reader, opened_as};
+use super::plan::{Judging, RECIPIENTS};
+use super::wish::Wish;
 use super::world::Host;
-use common::message::{Delivery, DownRow, ServerRow};
+use common::message::{Delivery, DownRow, Kind, LedgerRow, ServerRow};
+use common::severity::Severity;
 use common::subscriber::{Cursor, Want};
 use common::time::UnixMillis;
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// What an incident must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,19 +254,27 @@ pub fn told(history: &History) -> Vec<String> {
     let only_one_says =
         |key: &Key| history.setup.judging == Judging::Redundant && judges.iter().any(|open| !open.contains_key(key));
     let between = |key: &Key| ["disk full", "queue long"].contains(&key.1.as_str()) && only_one_says(key);
-    let disputed = |key: &Key| (clocks_differ && key.1 == "clock") || between(key);
+    // One of two has said the end and then lost its state; the other missed that end, and the feed is silent by now.
+    let silent = |host: &Host| !host.running || !history.owner(host.feed).running;
+    let of_silent =
+        |key: &Key| history.hosts.iter().any(|host| silent(host) && key.0.starts_with(&format!("{}!", host.name)));
+    let forgotten = |key: &Key| history.forgotten && of_silent(key) && only_one_says(key);
+    let disputed = |key: &Key| (clocks_differ && key.1 == "clock") || between(key) || forgotten(key);
     for (who, reader) in &history.notifier.readers {
-        let selection = &history.notifier.who[who].selection;
+        let waits = Waits::of(history, who, reader);
+        let wish = waits.wish;
         let on_record = |address: &str| history.notifier.gave_up(who, address);
         for (key, row) in open.iter().filter(|(key, _)| !disputed(key)) {
             let kept_back = row.silenced || row.unreachable || row.acked;
-            let wanted = selection.wants(row.severity, &row.address) && !kept_back;
-            if wanted && !reader.open.contains_key(key) && !on_record(&key.0) {
+            let selected = wish.selects_place(row.severity, &key.0) && wish.selects_kind(opened_as(&key.1));
+            let wanted = selected && !kept_back;
+            let waits = || waits.for_now(&key.0) && waits.may_begin_later(row);
+            if wanted && !reader.open.contains_key(key) && !waits() && !on_record(&key.0) {
                 wrong.push(format!("{who} was not told of {} [{}], which is open since {}", key.0, key.1, row.since));
             }
         }
         let over = reader.open.keys().filter(|key| !open.contains_key(*key) && !disputed(key));
-        for key in over.filter(|key| !on_record(&key.0)) {
+        for key in over.filter(|key| !waits.for_now(&key.0) && !on_record(&key.0)) {
             wrong.push(format!("{who} was told of {} [{}], but not that it is over", key.0, key.1));
         }
         let known: BTreeSet<Key> = process
@@ -270,15 +283,21 @@ pub fn told(history: &History) -> Vec<String> {
             .filter(|(recipient, ..)| recipient == who)
             .map(|(_, address, rule)| (address.to_string(), rule.to_owned()))
             .collect();
-        for key in known.iter().filter(|key| !reader.open.contains_key(*key) && !on_record(&key.0)) {
+        let apart = |key: &&Key| !waits.for_now(&key.0) && !on_record(&key.0);
+        for key in known.iter().filter(|key| !reader.open.contains_key(*key)).filter(apart) {
             wrong.push(format!("told-state says that {who} knows of {} [{}], but they do not", key.0, key.1));
         }
-        for key in reader.open.keys().filter(|key| !known.contains(*key) && !on_record(&key.0)) {
+        for key in reader.open.keys().filter(|key| !known.contains(*key)).filter(apart) {
             wrong.push(format!("{who} knows of {} [{}], but told-state does not say so", key.0, key.1));
         }
+        if process.desk.waiting() > 0 {
+            wrong.extend(waits.needlessly().map(|row| {
+                format!("{} {} waits for nothing, to be told to {who}: {:?}", row.address, row.kind, row.result)
+            }));
+        }
     }
-    if process.desk.waiting() > 0 {
-        wrong.push(format!("{} events wait for media that work", process.desk.waiting()));
+    if wrong.is_empty() {
+        wrong.extend(accounted(history));
     }
     if !history.cut && history.all_feeds_run() && wrong.is_empty() {
         wrong.extend(events_told(history));
@@ -286,19 +305,152 @@ pub fn told(history: &History) -> Vec<String> {
     wrong
 }
 
-/// What is neither a beginning nor an end is told as well.
+/// What waits is told within this once nothing keeps it back: a look at what is open takes up to 30 s and gathering 8.
+pub const RELEASED_WITHIN_MS: u64 = 45_000;
+
+/// What waits for one recipient, and what it may wait for.
+struct Waits<'a> {
+    history: &'a History,
+    who: &'a str,
+    wish: &'a Wish,
+    reader: &'a Reader,
+    rows: LazyCell<Vec<LedgerRow>, Box<dyn FnOnce() -> Vec<LedgerRow> + 'a>>,
+}
+
+impl<'a> Waits<'a> {
+    fn of(history: &'a History, who: &'a str, reader: &'a Reader) -> Self {
+        let rows = move || {
+            let waits = |row: &LedgerRow| matches!(row.state, Delivery::Waiting | Delivery::Sending);
+            history.notifier.ledger(who).into_iter().filter(waits).collect()
+        };
+        let wish = history.notifier.wishes[who].last().expect("one at least");
+        Self { history, who, wish, reader, rows: LazyCell::new(Box::new(rows)) }
+    }
+
+    /// Whether the ledger says that something of this address waits.
+    fn for_now(&self, address: &str) -> bool {
+        self.rows.iter().any(|row| row.address.to_string() == address)
+    }
+
+    fn now(&self) -> UnixMillis {
+        self.history.notifier.wall(self.history.at)
+    }
+
+    /// Whether it is quiet for what was this bad, or was until just now.
+    fn hushed(&self, worst: Severity) -> bool {
+        let now = self.now();
+        let before = (0..=RELEASED_WITHIN_MS / 1000).map(|secs| now.minus(Duration::from_secs(secs)));
+        !self.wish.quiet.is_empty() && before.into_iter().any(|moment| self.wish.hushes(worst, moment))
+    }
+
+    /// Until when a bucket or a cap holds up what waits.
+    fn paced(&self) -> bool {
+        let before = self.history.at.saturating_sub(RELEASED_WITHIN_MS);
+        self.history.notifier.paced_until(before, self.who).is_some()
+    }
+
+    /// How long it is still too early to tell of what is open since then.
+    fn too_early_ms(&self, since: UnixMillis) -> Option<u64> {
+        let after = self.wish.after? * 1000;
+        after.checked_sub(self.now().millis_since(since)).filter(|left| *left > 0)
+    }
+
+    fn may_begin_later(&self, row: &DownRow) -> bool {
+        let early = self.wish.after.is_some_and(|after| {
+            self.now().millis_since(row.since) < after * 1000 + RELEASED_WITHIN_MS
+                || self.history.notifier.clocks_differ
+        });
+        // Who hears of what lasts does so once nothing else speaks against it.
+        let kept_back = row.silenced || row.unreachable || row.acked && self.wish.unless_acked;
+        let kept_back = self.wish.after.is_some() && kept_back;
+        early || kept_back || self.hushed(row.severity) || self.paced()
+    }
+
+    /// What nothing holds back.
+    fn needlessly(&self) -> impl Iterator<Item = &LedgerRow> {
+        let may_be_early = self.wish.after.is_some();
+        self.rows.iter().filter(move |row| {
+            let incident = row.incident.to_string();
+            // Only an end has the worst of the incident, which is another for who judges by another clock.
+            let ends = matches!(row.kind, Kind::Up | Kind::Solved | Kind::Retired);
+            let ends = ends && !self.history.notifier.clocks_differ;
+            let read = self.reader.open.values().filter(|(known, ..)| ends && *known == incident);
+            let read = read.map(|(_, worst, _)| *worst);
+            let hushed = self.hushed(read.fold(row.severity, Severity::max));
+            // It may have come just now.
+            let is_new = self.now().millis_since(row.queued) < 10_000;
+            !(is_new || self.paced() || hushed || may_be_early && self.is_early(&incident))
+        })
+    }
+
+    /// Whether an incident that waits has not lasted for long enough. What is over by now is of none that was told.
+    fn is_early(&self, incident: &str) -> bool {
+        let mut rows = self.history.open_by_judge().into_iter().flat_map(BTreeMap::into_values);
+        rows.any(|row| row.incident.to_string() == incident && self.may_begin_later(&row))
+    }
+}
+
+/// When something that waits for its time may go, in the time of the history.
+pub fn holds(history: &History) -> Vec<u64> {
+    let mut until = Vec::new();
+    if history.notifier.process.as_ref().is_none_or(|process| process.desk.waiting() == 0) {
+        return until;
+    }
+    for (who, reader) in &history.notifier.readers {
+        let waits = Waits::of(history, who, reader);
+        if waits.rows.is_empty() {
+            continue;
+        }
+        let now = waits.now();
+        let quiet = waits.wish.wakes(now).map(|wakes| history.at + wakes.millis_since(now));
+        let early = history.open_by_judge().into_iter().flat_map(BTreeMap::into_values);
+        let early = early.filter(|row| waits.rows.iter().any(|waiting| waiting.incident == row.incident));
+        until.extend(early.filter_map(|row| Some(history.at + waits.too_early_ms(row.since)?)));
+        until.extend(quiet.into_iter().chain(history.notifier.paced_until(history.at, who)));
+    }
+    until
+}
+
+/// Of everything that the notifier was handed, the ledger says for each recipient that they were told, or why not.
+fn accounted(history: &History) -> Vec<String> {
+    let Some(heard) = &history.notifier.heard else { return Vec::new() };
+    let rows = history.notifier.whole_ledger();
+    let mut known: BTreeSet<(&str, String)> = BTreeSet::new();
+    // A second cprocessd, or one that has forgotten, tells of what is known under another name.
+    let may_differ = history.judges.len() > 1 || history.cut || history.notifier.clocks_differ;
+    for row in &rows {
+        known.insert((&row.who, row.event.to_string()));
+        if row.state != Delivery::Skipped {
+            known.insert((&row.who, row.incident.to_string()));
+            if may_differ {
+                known.insert((&row.who, row.address.to_string()));
+            }
+        }
+    }
+    let lacks = |who: &str, Heard { event, incident, address }: &Heard| {
+        [event, incident, address].into_iter().all(|name| !known.contains(&(who, name.clone())))
+    };
+    let of = |who: &'static str| heard.keys().filter(move |heard| lacks(who, heard)).map(move |heard| (who, heard));
+    let lacking = RECIPIENTS.into_iter().flat_map(of);
+    lacking.map(|(who, heard)| format!("the ledger does not say what became of {heard:?} for {who}")).collect()
+}
+
+/// What is neither a beginning nor an end is told as well, to who has selected it all the time.
 fn events_told(history: &History) -> Vec<String> {
     let mut wrong = Vec::new();
-    let Some(reader) = history.notifier.readers.get("ops") else { return wrong };
-    let selects_all = history.notifier.who["ops"].selection == super::notifier::selection(0);
-    if !selects_all || !history.ops_selects_all || !history.silences.is_empty() {
+    if !history.silences.is_empty() || history.setup.window.is_some() {
         return wrong;
     }
-    for text in history.logs.iter().filter(|text| !reader.logs.contains_key(*text)) {
-        let given_up = |state: Delivery| matches!(state, Delivery::Failed | Delivery::Dropped);
-        let rows = history.notifier.ledger("ops");
-        if !rows.iter().any(|row| row.text == **text && given_up(row.state)) {
-            wrong.push(format!("ops was not told of the event {text:?}"));
+    for (who, reader) in &history.notifier.readers {
+        let [wish] = &history.notifier.wishes[who][..] else { continue };
+        // They are errors of any host.
+        let selects = wish.after.is_none() && wish.choice == 0 && wish.selects_kind(Kind::Log);
+        for text in history.logs.iter().filter(|text| selects && !reader.logs.contains_key(*text)) {
+            let accounts = |state: Delivery| !matches!(state, Delivery::Sent | Delivery::Skipped | Delivery::Other);
+            let rows = history.notifier.ledger(who);
+            if !rows.iter().any(|row| row.text == **text && accounts(row.state)) {
+                wrong.push(format!("{who} was not told of the event {text:?}"));
+            }
         }
     }
     wrong

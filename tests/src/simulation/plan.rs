@@ -2,6 +2,7 @@
 //! be cut short step by step, since no step needs another one.
 
 use super::rng::Rng;
+use super::wish::{Limits, Wish, begins};
 use common::time::for_people;
 use std::fmt;
 use std::time::Duration;
@@ -41,6 +42,7 @@ pub enum Judging {
 
 /// What does not change during a history.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is drawn by itself")]
 pub struct Setup {
     /// The seed of what happens to messages on their way.
     pub seed: u64,
@@ -56,6 +58,18 @@ pub struct Setup {
     pub give_up_after: Duration,
     /// A second engine gets all input of the first with another date, to compare what they say.
     pub twins: bool,
+    /// What all clocks show at the beginning, in milliseconds after [`ORIGIN`](super::world::ORIGIN).
+    pub begins: i64,
+    /// What the recipients wish at the beginning.
+    pub wishes: [Wish; RECIPIENTS.len()],
+    /// How fast they are told.
+    pub limits: Limits,
+    /// What is maintained: one of [`PATTERNS`], from so many minutes after the beginning on, for so many.
+    pub window: Option<(usize, u64, u64)>,
+    /// What lasts is said again after seconds instead of minutes.
+    pub hasty: bool,
+    /// The ledger is compared with all that was heard.
+    pub audited: bool,
 }
 
 /// Where a daemon dies.
@@ -189,7 +203,11 @@ pub enum Step {
     },
     Selects {
         recipient: usize,
-        choice: usize,
+        wish: Box<Wish>,
+    },
+    /// All machines are suspended.
+    Sleeps {
+        secs: u64,
     },
     Flaps {
         host: usize,
@@ -237,6 +255,11 @@ impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let judging = rng.pick(&[Judging::One, Judging::Redundant, Judging::Sharded]);
+        // Half of the histories are about what each recipient can choose beyond a severity and patterns.
+        let choosy = rng.percent(50);
+        let begins = if choosy { begins(&mut rng) } else { 0 };
+        let wish = |rng: &mut Rng, choice| if choosy { Wish::draw(rng, begins) } else { Wish::plain(choice) };
+        let wishes = [wish(&mut rng, 0), wish(&mut rng, 1), wish(&mut rng, 2)];
         let setup = Setup {
             seed,
             judging,
@@ -245,9 +268,16 @@ impl Plan {
             retention: rng.pick(&[1_000_000, 1_000_000, 20, 5]),
             give_up_after: Duration::from_secs(rng.pick(&[86_400, 86_400, 120])),
             twins: rng.percent(25),
+            begins,
+            wishes,
+            limits: if choosy { Limits::draw(&mut rng) } else { Limits::default() },
+            window: (choosy && rng.percent(20))
+                .then(|| (rng.index(PATTERNS.len()), rng.below(5), rng.pick(&[1, 2, 5, 600]))),
+            hasty: rng.percent(25),
+            audited: rng.percent(20),
         };
         // A history is about few things at a time, or they would never meet.
-        let themes: Vec<u64> = (0..=rng.below(4)).map(|_| rng.below(THEMES)).collect();
+        let themes: Vec<u64> = (0..=rng.below(4)).map(|_| rng.below(THEMES + u64::from(choosy))).collect();
         let count = 4 + rng.index(24);
         let mut steps: Vec<Planned> = (0..count)
             .map(|_| {
@@ -259,7 +289,7 @@ impl Plan {
                     _ => rng.below(240_000),
                 };
                 let theme = if rng.percent(45) { 0 } else { themes[rng.index(themes.len())] };
-                Planned { after, step: step(&mut rng, &setup, theme) }
+                Planned { after, step: step(&mut rng, &setup, theme, choosy) }
             })
             .collect();
         if rng.percent(40) {
@@ -272,7 +302,7 @@ impl Plan {
 
 const THEMES: u64 = 13;
 
-fn step(rng: &mut Rng, setup: &Setup, theme: u64) -> Step {
+fn step(rng: &mut Rng, setup: &Setup, theme: u64, choosy: bool) -> Step {
     let hosts: Vec<usize> = (0..HOSTS.len()).filter(|host| setup.has_host(*host)).collect();
     let host = rng.pick(&hosts);
     let thing = rng.index(THINGS.len());
@@ -344,7 +374,12 @@ fn step(rng: &mut Rng, setup: &Setup, theme: u64) -> Step {
             2 => Step::JudgeDies { judge, how: rng.pick(&[Death::BeforeCommit, Death::AfterCommit]) },
             _ => Step::JudgeStarts { judge },
         },
-        9 => Step::Selects { recipient: rng.index(RECIPIENTS.len()), choice: rng.index(4) },
+        9 => {
+            let recipient = rng.index(RECIPIENTS.len());
+            let wish = if choosy { Wish::draw(rng, setup.begins) } else { Wish::plain(rng.index(4)) };
+            Step::Selects { recipient, wish: Box::new(wish) }
+        }
+        13 => Step::Sleeps { secs: rng.pick(&[600, 4 * 3600, 9 * 3600, 86_400, 7 * 86_400]) },
         _ => match rng.below(8) {
             0 => Step::Wait,
             1 => Step::Value { host, number: rng.index(NUMBERS.len()), zone: rng.index(3) },
@@ -447,8 +482,9 @@ impl Setup {
             Step::HostClock { host, secs } => format!("the clock of {} jumps by {secs} s", HOSTS[*host]),
             Step::JudgeClock { judge, secs } => format!("the clock of cprocessd {} jumps by {secs} s", letter(*judge)),
             Step::NotifierClock { secs } => format!("the clock of the notifier jumps by {secs} s"),
-            Step::Selects { recipient, choice } => {
-                format!("{} now selects {}", RECIPIENTS[*recipient], choice_words(*choice))
+            Step::Selects { recipient, wish } => format!("{} now selects {wish}", RECIPIENTS[*recipient]),
+            Step::Sleeps { secs } => {
+                format!("all machines are suspended for {}", for_people(Duration::from_secs(*secs)))
             }
             Step::Flaps { host, thing, times } => format!("{} changes {times} times", check(*host, *thing)),
             Step::Silence { pattern, secs } => {
@@ -464,10 +500,6 @@ impl Setup {
             Step::Rest => "everything comes to rest".to_owned(),
         }
     }
-}
-
-fn choice_words(choice: usize) -> &'static str {
-    ["all from WARN on", "CRIT", "all of web*", "all from ERR on but port:www"][choice]
 }
 
 /// What the daemons are called.

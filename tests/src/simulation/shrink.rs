@@ -3,6 +3,7 @@
 
 use super::history::play;
 use super::plan::{Judging, Plan};
+use super::wish::{Limits, Wish};
 
 /// A history is played at most so often.
 const ATTEMPTS: u32 = 600;
@@ -47,11 +48,16 @@ pub fn shrink(plan: &Plan) -> Plan {
             }
         }
     }
-    let simpler: [fn(&mut Plan); 4] = [
+    let simpler: [fn(&mut Plan); 9] = [
         |plan| plan.setup.judging = Judging::One,
         |plan| plan.setup.relayed = false,
         |plan| plan.setup.twins = false,
         |plan| plan.setup.retention = 1_000_000,
+        |plan| plan.setup.limits = Limits::default(),
+        |plan| plan.setup.window = None,
+        |plan| plan.setup.wishes[0] = Wish::plain(1),
+        |plan| plan.setup.wishes[1] = Wish::plain(1),
+        |plan| plan.setup.wishes[2] = Wish::plain(1),
     ];
     for simplify in simpler {
         let mut candidate = best.clone();
