@@ -641,6 +641,23 @@ fn what_was_quiet_is_told_at_its_end_if_it_is_still_open() {
     assert_eq!(timeline.told[2..], [at_the_end]);
 }
 
+/// A message takes its time, and the beginning that it tells of is not there to be dropped with its end.
+#[test]
+fn what_was_over_before_its_message_came_back_is_not_told_when_quiet_hours_end() {
+    let mut timeline = choosing(Selection { quiet: quiet("08:01", "08:03"), ..Selection::at_least(Severity::Warn) });
+    timeline = timeline.until(59);
+    timeline.apply(Input::Event { publisher: "a".to_owned(), event: Arc::new(down(59, "a!b:c", Severity::Err)) });
+    let compose = |_: &str, letter: &Letter<'_>| Composed { bytes: Vec::new(), told: letter.stories.len() };
+    let now = timeline.now();
+    let message = timeline.desk().next("lane", now, compose).expect("disk").expect("a message");
+    let mut timeline = timeline.up(65, "a!b:c", 59);
+    let now = timeline.now();
+    timeline.desk().done("lane", "ops", message.id, Outcome::unreachable("away"), now);
+    let mut timeline = timeline.until(200).expect([]);
+    let why = "over before it was told: quiet from 08:01 until 08:03, UTC";
+    assert_eq!(timeline.rows(), [format!("ops a!b:c down: dropped ({why})"), format!("ops a!b:c up: dropped ({why})")]);
+}
+
 #[test]
 fn what_gets_worse_in_quiet_hours_is_told_and_so_is_its_end() {
     let selection = Selection { quiet: quiet("08:01", "12:00"), ..Selection::at_least(Severity::Warn) };
