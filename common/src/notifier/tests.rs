@@ -996,6 +996,24 @@ fn whoever_is_new_or_selects_more_hears_of_what_is_open_once() {
 }
 
 #[test]
+fn an_answer_from_before_somebody_selected_more_does_not_say_what_is_open_for_them() {
+    let mut timeline = Timeline::new(&[("ops", Severity::Crit)]);
+    timeline.recipients.get_mut("ops").expect("a recipient").selection.minimum = Severity::Err;
+    timeline.set_recipients();
+    let mut timeline = timeline.until(2);
+    assert_eq!(timeline.compares, 1);
+    // While that is under way something begins, and then it is selected.
+    timeline = timeline.event(down(3, "a!b:c", Severity::Warn));
+    timeline.recipients.get_mut("ops").expect("a recipient").selection.minimum = Severity::Warn;
+    timeline.set_recipients();
+    timeline.apply(Input::Compared { open: Vec::new() });
+    let mut timeline = timeline.settle().until(5).expect([]);
+    assert_eq!(timeline.compares, 2);
+    timeline.apply(Input::Compared { open: vec![row(3, "a!b:c")] });
+    timeline.settle().until(400).expect(["5s ops: DOWN a!b:c"]);
+}
+
+#[test]
 fn what_was_kept_back_from_whoever_is_new_or_had_lost_its_beginning_is_told_when_it_no_longer_is() {
     let mut timeline = Timeline::ops().until(20);
     let row = |since, silenced| DownRow { silenced, ..row(since, "web1!port:smtp") };
