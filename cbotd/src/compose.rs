@@ -1,7 +1,8 @@
 //! The lines of a message, in the manner of the bot of 2013: `[ DOWN ] web1!port:smtp (25): connection refused`.
 //!
-//! A few stories are a line each. More are a summary, which names every address and leaves the texts to the page, and says
-//! once what many have in common: what waited for a network that was away comes in a dozen lines, not in a flood.
+//! A few stories are a line each. More are a summary, which names addresses and leaves the texts to the page, and says once
+//! what many have in common. Where more wait than a few summaries could name, the worst are named and the others counted: a
+//! storm is three lines at a time, however large, so that what comes next need not wait behind it.
 
 use crate::options::{Channel, Options};
 use crate::paint::{self, Look, clean, cut, pack, pack_on};
@@ -9,10 +10,14 @@ use common::message::Kind;
 use common::notifier::{Common, Composed, Letter, Mark, Story, clusters, one_line};
 use common::severity::Severity;
 use common::time::for_people;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Up to here, each story has its own line.
 const MAX_SINGLE: usize = 5;
+/// Names wait for the next summary, unless it took more of them than this to say them all.
+const WORTH_WAITING: usize = 3;
 /// Of a text. Longer ones are read on the page.
 const MAX_TEXT_CHARS: usize = 200;
 /// Of an address. Units may have a kilobyte, and every line has to hold at least one address whole or cut here.
@@ -31,20 +36,39 @@ pub(crate) fn compose(options: &Options, to: &Channel, letter: &Letter<'_>) -> C
         let lines: Vec<String> = stories.iter().map(|story| page.single(story, letter)).collect();
         return Composed { bytes: lines.join("\n").into_bytes(), told: stories.len() };
     }
+    let all = page.summary(stories, letter);
+    if all.len() <= options.last_summary_lines() {
+        return composed(&all, stories.len());
+    }
     // A message that is sent again is to name what it named before, and its ages have grown since: there is room for that.
-    let lines = if letter.again { options.max_lines() } else { options.max_lines() * 2 / 3 };
+    let lines = if letter.again { options.last_summary_lines() } else { options.summary_lines() };
     // The heading and one address always fit, and one story more never makes the message shorter.
-    let fits = |told: usize| page.summary(&stories[..told], letter).len() <= lines.max(2);
-    let (mut told, mut too_many) = (1, stories.len() + 1);
-    while told + 1 < too_many {
-        let middle = usize::midpoint(told, too_many);
-        if fits(middle) {
-            told = middle;
+    let told = most(1, stories.len() - 1, |told| page.summary(&stories[..told], letter).len() <= lines);
+    let is_storm = letter.again || stories.len() > told * WORTH_WAITING;
+    if !is_storm {
+        return composed(&page.summary(&stories[..told], letter), told);
+    }
+    let named = most(0, told, |named| page.storm(stories, named, letter).len() <= lines);
+    composed(&page.storm(stories, named, letter), stories.len())
+}
+
+fn composed(lines: &[String], told: usize) -> Composed {
+    Composed { bytes: lines.join("\n").into_bytes(), told }
+}
+
+/// The most, from `least` to `all`, for which this holds. It holds for `least`, and for none beyond the first for which it does
+/// not.
+fn most(least: usize, all: usize, holds: impl Fn(usize) -> bool) -> usize {
+    let (mut most, mut too_many) = (least, all + 1);
+    while most + 1 < too_many {
+        let middle = usize::midpoint(most, too_many);
+        if holds(middle) {
+            most = middle;
         } else {
             too_many = middle;
         }
     }
-    Composed { bytes: page.summary(&stories[..told], letter).join("\n").into_bytes(), told }
+    most
 }
 
 /// The form of the lines of one channel.
@@ -76,9 +100,47 @@ impl Page {
         line
     }
 
-    /// A heading, and then the addresses by what happened to them and how bad it is, in the order of the stories; among those
-    /// what many have in common is said once.
+    /// A heading, and then the names.
     fn summary(&self, stories: &[Story], letter: &Letter<'_>) -> Vec<String> {
+        let mut lines = vec![self.heading(stories, letter)];
+        lines.extend(self.names(stories, letter));
+        lines
+    }
+
+    /// The worst by name, and of all others how many, and what they have in common.
+    fn storm(&self, stories: &[Story], named: usize, letter: &Letter<'_>) -> Vec<String> {
+        let (named, others) = stories.split_at(named);
+        let mut lines = vec![self.heading(stories, letter)];
+        lines.extend(self.names(named, letter));
+        lines.push(self.others(others));
+        lines
+    }
+
+    /// `4806 more (9 CRIT, 4797 ERR): port:smtp (25) on 214 hosts, web1 (20), ...`.
+    fn others(&self, stories: &[Story]) -> String {
+        let mut severities: BTreeMap<Reverse<Severity>, usize> = BTreeMap::new();
+        for severity in stories.iter().filter_map(grouped) {
+            *severities.entry(Reverse(severity)).or_default() += 1;
+        }
+        let severities: Vec<String> =
+            severities.into_iter().map(|(Reverse(severity), count)| format!("{count} {severity}")).collect();
+        let severities = if severities.is_empty() { String::new() } else { format!(" ({})", severities.join(", ")) };
+        let mut line = format!("{} more{severities}: ", stories.len());
+        for (nth, cluster) in clusters(&stories.iter().collect::<Vec<_>>(), 2).iter().enumerate() {
+            let comma = if nth == 0 { "" } else { ", " };
+            let common = format!("{comma}{}", shortened(&cluster.to_string(), MAX_COMMON_BYTES));
+            if line.len() + common.len() + ", ...".len() > self.width {
+                line.push_str(", ...");
+                break;
+            }
+            line.push_str(&common);
+        }
+        line
+    }
+
+    /// The addresses by what happened to them and how bad it is, in the order of the stories; among those what many have in
+    /// common is said once.
+    fn names(&self, stories: &[Story], letter: &Letter<'_>) -> Vec<String> {
         let mut groups: Vec<(&str, Option<Severity>, Vec<&Story>)> = Vec::new();
         for story in stories {
             let (word, severity) = (story.word(), grouped(story));
@@ -87,7 +149,7 @@ impl Page {
                 None => groups.push((word, severity, vec![story])),
             }
         }
-        let mut lines = vec![self.heading(stories, letter)];
+        let mut lines = Vec::new();
         for (word, severity, members) in groups {
             let label = paint::label(self.colour, word, look(members[0]));
             let begin = |what: &str| match severity {
@@ -358,7 +420,7 @@ mod tests {
         assert!(lines[2].starts_with("[ DOWN ] ERR port:smtp, more: web"), "{text}");
         assert!(text.contains("web59 (59s ago)"));
         assert_eq!(lines.last().map(|l| &**l), Some("[ UP ] db2!port:pg (for 3m 12s, 1m 30s ago), db1!port:pg"));
-        assert!(lines.len() <= 8, "{text}");
+        assert!(lines.len() <= 6, "{text}");
     }
 
     #[test]
@@ -375,24 +437,39 @@ mod tests {
         assert_eq!(lines[3..], ["[ DOWN ] ERR db1 (4): port:0, port:1, port:2, port:3", "[ DOWN ] ERR: nas!port:nfs"]);
     }
 
+    fn addresses(n: usize) -> Vec<Story> {
+        let address = |i| format!("web{}!port:{i}{}", i % 40, "x".repeat(30));
+        (0..n).map(|i| story(Mark::Began, Kind::Down, Severity::Err, &address(i), "")).collect()
+    }
+
     #[test]
     fn what_does_not_fit_waits_for_the_next_message() {
-        let stories: Vec<Story> = (0..1000)
-            .map(|i| story(Mark::Began, Kind::Down, Severity::Err, &format!("web{i}!port:{i}{}", "x".repeat(60)), ""))
-            .collect();
-        let (lines, told) = written(&stories, true, true);
-        assert_eq!(lines.len(), 12);
-        assert!((40..100).contains(&told), "{told}");
-        assert!(lines[0].contains(&format!("{told} problems")));
-        let text = lines.join("\n");
-        assert!((0..told).all(|i| text.contains(&format!("web{i}!port:"))));
-        let rest = &stories[told..];
-        assert!(written(rest, true, true).0[1].contains(&format!("web{told}!port:")));
+        let stories = addresses(42);
+        let (lines, told) = written(&stories, true, false);
+        assert_eq!(lines.len(), 3);
+        assert!((14..42).contains(&told) && lines[0].contains(&format!("{told} problems")), "{told} in {lines:?}");
+        let (next, _) = written(&stories[told..], true, false);
+        assert!(next[1].contains(&format!("!port:{told}x")), "{next:?}");
         // Again and an hour later it names at least what it named.
-        let (lines, first) = written(&stories, true, false);
-        assert_eq!(lines.len(), 8);
-        let later: Vec<Story> = stories[..first].iter().map(|story| aged(story.clone(), 3599)).collect();
-        assert_eq!(written(&later, true, true).1, first);
+        let later: Vec<Story> = stories[..told].iter().map(|story| aged(story.clone(), 3599)).collect();
+        let (lines, again) = written(&later, true, true);
+        assert!(again == told && lines.len() <= 6, "{again} of {told} in {lines:?}");
+    }
+
+    #[test]
+    fn of_a_storm_the_worst_is_named_and_all_is_counted() {
+        let mut stories = vec![story(Mark::Began, Kind::Down, Severity::Crit, "core!alive:", "")];
+        stories.extend(addresses(9998));
+        stories.push(story(Mark::Ended, Kind::Up, Severity::Err, "db1!port:pg", ""));
+        for (again, mark) in [(false, ""), (true, " (again?)")] {
+            let (lines, told) = written(&stories, false, again);
+            assert_eq!((told, lines.len()), (10_000, if again { 6 } else { 3 }));
+            assert_eq!(lines[0], format!("== 9999 problems, 1 over{mark}"));
+            assert_eq!(&lines[1][.."[ DOWN ] CRIT: core!alive:".len()], "[ DOWN ] CRIT: core!alive:");
+        }
+        let (lines, _) = written(&stories, false, false);
+        assert!(lines[2].starts_with("9999 more (9998 ERR): web0 (250), web1 (250), "), "{lines:?}");
+        assert!(lines[2].ends_with(" (250), ..."), "{lines:?}");
     }
 
     #[test]
@@ -404,6 +481,8 @@ mod tests {
             })
             .collect();
         let (lines, told) = written(&stories, true, true);
-        assert!(told >= 11 && lines.len() == 12, "{told} in {lines:?}");
+        assert!(told == 20 && lines.len() == 6, "{told} in {lines:?}");
+        let (lines, told) = written(&stories[..6], true, false);
+        assert!(told >= 2 && lines.len() == 3, "{told} in {lines:?}");
     }
 }

@@ -13,6 +13,14 @@ const MAX_FORCED_NICK_BYTES: usize = 16;
 const LINES_WITHIN: Duration = Duration::from_secs(24);
 /// More lines than people read at once.
 const MAX_LINES: usize = 12;
+/// In a storm, summaries follow each other in steps of this length. One that is paid for within it, with the PING after it,
+/// leaves nothing owed: the next goes at once, and the worst that came meanwhile is said within this time.
+const STORM_STEP: Duration = Duration::from_secs(8);
+/// A summary has a heading, names and a count of the others, but without names where a line takes most of that step,
+const LEAST_SUMMARY: usize = 3;
+const LEAST_LINES: usize = 2;
+/// and this is long enough wherever lines are cheap.
+const LONGEST_SUMMARY: usize = 8;
 
 /// A channel, as a place where messages go.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -106,5 +114,17 @@ impl Options {
     pub(crate) fn max_lines(&self) -> usize {
         let fit = LINES_WITHIN.as_millis().checked_div(self.line_interval.as_millis());
         fit.and_then(|lines| usize::try_from(lines).ok()).unwrap_or(MAX_LINES).clamp(1, MAX_LINES)
+    }
+
+    /// How many lines a summary may have that another may follow.
+    pub(crate) fn summary_lines(&self) -> usize {
+        let paid = STORM_STEP.as_millis().checked_div(self.line_interval.as_millis());
+        let lines = paid.and_then(|lines| usize::try_from(lines).ok()).unwrap_or(MAX_LINES).saturating_sub(1);
+        lines.clamp(LEAST_SUMMARY, LONGEST_SUMMARY).min(self.max_lines()).max(LEAST_LINES)
+    }
+
+    /// How many it may have if that leaves nothing to another: as a rule nothing is owed before it.
+    pub(crate) fn last_summary_lines(&self) -> usize {
+        (self.summary_lines() * 2).min(self.max_lines()).max(LEAST_LINES)
     }
 }

@@ -13,6 +13,9 @@
 //! the outbox, which would have to hold ten thousand of them: a mail that wants some ends in an epilogue that names them, and
 //! [`files`](crate::files) puts them in its place when it goes.
 //!
+//! **Room.** The first stories are told in full, the next by name, and what has no room by name is counted by host: a storm is one
+//! mail, however large. Only a digest, and what follows one, waits for the next.
+//!
 //! **Others' words** reach the subject and the two texts only, made harmless by [`plain`]; sender and recipients come from
 //! the configuration. Boundaries hold `=_`, which neither quoted-printable nor base64 can bring forth (RFC 2045 §6.7).
 
@@ -33,16 +36,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// The text of a mail, before it is encoded. What does not fit waits for the next mail.
+/// The text of a mail, before it is encoded. What has no room in it by name is counted.
 const MAX_TEXT_BYTES: usize = 256 * 1024;
 /// And the HTML.
 const MAX_HTML_BYTES: usize = 512 * 1024;
 /// Kept free in both for what surrounds the stories.
 const FRAME_BYTES: usize = 8192;
+/// And for what is only counted, by so many hosts.
+const COUNTED_BYTES: usize = 48 * 1024;
+const COUNTED_HOSTS: usize = 100;
 /// Characters of a subject, and of the address in it: the word after the address must survive.
 const SUBJECT_CHARS: usize = 200;
 const SUBJECT_ADDRESS_CHARS: usize = 120;
-/// Stories that are told in full. What is beyond is named.
+/// Stories that are told in full. What is beyond is named, or counted.
 const MAX_IN_FULL: usize = 100;
 /// So many with something in common are said once, and so many of these stand at the top of a mail.
 const MIN_CLUSTER: usize = 3;
@@ -95,7 +101,7 @@ pub(crate) struct List {
 }
 
 impl Composer {
-    /// Writes as many of the letter's stories as fit into one mail. A digest has one to itself.
+    /// Writes all of the letter's stories into one mail, but a digest has one to itself.
     pub fn compose(&self, to: &To, letter: &Letter<'_>) -> Composed {
         if let [story, ..] = letter.stories
             && let Some(digest) = Digest::of(story)
@@ -103,17 +109,13 @@ impl Composer {
             let letter = Letter { stories: &letter.stories[..1], ..*letter };
             return Composed { bytes: self.digest(to, &letter, &digest), told: 1 };
         }
-        let (entries, lists) = self.fitting(letter);
-        let told = entries.len() + lists.iter().map(|(told, _)| told).sum::<usize>();
-        let lists = lists.into_iter().map(|(_, list)| list).collect();
+        let told = letter.stories.iter().take_while(|story| Digest::of(story).is_none()).count();
         let stories = &letter.stories[..told];
+        let (entries, mut lists, shown) = self.fitting(stories, letter.now);
+        lists.extend(by_host(&stories[shown..]));
         let subject = subject(stories);
-        let summary = (letter.stories.len() > 1).then(|| format!("{}.", counts(stories)));
-        let common = common(stories);
-        let mut content = Content { summary, common, entries, lists, ..self.content(letter, &subject) };
-        if told < letter.stories.len() {
-            content.notes.push(format!("{} more in the next mail.", letter.stories.len() - told));
-        }
+        let summary = (told > 1).then(|| format!("{}.", counts(stories)));
+        let content = Content { summary, common: common(stories), entries, lists, ..self.content(letter, &subject) };
         let mut mail = self.headed(to, letter, &subject);
         mail = self.thread(mail, stories);
         mail = raw(mail, "X-Cairn-Severity", worst(stories).as_str());
@@ -170,33 +172,34 @@ impl Composer {
         mail
     }
 
-    /// The stories that fit: the first in full, at least one, and of what is beyond [`MAX_IN_FULL`] the names. Not those from
-    /// the first digest on.
-    fn fitting(&self, letter: &Letter<'_>) -> (Vec<Entry>, Vec<(usize, List)>) {
-        let stories: Vec<&Story> = letter.stories.iter().take_while(|story| Digest::of(story).is_none()).collect();
-        let text_chars = if letter.stories.len() == 1 { ALONE_CHARS } else { AMONG_OTHERS_CHARS };
-        let (mut text_room, mut html_room) = (MAX_TEXT_BYTES - FRAME_BYTES, MAX_HTML_BYTES - FRAME_BYTES);
+    /// The stories that there is room for: the first in full, at least one, of what is beyond [`MAX_IN_FULL`] the names; and how
+    /// many these are.
+    fn fitting(&self, stories: &[Story], now: UnixMillis) -> (Vec<Entry>, Vec<List>, usize) {
+        let text_chars = if stories.len() == 1 { ALONE_CHARS } else { AMONG_OTHERS_CHARS };
+        let [mut text_room, mut html_room] =
+            [MAX_TEXT_BYTES, MAX_HTML_BYTES].map(|most| most - FRAME_BYTES - COUNTED_BYTES);
         // A storm is mostly names.
         let share = if stories.len() > MAX_IN_FULL { 2 } else { 1 };
         let (text_kept, html_kept) = (text_room - text_room / share, html_room - html_room / share);
         let mut entries = Vec::new();
         for story in stories.iter().take(MAX_IN_FULL) {
-            let entry = Entry::of(story, text_chars, letter.now, self.page.as_deref());
+            let entry = Entry::of(story, text_chars, now, self.page.as_deref());
             let left = text_room.checked_sub(text::block(&entry).len()).filter(|left| *left >= text_kept);
             let html_left = html_room.checked_sub(html::block(&entry).len()).filter(|left| *left >= html_kept);
             let (Some(text_left), Some(html_left)) = (left, html_left) else { break };
             (text_room, html_room) = (text_left, html_left);
             entries.push(entry);
         }
-        let rest = &stories[entries.len()..];
-        let fits = |lists: &[(usize, List)]| {
-            let size = |bytes: fn(&List) -> String| lists.iter().map(|(_, list)| bytes(list).len()).sum::<usize>();
+        let rest: Vec<&Story> = stories[entries.len()..].iter().collect();
+        let fits = |lists: &[List]| {
+            let size = |bytes: fn(&List) -> String| lists.iter().map(|list| bytes(list).len()).sum::<usize>();
             size(text::list) <= text_room && size(html::list) <= html_room
         };
         let counts: Vec<usize> = (0..=rest.len()).collect();
         // One story more never makes the lists shorter by much.
         let most = counts.partition_point(|&count| fits(&named(&rest[..count]))).saturating_sub(1);
-        (entries, named(&rest[..most]))
+        let shown = entries.len() + most;
+        (entries, named(&rest[..most]), shown)
     }
 
     fn formatted(&self, mail: MessageBuilder, id: MessageId, content: &Content<'_>, wanted: &[Wanted]) -> Vec<u8> {
@@ -282,15 +285,14 @@ fn subject(stories: &[Story]) -> String {
     plain::line(&subject, SUBJECT_CHARS)
 }
 
-/// These stories by their names only, and how many are in each list.
-fn named(stories: &[&Story]) -> Vec<(usize, List)> {
+/// These stories by their names only.
+fn named(stories: &[&Story]) -> Vec<List> {
     let lists = Section::ALL.into_iter().map(|(section, title)| {
         let of_section = stories.iter().filter(|story| Section::of(story) == section);
         let mut groups: BTreeMap<(Reverse<Severity>, &str), Vec<&Story>> = BTreeMap::new();
         for story in of_section {
             groups.entry((Reverse(entry::severity(story)), story.word())).or_default().push(story);
         }
-        let told = groups.values().map(Vec::len).sum();
         let rows = groups.into_iter().flat_map(|((Reverse(severity), word), members)| {
             let names = |cluster: &Cluster<'_>| -> Vec<String> {
                 let name = |story: &&Story| plain::line(&cluster.name(story), plain::ADDRESS_CHARS);
@@ -305,9 +307,9 @@ fn named(stories: &[&Story]) -> Vec<(usize, List)> {
             let alone = (!alone.is_empty()).then(|| (what(""), alone.join(", ")));
             rows.chain(alone).collect::<Vec<_>>()
         });
-        (told, List { title: format!("{title}, more"), rows: rows.collect() })
+        List { title: format!("{title}, more"), rows: rows.collect() }
     });
-    lists.filter(|(told, _)| *told > 0).collect()
+    lists.filter(|list| !list.rows.is_empty()).collect()
 }
 
 /// What many have in common of what is open, or else of what is over, the worst first.
@@ -332,7 +334,6 @@ fn counts(stories: &[Story]) -> String {
     // Where something is open, that is what people ask about.
     let matters = |story: &&Story| of(Section::Open) == 0 || Section::of(story) == Section::Open;
     let hosts = stories.iter().filter(matters).map(|story| &story.event.host).collect::<BTreeSet<_>>().len();
-    let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let on = counted(hosts, "host");
     let mut counts = match (of(Section::Open), of(Section::Over)) {
         (0, 0) => return format!("{} on {on}", counted(of(Section::Other), "notice")),
@@ -344,6 +345,50 @@ fn counts(stories: &[Story]) -> String {
         let _ = write!(counts, ", {}", counted(of(Section::Other), "notice"));
     }
     counts
+}
+
+/// What has no room by name: how many on which host, in the order of the stories, which is that of their weight.
+fn by_host(stories: &[Story]) -> Option<List> {
+    let mut hosts: Vec<(&str, Vec<&Story>)> = Vec::new();
+    let mut place: BTreeMap<&str, usize> = BTreeMap::new();
+    for story in stories {
+        let host = story.event.host.as_str();
+        let at = *place.entry(host).or_insert_with(|| {
+            hosts.push((host, Vec::new()));
+            hosts.len() - 1
+        });
+        hosts[at].1.push(story);
+    }
+    let others = hosts.split_off(hosts.len().min(COUNTED_HOSTS));
+    let mut rows: Vec<(String, String)> =
+        hosts.into_iter().map(|(host, stories)| (host.to_owned(), how_many(&stories))).collect();
+    if !others.is_empty() {
+        let stories: Vec<&Story> = others.iter().flat_map(|(_, stories)| stories.iter().copied()).collect();
+        rows.push((counted(others.len(), "more host"), how_many(&stories)));
+    }
+    (!rows.is_empty()).then(|| List { title: format!("{} more, by host", stories.len()), rows })
+}
+
+/// `12: 10 still open, at worst ERR, 2 over`.
+fn how_many(stories: &[&Story]) -> String {
+    let of = |section: Section| stories.iter().filter(|story| Section::of(story) == section).count();
+    let mut parts = Vec::new();
+    if of(Section::Open) > 0 {
+        let open = stories.iter().filter(|story| Section::of(story) == Section::Open);
+        let worst = open.map(|story| entry::severity(story)).max().expect("one is open");
+        parts.push(format!("{} still open, at worst {worst}", of(Section::Open)));
+    }
+    if of(Section::Over) > 0 {
+        parts.push(format!("{} over", of(Section::Over)));
+    }
+    if of(Section::Other) > 0 {
+        parts.push(counted(of(Section::Other), "notice"));
+    }
+    format!("{}: {}", stories.len(), parts.join(", "))
+}
+
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -567,29 +612,38 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_waits_for_the_next_mail() {
-        let mut stories: Vec<Story> =
-            (0..9000).map(|n| began(n, "web1", &format!("unit {n} {}", "x".repeat(50)))).collect();
-        for story in &mut stories {
-            story.event.text = "ü".repeat(5000);
+    fn what_has_no_room_by_name_is_counted_by_host() {
+        let long = |n: u32| format!("unit {n} {}", "x".repeat(400));
+        for text in ["ü".repeat(5000), "\"".repeat(1000), "refused".to_owned()] {
+            let mut stories: Vec<Story> = (10..2000).map(|n| began(n, &format!("web{}", n % 150), &long(n))).collect();
+            stories.extend((0..10).map(|n| ended(n, "web149", "old", id(9))));
+            for story in &mut stories {
+                story.event.text.clone_from(&text);
+            }
+            let (mail, told) = at(1, &stories, SINCE);
+            assert_eq!(told, 2000);
+            let subject = header(&mail, "Subject").expect("a subject");
+            assert!(subject.starts_with("[ERR] 1990 problems on 150 hosts, 10 over"), "{subject}");
+            assert_eq!(header(&mail, "X-Cairn-Stories"), Some("2000"));
+            let Mail { body, html, .. } = Mail::parse(&mail);
+            assert!(body.len() <= MAX_TEXT_BYTES && html.len() <= MAX_HTML_BYTES, "{} {}", body.len(), html.len());
+            let (named, counted) = body.split_once(" MORE, BY HOST\n").expect("a list");
+            let (named, more) = named.rsplit_once('\n').expect("a line");
+            let counts =
+                counted.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(':')?.0.parse::<usize>().ok());
+            assert_eq!(counts.clone().sum::<usize>().to_string(), more, "{counted}");
+            assert_eq!(counts.count(), COUNTED_HOSTS + 1);
+            assert!(counted.contains("still open, at worst ERR\n") && counted.contains("50 more hosts\n"), "{counted}");
+            assert!(html.contains("<strong>50 more hosts</strong>"), "{html}");
+            let units = (10..2000).filter(|n| named.contains(&format!("unit {n} x"))).count();
+            assert_eq!((2000 - units).to_string(), more);
         }
-        let (mail, told) = at(1, &stories, SINCE);
-        assert!((1000..8000).contains(&told), "{told}");
-        assert!(mail.len() < 4 * (MAX_TEXT_BYTES + MAX_HTML_BYTES), "{}", mail.len());
-        let Mail { body, html, .. } = Mail::parse(&mail);
+        let hosts: Vec<Story> = (0..2000).map(|n| began(n, &format!("{n:0>253}"), &long(n))).collect();
+        let Mail { body, html, .. } = Mail::parse(&mail(1, &hosts));
         assert!(body.len() <= MAX_TEXT_BYTES && html.len() <= MAX_HTML_BYTES, "{} {}", body.len(), html.len());
-        assert!(body.contains(&format!("{} more in the next mail.", 9000 - told)), "{}", &body[..200]);
-        // Markup that takes six bytes for one.
-        for story in &mut stories {
-            story.event.text = "\"".repeat(1000);
-        }
-        let (mail, told) = at(1, &stories, SINCE);
-        let Mail { body, html, .. } = Mail::parse(&mail);
-        assert!((1000..8000).contains(&told) && html.len() <= MAX_HTML_BYTES, "{told}");
-        assert!(body.matches("\"\"\"").count() > 0 && html.matches("Since").count() < 100, "{}", &body[..400]);
-        let (alone, told) = at(1, &stories[..1], SINCE);
-        assert_eq!(told, 1);
-        assert!(alone.len() < MAX_TEXT_BYTES, "{}", alone.len());
+        let mut alone = began(1, "web1", "x");
+        alone.event.text = "ü".repeat(500_000);
+        assert!(mail(1, &[alone]).len() < MAX_TEXT_BYTES);
     }
 
     #[test]

@@ -6,11 +6,16 @@ use crate::dkim::Signer;
 use crate::files;
 use crate::relays::Relays;
 use crate::schedule::Schedule;
-use common::notifier::{Composed, Folder, Letter, Medium, MessageId, Outcome, Recipient, Said};
+use common::notifier::{Composed, Folder, Letter, Medium, MessageId, Outcome, Pace, Recipient, Said};
 use common::time::UnixMillis;
 use lettre::message::Mailbox;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// What follows a mail about a storm is one mail for this long, unless it is worse. A storm is then three mails: its first
+/// event, what came with that, and the rest.
+const AFTER_STORM: Duration = Duration::from_mins(5);
 
 /// Where mails go.
 pub enum Way {
@@ -48,6 +53,10 @@ impl Medium for Mailer {
 
     fn compose(&self, to: &To, letter: &Letter<'_>) -> Composed {
         self.composer.compose(to, letter)
+    }
+
+    fn pace(&self, _: &Recipient<To>) -> Pace {
+        Pace { after_storm: AFTER_STORM, ..Pace::default() }
     }
 
     async fn send(&self, to: &To, id: MessageId, bytes: &[u8]) -> Outcome {

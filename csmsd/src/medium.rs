@@ -79,7 +79,7 @@ impl Medium for Sms {
 
     fn pace(&self, to: &Recipient<Destination>) -> Pace {
         let Destination { tiers, account, dearest, .. } = to.address.clone();
-        Pace { account, tiers, dearest }
+        Pace { account, tiers, dearest, ..Pace::default() }
     }
 
     fn caps(&self) -> Vec<Cap> {

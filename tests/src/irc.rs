@@ -8,8 +8,9 @@ use irc::client::prelude::{Client, Command as Irc, Config, Message, Response};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -283,6 +284,51 @@ impl Drop for Server {
             servers::print_tail_on_failure(name, || String::from_utf8_lossy(&read()).into_owned());
         }
     }
+}
+
+/// The way to a server that leads nowhere until somebody opens it: whoever takes it is there later than a reader.
+#[derive(Debug)]
+pub struct Gate {
+    /// On 127.0.0.1.
+    pub port: u16,
+    is_open: Arc<AtomicBool>,
+}
+
+impl Gate {
+    /// A way to this port, open.
+    pub fn to(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let is_open = Arc::new(AtomicBool::new(true));
+        let opened = is_open.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                // Who comes too early is hung up on, as by a server that is away.
+                if opened.load(Ordering::SeqCst)
+                    && let Ok(server) = TcpStream::connect(("127.0.0.1", server))
+                {
+                    pass(&client, &server);
+                    pass(&server, &client);
+                }
+            }
+        });
+        Self { port, is_open }
+    }
+
+    /// Lets people through from now on, or not. Who is through stays.
+    pub fn set_open(&self, is_open: bool) {
+        self.is_open.store(is_open, Ordering::SeqCst);
+    }
+}
+
+/// Passes on what comes from one side, until either ends.
+fn pass(from: &TcpStream, to: &TcpStream) {
+    let [mut from, mut to] = [from, to].map(|stream| stream.try_clone().expect("a descriptor"));
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+    });
 }
 
 /// A line that somebody said in a channel.

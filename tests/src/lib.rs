@@ -14,6 +14,7 @@ pub mod raw;
 pub mod servers;
 pub mod simulation;
 pub mod table;
+pub mod tally;
 
 use common::query::{ask, to_json};
 use common::socket::Requester;

@@ -574,9 +574,12 @@ fn a_server_that_floods_us_is_left() {
 
 #[test]
 fn a_message_of_the_most_lines_ends_within_a_minute_whatever_happens() {
-    let options = options("");
-    let waiting = options.line_interval * u32::try_from(options.max_lines()).expect("few");
-    assert!(WAIT_FOR_CHANNEL + waiting + PONG_WITHIN <= Duration::from_mins(1));
+    for (secs, lines) in [(0, [12, 8, 12]), (1, [12, 7, 12]), (2, [12, 3, 6]), (4, [6, 3, 6]), (10, [2, 2, 2])] {
+        let options = Options { line_interval: Duration::from_secs(secs), ..options("") };
+        assert_eq!([options.max_lines(), options.summary_lines(), options.last_summary_lines()], lines, "{secs} s");
+        let waiting = options.line_interval * u32::try_from(options.max_lines()).expect("few");
+        assert!(WAIT_FOR_CHANNEL + waiting + PONG_WITHIN <= Duration::from_mins(1));
+    }
 }
 
 // Commands.

@@ -309,7 +309,10 @@ impl Desk {
                         let wait = until.monotonic().saturating_sub(now);
                         Some(format!("waits for {}: {}", for_people(wait), bound.reason()))
                     }
-                    Verdict::Go | Verdict::Last => None,
+                    Verdict::Go | Verdict::Last => {
+                        let rest = self.outbox.rests_after_storm(&row.who, now);
+                        rest.map(|rest| format!("waits for {}: what follows a storm is one message", for_people(rest)))
+                    }
                 });
             if let Some(reason) = reason {
                 row.result.clone_from(reason);

@@ -3,6 +3,8 @@
 //! One message is under way on a lane at a time. What a recipient is to hear meanwhile waits, and the next message takes all
 //! of it. A single event is never delayed for the sake of others; what comes within [`GATHER`] after a message waits for what
 //! else comes, for at most [`GATHER_AT_MOST`]. So a storm, or an hour without the medium, folds into few messages by itself.
+//! Where a message is worth more than a minute, what follows a storm waits longer ([`Pace::after_storm`](super::Pace)),
+//! unless it is worse than all that was told of it.
 //! What began and ended while it waited is one story; what the recipient knows already is not repeated.
 //!
 //! Quiet hours hold back what is not bad enough, and `after` what has not lasted long enough, or what is silenced or looked after
@@ -33,8 +35,10 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 const MAX_WAITING: usize = 10_000;
 /// So many at once: what follows from it takes a look at all that wait.
 const GIVEN_UP_AT_ONCE: usize = 500;
-/// Stories that a message is offered. No medium has room for more.
-const MAX_STORIES: usize = 3_000;
+/// Stories that a message is offered: all, since what has no room by name is counted.
+const MAX_STORIES: usize = MAX_WAITING;
+/// A message of more than so many events is about a storm.
+const STORM: usize = 100;
 
 /// What follows a message within this waits for more, until nothing has come for this long,
 const GATHER: Duration = Duration::from_secs(2);
@@ -59,6 +63,16 @@ pub(crate) struct Item {
     pub(crate) age_at: Age,
     /// Since when what it tells of has lasted, but not later than we took it in.
     pub(crate) lasts_since: UnixMillis,
+}
+
+impl Item {
+    /// How bad it is that this is not known yet. An end is good news.
+    fn urgency(&self) -> Severity {
+        match self.role {
+            Role::Begin | Role::Worse | Role::Once => self.event.top_severity,
+            Role::End => Severity::Debug,
+        }
+    }
 }
 
 /// A moment on the monotonic clock of this process that may lie before its start, in milliseconds.
@@ -146,6 +160,8 @@ struct Queue {
     under_way: Option<Flight>,
     /// When the last message was accepted.
     told_at: Option<Duration>,
+    /// The last message about a storm.
+    storm: Option<Storm>,
     pause: Pause,
     quiet: Vec<Quiet>,
     after: Option<Duration>,
@@ -157,6 +173,14 @@ struct Queue {
     is_full: bool,
     /// Why the last that failed for good did, until something is accepted again.
     failed: Option<String>,
+}
+
+/// A message that told of a storm.
+#[derive(Clone, Copy, Debug)]
+struct Storm {
+    told_at: Duration,
+    /// Of all that was told since the storm began.
+    worst: Severity,
 }
 
 /// What a comparison came to.
@@ -379,6 +403,20 @@ impl Outbox {
         changes
     }
 
+    /// How long what follows a storm waits: never until it is given up.
+    fn after_storm(&self, recipient: &str) -> Duration {
+        self.pacer.after_storm(recipient).min(self.give_up_after / 2)
+    }
+
+    /// For how long what waits for a recipient still waits for the rest of a storm, if it does.
+    pub(crate) fn rests_after_storm(&self, recipient: &str, now: Duration) -> Option<Duration> {
+        let queue = self.queues.get(recipient)?;
+        let after_storm = self.after_storm(recipient);
+        let until = queue.storm?.told_at + after_storm;
+        let gathers = queue.gathered_at(&queue.waiting, after_storm) >= until;
+        until.checked_sub(now).filter(|rest| gathers && !rest.is_zero())
+    }
+
     /// Who was not told of something, for good, since they were last told of anything: their lane, their name and why.
     pub(crate) fn failures(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.queues
@@ -395,7 +433,7 @@ impl Outbox {
             |queue: &Queue| queue.lane == lane && queue.under_way.is_none() && now.monotonic >= queue.pause.until;
         let queues = self.queues.iter().filter(|(_, queue)| free(queue));
         let ready = queues.filter_map(|(recipient, queue)| {
-            let (items, again) = queue.next(now)?;
+            let (items, again) = queue.next(now, self.after_storm(recipient))?;
             let verdict = self.pacer.verdict(recipient, now.monotonic);
             let goes = matches!(verdict, Verdict::Go | Verdict::Last);
             goes.then(|| (items[0].id, recipient, items, again, verdict))
@@ -437,6 +475,7 @@ impl Outbox {
         outcome: Outcome,
         now: Duration,
     ) -> Vec<Change> {
+        let after_storm = self.after_storm(recipient);
         let Some(queue) = self.queues.get_mut(recipient) else { return Vec::new() };
         let Some(Flight { mut items, again, rest, .. }) = queue.under_way.take_if(|flight| flight.id == id) else {
             return Vec::new();
@@ -452,6 +491,7 @@ impl Outbox {
                 queue.pause = Pause::default();
                 queue.failed = None;
                 queue.told_at = Some(now);
+                queue.note_storm(&items, now, after_storm);
                 self.lanes.remove(lane);
             }
             Outcome::Never(why) => {
@@ -487,7 +527,9 @@ impl Outbox {
         let queues = self.queues.iter().filter(|(_, queue)| !queue.waiting.is_empty() || !queue.unknown.is_empty());
         let until = queues.map(|(recipient, queue)| {
             let lane = self.lanes.get(&queue.lane).map_or(Duration::ZERO, |pause| pause.until);
-            let gathered = if queue.unknown.is_empty() { queue.gathered_at(&queue.waiting) } else { Duration::ZERO };
+            let after_storm = self.after_storm(recipient);
+            let gathered =
+                if queue.unknown.is_empty() { queue.gathered_at(&queue.waiting, after_storm) } else { Duration::ZERO };
             let pace = match self.pacer.verdict(recipient, now) {
                 Verdict::Wait { until, .. } => until.monotonic(),
                 Verdict::Go | Verdict::Last => Duration::ZERO,
@@ -523,26 +565,40 @@ impl fmt::Display for Hold {
 
 impl Queue {
     /// What goes next, at least one item, and whether it goes again.
-    fn next(&self, now: Now) -> Option<(Vec<&Item>, bool)> {
+    fn next(&self, now: Now, after_storm: Duration) -> Option<(Vec<&Item>, bool)> {
         if let Some(items) = self.unknown.front() {
             return Some((items.iter().collect(), true));
         }
         let items = self.not_held(now);
-        let goes = !items.is_empty() && now.monotonic >= self.gathered_at(items.iter().copied());
+        let goes = !items.is_empty() && now.monotonic >= self.gathered_at(items.iter().copied(), after_storm);
         goes.then_some((items, false))
     }
 
     /// When enough was gathered of these: at once, unless somebody was just told of something else.
-    fn gathered_at<'a>(&self, items: impl IntoIterator<Item = &'a Item>) -> Duration {
+    fn gathered_at<'a>(&self, items: impl IntoIterator<Item = &'a Item>, after_storm: Duration) -> Duration {
         let Some(told_at) = self.told_at else { return Duration::ZERO };
-        let came = items.into_iter().map(|item| item.age_at.monotonic());
-        let span = came.fold(None, |span: Option<(Duration, Duration)>, at| {
-            Some(span.map_or((at, at), |(first, last)| (first.min(at), last.max(at))))
-        });
-        match span {
+        let mut span: Option<(Duration, Duration)> = None;
+        let mut worst = Severity::Debug;
+        for item in items {
+            let at = item.age_at.monotonic();
+            span = Some(span.map_or((at, at), |(first, last)| (first.min(at), last.max(at))));
+            worst = worst.max(item.urgency());
+        }
+        let gathered = match span {
             Some((first, last)) if first < told_at + GATHER => (last + GATHER).min(first + GATHER_AT_MOST),
             Some(_) | None => Duration::ZERO,
-        }
+        };
+        let storm = self.storm.filter(|storm| worst <= storm.worst);
+        storm.map_or(gathered, |storm| gathered.max(storm.told_at + after_storm))
+    }
+
+    /// These were told.
+    fn note_storm(&mut self, items: &[Item], now: Duration, after_storm: Duration) {
+        let worst = items.iter().map(|item| item.event.top_severity).max().unwrap_or(Severity::Debug);
+        let before = self.storm.take().filter(|storm| now < storm.told_at + after_storm);
+        let worst = before.map_or(worst, |storm| storm.worst.max(worst));
+        let told_at = if items.len() > STORM { Some(now) } else { before.map(|storm| storm.told_at) };
+        self.storm = told_at.map(|told_at| Storm { told_at, worst });
     }
 
     fn holds(&self) -> bool {

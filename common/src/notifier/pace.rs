@@ -75,6 +75,9 @@ pub struct Pace {
     pub tiers: Vec<Tier>,
     /// What one message costs at most, in millionths of the currency. What costs nothing is under no cap.
     pub dearest: u64,
+    /// For so long after a message about a storm, what is no worse waits for what else comes of it. 0 where the news counts
+    /// more than the number of messages.
+    pub after_storm: Duration,
 }
 
 /// A message that was sent, or may have been.
@@ -177,6 +180,11 @@ impl Pacer {
         let pace = self.paces.get(recipient)?;
         let bounded = !pace.tiers.is_empty() || (pace.dearest > 0 && !self.caps.is_empty());
         bounded.then_some(pace.account.as_str())
+    }
+
+    /// How long what follows a storm waits.
+    pub(crate) fn after_storm(&self, recipient: &str) -> Duration {
+        self.paces.get(recipient).map(|pace| pace.after_storm).unwrap_or_default()
     }
 
     /// Whether this recipient may be told something now.

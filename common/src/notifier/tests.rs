@@ -3,7 +3,7 @@
 use super::desk::{Desk, Who};
 use super::store::Store;
 use super::teller::{Input, Now, Output, SILENT_AFTER, Teller};
-use super::{Composed, Letter, Mark, Outcome, Quiet, Scope, Selection, Story};
+use super::{Composed, Letter, Mark, Outcome, Pace, Quiet, Scope, Selection, Story};
 use crate::address::Address;
 use crate::counters::Counters;
 use crate::message::{Delivery, DownRow, Epoch, Event, EventId, IncidentId, Kind, LedgerRow, Request, State};
@@ -590,6 +590,75 @@ fn a_storm_is_gathered_for_eight_seconds_at_most() {
     let counts: Vec<(&str, usize)> =
         told.iter().map(|line| (line.split(' ').next().unwrap_or(""), line.matches("DOWN").count())).collect();
     assert_eq!(counts, [("1s", 1), ("10s", 8), ("18s", 8), ("26s", 8), ("32s", 5)]);
+}
+
+/// A recipient who would rather have few messages than early ones.
+fn patient() -> Timeline {
+    let mut timeline = Timeline::ops();
+    let pace = Pace { after_storm: Duration::from_mins(5), ..Pace::default() };
+    timeline.desk().set_paces(BTreeMap::from([("ops".to_owned(), pace)]), Vec::new());
+    timeline
+}
+
+/// This many are down, or up again.
+fn storm(mut timeline: Timeline, secs: u64, many: usize, since: Option<u64>) -> Timeline {
+    timeline = timeline.until(secs);
+    let now = timeline.now();
+    for n in 0..many {
+        let address = format!("web{n}!port:smtp");
+        let event = match since {
+            Some(since) => up(secs, &address, since, Severity::Err),
+            None => down(secs, &address, Severity::Err),
+        };
+        let input = Input::Event { publisher: "a".to_owned(), event: Arc::new(event) };
+        assert!(!timeline.desk().apply(now, input));
+    }
+    timeline.desk().commit(now).expect("commit");
+    timeline.settle()
+}
+
+/// When each message came, and what it told.
+fn counts(timeline: &Timeline) -> Vec<(&str, usize, usize)> {
+    let words = |line: &str, word: &str| line.split([' ', ';']).filter(|other| *other == word).count();
+    timeline
+        .told
+        .iter()
+        .map(|line| (line.split(' ').next().unwrap_or(""), words(line, "DOWN"), words(line, "UP")))
+        .collect()
+}
+
+#[test]
+fn a_storm_is_three_messages_to_whoever_would_rather_have_few() {
+    let first = patient().down(1, "db1!port:pg");
+    let downs = storm(first, 2, 5000, None).until(30);
+    let ups = storm(storm(downs, 60, 3000, Some(2)), 200, 1500, Some(2)).until(400);
+    assert_eq!(counts(&ups), [("1s", 1, 0), ("4s", 5000, 0), ("304s", 0, 3000)]);
+}
+
+#[test]
+fn what_is_worse_than_the_storm_does_not_wait_for_its_rest() {
+    let told = storm(patient().down(1, "db1!port:pg"), 2, 200, None).down(100, "db2!port:pg").until(101);
+    assert_eq!(counts(&told).len(), 2);
+    let mut told = told.event(down(102, "db3!port:pg", Severity::Crit)).settle();
+    assert_eq!(counts(&told).pop(), Some(("101s", 2, 0)));
+    // Another one as bad is no news of that kind, and the ledger says what it waits for.
+    told = told.event(down(110, "db4!port:pg", Severity::Crit)).until(111);
+    assert!(
+        told.rows()
+            .pop()
+            .expect("a row")
+            .ends_with("down: waiting (waits for 3m 13s: what follows a storm is one message)")
+    );
+    let told = told.until(310);
+    assert_eq!(counts(&told).pop(), Some(("304s", 1, 0)));
+    // It is over: what comes alone does not wait.
+    assert_eq!(counts(&told.down(400, "db5!port:pg")).pop(), Some(("400s", 1, 0)));
+}
+
+#[test]
+fn what_waits_is_offered_whole() {
+    let told = storm(Timeline::ops().down(1, "db1!port:pg"), 2, 9999, None).until(20);
+    assert_eq!(counts(&told), [("1s", 1, 0), ("4s", 9999, 0)]);
 }
 
 /// The timelines begin on a Friday at 08:00 UTC.

@@ -225,6 +225,7 @@ impl Limits {
                 .map(|(messages, secs)| Tier { messages: *messages, window: Duration::from_secs(*secs) })
                 .collect(),
             dearest: if self.cap.is_some() { DEAREST } else { 0 },
+            ..Pace::default()
         }
     }
 

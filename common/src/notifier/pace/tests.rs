@@ -17,7 +17,7 @@ fn tiers(texts: &[&str]) -> Vec<Tier> {
 }
 
 fn pace(account: &str, texts: &[&str], dearest: u64) -> Pace {
-    Pace { account: account.to_owned(), tiers: tiers(texts), dearest }
+    Pace { account: account.to_owned(), tiers: tiers(texts), dearest, ..Pace::default() }
 }
 
 fn secs(secs: u64) -> Duration {
