@@ -149,8 +149,12 @@ impl Desk {
     pub fn apply(&mut self, now: Now, input: Input) -> bool {
         let is_tick = matches!(input, Input::Tick);
         let outputs = self.teller.apply(now, input);
-        let compare = self.take(outputs, now);
-        compare || is_tick && self.outbox.wants_comparison(now)
+        let mut compare = self.take(outputs, now);
+        compare |= is_tick && self.outbox.wants_comparison(now);
+        if compare {
+            self.teller.asks();
+        }
+        compare
     }
 
     /// What the teller wants written. True if it wants the publishers to be asked what is open.

@@ -372,6 +372,7 @@ impl Outbox {
     pub(crate) fn give_up(&mut self, now: Now) -> Vec<Change> {
         let mut changes = Vec::new();
         for (recipient, queue) in &mut self.queues {
+            changes.extend(queue.drop_over(now));
             queue.keep_held_young(now);
             let limit = self.give_up_after;
             let old = |item: &Item| item.age_at.until(now.monotonic) > limit;
@@ -710,6 +711,28 @@ impl Queue {
             let over = of_key(item);
             changes.extend(over.then(|| Change::Dropped { item: item.id, why: why.clone() }));
             !over
+        });
+        changes
+    }
+
+    /// What is over and held back all the same: its end came while a message that told of its beginning was under way, in vain.
+    fn drop_over(&mut self, now: Now) -> Vec<Change> {
+        let held = self.held_keys(now);
+        let mut over: BTreeMap<Key, String> = BTreeMap::new();
+        for (key, (first, _)) in self.incidents().into_iter().filter(|_| !held.is_empty()) {
+            let last = self.waiting.iter().rfind(|item| item.role != Role::Once && Key::of(&item.event) == key);
+            if first.role == Role::Begin
+                && last.is_some_and(|last| last.role == Role::End)
+                && let Some(hold) = held.get(&key)
+            {
+                over.insert(key, format!("over before it was told: {hold}"));
+            }
+        }
+        let mut changes = Vec::new();
+        self.waiting.retain(|item| {
+            let why = over.get(&Key::of(&item.event)).filter(|_| item.role != Role::Once);
+            changes.extend(why.map(|why| Change::Dropped { item: item.id, why: why.clone() }));
+            why.is_none()
         });
         changes
     }

@@ -186,6 +186,9 @@ pub struct Teller {
     last: Duration,
     paused: Duration,
     compare_at: Duration,
+    /// The publishers were asked and have not answered; and what they will answer is older than what somebody selects.
+    asked: bool,
+    outdated: bool,
     /// What was missing from the last comparison, and from which one on, on the clock that stands still while we do: who has slept
     /// for a night has asked once.
     missing: BTreeMap<(String, Key), Duration>,
@@ -207,6 +210,8 @@ impl Teller {
             last: now.monotonic,
             paused: Duration::ZERO,
             compare_at: now.monotonic + COMPARE_EVERY,
+            asked: false,
+            outdated: false,
             missing: BTreeMap::new(),
             doubted: BTreeSet::new(),
         }
@@ -220,8 +225,14 @@ impl Teller {
         let outputs = gone.map(|(recipient, _)| Output::Selects { recipient, selection: None }).collect();
         if self.newcomers().next().is_some() {
             self.compare_at = self.last;
+            self.outdated = self.asked;
         }
         outputs
+    }
+
+    /// The publishers are asked what is open.
+    pub(crate) fn asks(&mut self) {
+        self.asked = true;
     }
 
     /// Those who may not have heard of all that is open.
@@ -470,7 +481,7 @@ impl Teller {
                 }
             }
             // Who was told of it before hears no more when it is no longer kept back, so it is compared until then.
-            if !doubts && self.kept_back_from(&recipient, open).next().is_none() {
+            if !self.outdated && !doubts && self.kept_back_from(&recipient, open).next().is_none() {
                 self.selections.insert(recipient.clone(), selection.clone());
                 outputs.push(Output::Selects { recipient, selection: Some(selection) });
             }
@@ -517,7 +528,9 @@ impl Teller {
         }
         self.missing = missing;
         // Counted from the answer: the next one then comes late enough to close what this one missed.
-        self.compare_at = now.monotonic + COMPARE_EVERY;
+        let outdated = std::mem::take(&mut self.outdated);
+        self.asked = false;
+        self.compare_at = if outdated { self.last } else { now.monotonic + COMPARE_EVERY };
         self.forget_old(now, outputs);
     }
 

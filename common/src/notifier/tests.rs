@@ -710,6 +710,23 @@ fn what_was_quiet_is_told_at_its_end_if_it_is_still_open() {
     assert_eq!(timeline.told[2..], [at_the_end]);
 }
 
+/// A message takes its time, and the beginning that it tells of is not there to be dropped with its end.
+#[test]
+fn what_was_over_before_its_message_came_back_is_not_told_when_quiet_hours_end() {
+    let mut timeline = choosing(Selection { quiet: quiet("08:01", "08:03"), ..Selection::at_least(Severity::Warn) });
+    timeline = timeline.until(59);
+    timeline.apply(Input::Event { publisher: "a".to_owned(), event: Arc::new(down(59, "a!b:c", Severity::Err)) });
+    let compose = |_: &str, letter: &Letter<'_>| Composed { bytes: Vec::new(), told: letter.stories.len() };
+    let now = timeline.now();
+    let message = timeline.desk().next("lane", now, compose).expect("disk").expect("a message");
+    let mut timeline = timeline.up(65, "a!b:c", 59);
+    let now = timeline.now();
+    timeline.desk().done("lane", "ops", message.id, Outcome::unreachable("away"), now);
+    let mut timeline = timeline.until(200).expect([]);
+    let why = "over before it was told: quiet from 08:01 until 08:03, UTC";
+    assert_eq!(timeline.rows(), [format!("ops a!b:c down: dropped ({why})"), format!("ops a!b:c up: dropped ({why})")]);
+}
+
 #[test]
 fn what_gets_worse_in_quiet_hours_is_told_and_so_is_its_end() {
     let selection = Selection { quiet: quiet("08:01", "12:00"), ..Selection::at_least(Severity::Warn) };
@@ -1045,6 +1062,24 @@ fn whoever_is_new_or_selects_more_hears_of_what_is_open_once() {
         "40s crit: UP web1!port:smtp after 30s",
         "40s new: UP web1!port:smtp after 30s",
     ]);
+}
+
+#[test]
+fn an_answer_from_before_somebody_selected_more_does_not_say_what_is_open_for_them() {
+    let mut timeline = Timeline::new(&[("ops", Severity::Crit)]);
+    timeline.recipients.get_mut("ops").expect("a recipient").selection.minimum = Severity::Err;
+    timeline.set_recipients();
+    let mut timeline = timeline.until(2);
+    assert_eq!(timeline.compares, 1);
+    // While that is under way something begins, and then it is selected.
+    timeline = timeline.event(down(3, "a!b:c", Severity::Warn));
+    timeline.recipients.get_mut("ops").expect("a recipient").selection.minimum = Severity::Warn;
+    timeline.set_recipients();
+    timeline.apply(Input::Compared { open: Vec::new() });
+    let mut timeline = timeline.settle().until(5).expect([]);
+    assert_eq!(timeline.compares, 2);
+    timeline.apply(Input::Compared { open: vec![row(3, "a!b:c")] });
+    timeline.settle().until(400).expect(["5s ops: DOWN a!b:c"]);
 }
 
 #[test]

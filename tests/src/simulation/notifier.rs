@@ -494,7 +494,9 @@ impl Notifier {
         }
         // What came again before they were told of the end of the last, or while the last waited, is told with that.
         let alone = story.outages == 1 && knows.is_none();
-        if alone && matches!(story.mark, Mark::Began | Mark::Passed) && !self.clocks_differ {
+        // Each of two cprocessds has a date of its own for what it misses; what is said again may be of the other's incident.
+        let says_again = matches!(event.kind, Kind::Persistent | Kind::Revealed) && self.judges > 1;
+        if alone && matches!(story.mark, Mark::Began | Mark::Passed) && !self.clocks_differ && !says_again {
             let least = wishes.iter().map(|wish| wish.after.unwrap_or(0)).min().unwrap_or(0);
             if now.since(event.since) < Duration::from_secs(least) {
                 return Some(format!("{}, although it had not lasted for {least} s", what()));
@@ -512,7 +514,7 @@ impl Notifier {
         let overstated = &self.readers[recipient].overstated;
         let is_sure = !overstated.contains(&(address.clone(), event.rule.clone()));
         let reminds = reminds && is_sure && !any(&|wish| wish.reminders);
-        if story.mark == Mark::Began && reminds && !self.gave_up(recipient, &address) {
+        if story.mark == Mark::Began && reminds && !self.copies_look_new && !self.gave_up(recipient, &address) {
             return Some(format!("{} again, who wants no reminders", what()));
         }
         None
@@ -544,10 +546,11 @@ impl Notifier {
     /// What followed a message closely and did not wait for more.
     fn ungathered(&self, at: u64, recipient: &str, stories: &[Story]) -> Option<String> {
         let [story] = stories else { return None };
+        let is_all = !self.media.contains(&MediumDoes::Small) && self.wishes[recipient].len() == 1;
         let heard = *self.heard_at.get(&story.event.id.to_string())?;
         let told = *self.told_at.get(recipient)?;
         let is_one = matches!(story.mark, Mark::Once) || story.mark == Mark::Ended && story.outages == 1;
-        let early = is_one && heard >= told && heard < told + 2000 && at < heard + 2000;
+        let early = is_all && is_one && heard >= told && heard < told + 2000 && at < heard + 2000;
         early.then(|| format!("{recipient} was told of {} {} ms after the last", story.event.address, at - told))
     }
 

@@ -370,7 +370,7 @@ impl<'a> Waits<'a> {
     fn needlessly(&self) -> impl Iterator<Item = &LedgerRow> {
         let may_be_early = self.wish.after.is_some();
         self.rows.iter().filter(move |row| {
-            let incident = row.incident.to_string();
+            let (incident, address) = (row.incident.to_string(), row.address.to_string());
             // Only an end has the worst of the incident, which is another for who judges by another clock.
             let ends = matches!(row.kind, Kind::Up | Kind::Solved | Kind::Retired);
             let ends = ends && !self.history.notifier.clocks_differ;
@@ -379,14 +379,15 @@ impl<'a> Waits<'a> {
             let hushed = self.hushed(read.fold(row.severity, Severity::max));
             // It may have come just now.
             let is_new = self.now().millis_since(row.queued) < 10_000;
-            !(is_new || self.paced() || hushed || may_be_early && self.is_early(&incident))
+            !(is_new || self.paced() || hushed || may_be_early && self.is_early(&address))
         })
     }
 
-    /// Whether an incident that waits has not lasted for long enough. What is over by now is of none that was told.
-    fn is_early(&self, incident: &str) -> bool {
+    /// Whether what waits of this address has not lasted for long enough, or is kept back. What is over by now is of an earlier
+    /// outage, and told with this one.
+    fn is_early(&self, address: &str) -> bool {
         let mut rows = self.history.open_by_judge().into_iter().flat_map(BTreeMap::into_values);
-        rows.any(|row| row.incident.to_string() == incident && self.may_begin_later(&row))
+        rows.any(|row| row.address.to_string() == address && self.may_begin_later(&row))
     }
 }
 
