@@ -876,6 +876,8 @@ impl History {
             }
             Step::JudgeForgets { .. } => {
                 (self.cut, self.forgotten) = (true, true);
+                // What it finds open is dated anew.
+                self.notifier.clocks_differ = true;
                 self.judges[judge].forgets();
                 self.start_judge(judge);
             }

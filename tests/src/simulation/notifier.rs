@@ -124,10 +124,11 @@ pub struct Notifier {
     under_way: Vec<(MessageId, String)>,
     /// By how much its clock jumped while it could not see that.
     unseen_jump: i64,
-    /// Some clock has jumped.
+    /// Some clock has jumped, or dates differ for another reason.
     pub clocks_differ: bool,
-    /// Whether each recipient was not to hear of an incident's end when it came, with whether that is on disk.
-    ended: BTreeMap<(String, String), (bool, bool)>,
+    /// Whether each recipient was not to hear of an incident's end when it came, and how often that was written since: it comes to
+    /// disk with one commit, and what follows from it with the next.
+    ended: BTreeMap<(String, String), (bool, u32)>,
     /// First tellings that nobody has looked at yet.
     pub tellings: Vec<Telling>,
     /// All that it was handed, if that is to be looked up in its ledger, with whether that is on disk.
@@ -222,7 +223,7 @@ impl Notifier {
         if let Some(process) = self.process.take() {
             self.store = Some(process.desk.into_store());
         }
-        self.ended.retain(|_, (_, is_kept)| *is_kept);
+        self.ended.retain(|_, (_, commits)| *commits > 1);
         self.heard.iter_mut().for_each(|heard| heard.retain(|_, is_kept| *is_kept));
         self.generation += 1;
         self.doom = None;
@@ -316,7 +317,7 @@ impl Notifier {
                 let lasted = now.since(event.since);
                 let short = wish.after.is_some_and(|after| lasted < Duration::from_secs(after)) && !self.clocks_differ;
                 let held = short || wish.hushes(event.top_severity, now);
-                self.ended.entry((who.clone(), incident.clone())).or_insert((held, false));
+                self.ended.entry((who.clone(), incident.clone())).or_insert((held, 0));
             }
         }
         self.heard_at.entry(event.id.to_string()).or_insert(at);
@@ -360,7 +361,7 @@ impl Notifier {
         }
         let wrote = process.desk.commit(now).expect("memory does not fail");
         self.unseen_jump = 0;
-        self.ended.values_mut().for_each(|(_, is_kept)| *is_kept = true);
+        self.ended.values_mut().for_each(|(_, commits)| *commits += 1);
         self.heard.iter_mut().flat_map(BTreeMap::values_mut).for_each(|is_kept| *is_kept = true);
         self.has_written |= wrote && self.has_read;
         !(wrote && self.doom == Some(Death::AfterCommit))
@@ -459,7 +460,7 @@ impl Notifier {
         }
         for (what, address, fault) in faults {
             let excused = match what {
-                Confusion::Repeated if self.copies_look_new => true,
+                Confusion::Repeated if self.copies_look_new || self.closed_unsaid(recipient, &address) => true,
                 // The beginning was given up without knowing that it had been accepted.
                 Confusion::Repeated | Confusion::Passed => self.gave_up(recipient, &address),
                 Confusion::Other => false,
@@ -620,6 +621,13 @@ impl Notifier {
             _ => false,
         };
         self.ledger(who).iter().any(|row| row.address.to_string() == address && given_up(row))
+    }
+
+    /// Whether something of this address was closed because no cprocessd knew of it any more: one that lost its state may hear of
+    /// it again.
+    fn closed_unsaid(&self, who: &str, address: &str) -> bool {
+        let unsaid = |row: &LedgerRow| row.text == "no longer reported by any cprocessd";
+        self.ledger(who).iter().any(|row| row.address.to_string() == address && unsaid(row))
     }
 
     /// All that is on record, also of what nobody was told.
