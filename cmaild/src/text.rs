@@ -27,6 +27,9 @@ pub(crate) fn write(content: &Content<'_>) -> String {
             }
         }
     }
+    for words in &content.words {
+        let _ = write!(text, "{words}\n\n");
+    }
     for list in &content.lists {
         let _ = write!(text, "\n{}\n", list.title.to_uppercase());
         for (what, how) in &list.rows {
@@ -37,9 +40,12 @@ pub(crate) fn write(content: &Content<'_>) -> String {
         }
     }
     if let Some(link) = &content.link {
-        let _ = writeln!(text, "\nPage: {link}");
+        let _ = writeln!(text, "\n{}: {}", link.name, link.url);
     }
     let _ = write!(text, "\n-- \n{}\n", content.footer);
+    if let Some(leave) = &content.leave {
+        let _ = writeln!(text, "Unsubscribe: {leave}");
+    }
     text
 }
 

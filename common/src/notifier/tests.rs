@@ -56,7 +56,7 @@ struct Timeline {
 
 impl Timeline {
     fn new(recipients: &[(&str, Severity)]) -> Self {
-        let who = |severity| Who { lane: "lane".to_owned(), selection: Selection::at_least(severity) };
+        let who = |severity| Who { lane: "lane".to_owned(), selection: Some(Selection::at_least(severity)) };
         let mut timeline = Self {
             // Where syncing costs nothing: a property lives through thousands of commits.
             dir: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("folder"),
@@ -592,7 +592,7 @@ fn quiet(from: &str, until: &str) -> Vec<Quiet> {
 
 fn choosing(selection: Selection) -> Timeline {
     let mut timeline = Timeline::ops();
-    timeline.recipients.get_mut("ops").expect("a recipient").selection = selection;
+    timeline.recipients.get_mut("ops").expect("a recipient").selection = Some(selection);
     timeline.set_recipients();
     timeline.apply(Input::Compared { open: Vec::new() });
     timeline
@@ -778,7 +778,7 @@ fn what_is_listed_twice_is_open_whatever_the_clocks() {
     let mut timeline = Timeline::ops().event(down(7200, "x!y:", Severity::Err)).settle().until(5);
     timeline = timeline.event(up(7300, "x!y:", 7200, Severity::Err)).settle();
     for selection in [nobody, Selection::at_least(Severity::Info)] {
-        timeline.recipients.get_mut("ops").expect("a recipient").selection = selection;
+        timeline.recipients.get_mut("ops").expect("a recipient").selection = Some(selection);
         timeline.set_recipients();
     }
     for secs in [10, 320] {
@@ -853,7 +853,7 @@ fn a_snapshot_tells_only_the_difference_and_an_open_incident_that_is_gone_closes
 fn whoever_is_new_or_selects_more_hears_of_what_is_open_once() {
     let mut timeline = Timeline::new(&[("crit", Severity::Crit)]).down(10, "web1!port:smtp").until(20);
     let open = || vec![row(10, "web1!port:smtp"), DownRow { silenced: true, ..row(10, "web2!port:smtp") }];
-    let who = |severity| Who { lane: "lane".to_owned(), selection: Selection::at_least(severity) };
+    let who = |severity| Who { lane: "lane".to_owned(), selection: Some(Selection::at_least(severity)) };
     timeline.recipients.insert("crit".to_owned(), who(Severity::Err));
     timeline.recipients.insert("new".to_owned(), who(Severity::Warn));
     timeline.set_recipients();
@@ -875,7 +875,7 @@ fn whoever_is_new_or_selects_more_hears_of_what_is_open_once() {
 fn what_was_kept_back_from_whoever_is_new_or_had_lost_its_beginning_is_told_when_it_no_longer_is() {
     let mut timeline = Timeline::ops().until(20);
     let row = |since, silenced| DownRow { silenced, ..row(since, "web1!port:smtp") };
-    let who = Who { lane: "lane".to_owned(), selection: Selection::at_least(Severity::Warn) };
+    let who = Who { lane: "lane".to_owned(), selection: Some(Selection::at_least(Severity::Warn)) };
     timeline.recipients = BTreeMap::from([("new".to_owned(), who)]);
     timeline.set_recipients();
     let mut timeline = timeline.until(21);

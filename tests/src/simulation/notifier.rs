@@ -104,7 +104,7 @@ impl Notifier {
     pub fn new(judges: usize, give_up_after: Duration) -> Self {
         let who = RECIPIENTS.iter().enumerate().map(|(i, name)| {
             let lane = LANES[usize::from(i == 1)].to_owned();
-            ((*name).to_owned(), Who { lane, selection: selection(i) })
+            ((*name).to_owned(), Who { lane, selection: Some(selection(i)) })
         });
         Self {
             store: Some(Store::in_memory(Uuid::from_u128(1)).expect("memory")),
@@ -173,7 +173,7 @@ impl Notifier {
     }
 
     pub fn set_selection(&mut self, at: u64, recipient: usize, choice: usize) {
-        self.who.get_mut(RECIPIENTS[recipient]).expect("a recipient").selection = selection(choice);
+        self.who.get_mut(RECIPIENTS[recipient]).expect("a recipient").selection = Some(selection(choice));
         let now = self.now(at);
         if let Some(process) = &mut self.process {
             process.desk.set_recipients(&self.who, self.give_up_after, now);

@@ -230,7 +230,7 @@ pub fn told(history: &History) -> Vec<String> {
     let disputed =
         |key: &Key| (clocks_differ && key.1 == "clock") || between(key) || (of_silent(key) && only_one_says(key));
     for (who, reader) in &history.notifier.readers {
-        let selection = &history.notifier.who[who].selection;
+        let selection = history.notifier.who[who].selection.as_ref().expect("everybody selects something");
         let on_record = |address: &str| history.notifier.gave_up(who, address);
         for (key, row) in open.iter().filter(|(key, _)| !disputed(key)) {
             let kept_back = row.silenced || row.unreachable || row.acked;
@@ -269,7 +269,7 @@ pub fn told(history: &History) -> Vec<String> {
 fn events_told(history: &History) -> Vec<String> {
     let mut wrong = Vec::new();
     let Some(reader) = history.notifier.readers.get("ops") else { return wrong };
-    let selects_all = history.notifier.who["ops"].selection == super::notifier::selection(0);
+    let selects_all = history.notifier.who["ops"].selection == Some(super::notifier::selection(0));
     if !selects_all || !history.ops_selects_all || !history.silences.is_empty() {
         return wrong;
     }
