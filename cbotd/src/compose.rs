@@ -1,12 +1,12 @@
 //! The lines of a message, in the manner of the bot of 2013: `[ DOWN ] web1!port:smtp (25): connection refused`.
 //!
-//! A few stories are a line each. More are a summary, which names every address and leaves the texts to the page: what
-//! waited for a network that was away comes in a dozen lines, not in a flood.
+//! A few stories are a line each. More are a summary, which names every address and leaves the texts to the page, and says
+//! once what many have in common: what waited for a network that was away comes in a dozen lines, not in a flood.
 
 use crate::options::{Channel, Options};
-use crate::paint::{self, Look, clean, cut, pack};
+use crate::paint::{self, Look, clean, cut, pack, pack_on};
 use common::message::Kind;
-use common::notifier::{Composed, Letter, Mark, Story, one_line};
+use common::notifier::{Common, Composed, Letter, Mark, Story, clusters, one_line};
 use common::severity::Severity;
 use common::time::for_people;
 use std::fmt::Write;
@@ -17,6 +17,11 @@ const MAX_SINGLE: usize = 5;
 const MAX_TEXT_CHARS: usize = 200;
 /// Of an address. Units may have a kilobyte, and every line has to hold at least one address whole or cut here.
 const MAX_ADDRESS_BYTES: usize = 160;
+
+/// And what several have in common.
+const MAX_COMMON_BYTES: usize = 80;
+/// So many that have something in common have lines of their own.
+const MIN_CLUSTER: usize = 4;
 
 /// Writes a message. Its bytes are its lines, without the command before them, separated by line feeds.
 pub(crate) fn compose(options: &Options, to: &Channel, letter: &Letter<'_>) -> Composed {
@@ -71,7 +76,8 @@ impl Page {
         line
     }
 
-    /// A heading, and then the addresses by what happened to them and how bad it is, in the order of the stories.
+    /// A heading, and then the addresses by what happened to them and how bad it is, in the order of the stories; among those
+    /// what many have in common is said once.
     fn summary(&self, stories: &[Story], letter: &Letter<'_>) -> Vec<String> {
         let mut groups: Vec<(&str, Option<Severity>, Vec<&Story>)> = Vec::new();
         for story in stories {
@@ -83,11 +89,24 @@ impl Page {
         }
         let mut lines = vec![self.heading(stories, letter)];
         for (word, severity, members) in groups {
-            let mut begin = paint::label(self.colour, word, look(members[0]));
-            if let Some(severity) = severity {
-                let _ = write!(begin, "{severity}: ");
+            let label = paint::label(self.colour, word, look(members[0]));
+            let begin = |what: &str| match severity {
+                Some(severity) => format!("{label}{severity}{what}: "),
+                None if what.is_empty() => label.clone(),
+                None => format!("{label}{}: ", what.trim_start()),
+            };
+            let (together, alone): (Vec<_>, Vec<_>) =
+                clusters(&members, MIN_CLUSTER).into_iter().partition(|cluster| cluster.stories.len() > 1);
+            for cluster in together {
+                let (Common::What(common) | Common::Host(common) | Common::All(common)) = &cluster.common;
+                let first = begin(&format!(" {}", shortened(&cluster.to_string(), MAX_COMMON_BYTES)));
+                let further = begin(&format!(" {}, more", shortened(common, MAX_COMMON_BYTES)));
+                let entries = cluster.stories.iter().map(|story| entry(&cluster.name(story), story, letter));
+                lines.extend(pack_on(&first, &further, entries, self.width));
             }
-            lines.extend(pack(&begin, members.into_iter().map(|story| entry(story, letter)), self.width));
+            let entries = alone.iter().flat_map(|cluster| &cluster.stories);
+            let entries = entries.map(|story| entry(&story.event.address.to_string(), story, letter));
+            lines.extend(pack(&begin(""), entries, self.width));
         }
         lines
     }
@@ -138,8 +157,8 @@ fn grouped(story: &Story) -> Option<Severity> {
     }
 }
 
-/// An address in a summary.
-fn entry(story: &Story, letter: &Letter<'_>) -> String {
+/// An address in a summary, or what is left of it where the rest was said.
+fn entry(name: &str, story: &Story, letter: &Letter<'_>) -> String {
     let mut notes = Vec::new();
     if story.outages > 1 {
         notes.push(format!("{} times", story.outages));
@@ -148,7 +167,8 @@ fn entry(story: &Story, letter: &Letter<'_>) -> String {
         notes.push(format!("for {}", for_people(duration)));
     }
     notes.extend(story.age(letter.now));
-    if notes.is_empty() { address(story) } else { format!("{} ({})", address(story), notes.join(", ")) }
+    let name = shortened(name, MAX_ADDRESS_BYTES);
+    if notes.is_empty() { name } else { format!("{name} ({})", notes.join(", ")) }
 }
 
 /// What follows the address.
@@ -185,7 +205,12 @@ fn said(story: &Story) -> String {
 }
 
 fn address(story: &Story) -> String {
-    cut(&clean(&one_line(&story.event.address.to_string(), MAX_ADDRESS_BYTES * 8)), MAX_ADDRESS_BYTES)
+    shortened(&story.event.address.to_string(), MAX_ADDRESS_BYTES)
+}
+
+/// An address, or a part of one, on one line of at most so many bytes.
+fn shortened(name: &str, max_bytes: usize) -> String {
+    cut(&clean(&one_line(name, MAX_ADDRESS_BYTES * 8)), max_bytes)
 }
 
 #[cfg(test)]
@@ -328,17 +353,32 @@ mod tests {
         assert_eq!(told, 62);
         assert_eq!(lines[0], "== 60 problems, 2 over in the last 1m 30s");
         let text = lines.join("\n");
-        assert!((0..60).all(|i| text.contains(&format!("web{i}!port:smtp"))), "{text}");
-        assert!(lines[1].starts_with("[ DOWN ] ERR: web0!port:smtp, web1!port:smtp, "), "{text}");
-        assert!(text.contains("web59!port:smtp (59s ago)"));
-        assert_eq!(lines.last().map(|l| &**l), Some("[ UP ] db1!port:pg, db2!port:pg (for 3m 12s, 1m 30s ago)"));
+        assert!((0..60).all(|i| text.contains(&format!("web{i}"))), "{text}");
+        assert!(lines[1].starts_with("[ DOWN ] ERR port:smtp on 60 hosts: web0, web1, "), "{text}");
+        assert!(lines[2].starts_with("[ DOWN ] ERR port:smtp, more: web"), "{text}");
+        assert!(text.contains("web59 (59s ago)"));
+        assert_eq!(lines.last().map(|l| &**l), Some("[ UP ] db2!port:pg (for 3m 12s, 1m 30s ago), db1!port:pg"));
         assert!(lines.len() <= 8, "{text}");
+    }
+
+    #[test]
+    fn what_many_have_in_common_is_said_once_and_the_worst_first() {
+        let down = |address: &str, severity| story(Mark::Began, Kind::Down, severity, address, "refused");
+        let mut stories: Vec<Story> = (0..40).map(|i| down(&format!("web{i}!port:www"), Severity::Err)).collect();
+        stories.extend((0..4).map(|i| down(&format!("db1!port:{i}"), Severity::Err)));
+        stories.insert(0, down("nas!alive:", Severity::Crit));
+        stories.push(down("nas!port:nfs", Severity::Err));
+        let (lines, told) = written(&stories, false, false);
+        assert_eq!(told, 46);
+        assert_eq!(lines[..2], ["== 46 problems", "[ DOWN ] CRIT: nas!alive:"]);
+        assert!(lines[2].starts_with("[ DOWN ] ERR port:www on 40 hosts: web0, web1, "), "{lines:?}");
+        assert_eq!(lines[3..], ["[ DOWN ] ERR db1 (4): port:0, port:1, port:2, port:3", "[ DOWN ] ERR: nas!port:nfs"]);
     }
 
     #[test]
     fn what_does_not_fit_waits_for_the_next_message() {
         let stories: Vec<Story> = (0..1000)
-            .map(|i| story(Mark::Began, Kind::Down, Severity::Err, &format!("web{i}!port:{}", "x".repeat(60)), ""))
+            .map(|i| story(Mark::Began, Kind::Down, Severity::Err, &format!("web{i}!port:{i}{}", "x".repeat(60)), ""))
             .collect();
         let (lines, told) = written(&stories, true, true);
         assert_eq!(lines.len(), 12);

@@ -63,6 +63,11 @@ pub(crate) fn cut(text: &str, max_bytes: usize) -> String {
 
 /// As many entries in each line as fit, each line with the same beginning.
 pub(crate) fn pack(begin: &str, entries: impl Iterator<Item = String>, width: usize) -> Vec<String> {
+    pack_on(begin, begin, entries, width)
+}
+
+/// The same, with a beginning of their own for the lines after the first.
+pub(crate) fn pack_on(begin: &str, further: &str, entries: impl Iterator<Item = String>, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for entry in entries {
         match lines.last_mut() {
@@ -70,7 +75,8 @@ pub(crate) fn pack(begin: &str, entries: impl Iterator<Item = String>, width: us
                 line.push_str(", ");
                 line.push_str(&entry);
             }
-            Some(_) | None => lines.push(format!("{begin}{entry}")),
+            Some(_) => lines.push(format!("{further}{entry}")),
+            None => lines.push(format!("{begin}{entry}")),
         }
     }
     lines

@@ -23,13 +23,14 @@ use crate::medium::To;
 use crate::{html, plain, text};
 use common::address::HostName;
 use common::message::IncidentId;
-use common::notifier::{Composed, Letter, MessageId, Story};
+use common::notifier::{Cluster, Composed, Letter, MessageId, Story, clusters};
 use common::severity::Severity;
 use common::subscription::{Purpose, TokenKey};
 use common::time::{UnixMillis, for_people};
 use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MessageBuilder, MultiPart, SinglePart};
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -42,6 +43,13 @@ const FRAME_BYTES: usize = 8192;
 /// Characters of a subject, and of the address in it: the word after the address must survive.
 const SUBJECT_CHARS: usize = 200;
 const SUBJECT_ADDRESS_CHARS: usize = 120;
+/// Stories that are told in full. What is beyond is named.
+const MAX_IN_FULL: usize = 100;
+/// So many with something in common are said once, and so many of these stand at the top of a mail.
+const MIN_CLUSTER: usize = 3;
+const MAX_CLUSTERS: usize = 12;
+/// Of those, in a subject.
+const MAX_CLUSTERS_OF_SUBJECT: usize = 2;
 /// Characters of an event's text, alone and among others.
 const ALONE_CHARS: usize = 20_000;
 const AMONG_OTHERS_CHARS: usize = 1000;
@@ -80,6 +88,8 @@ pub struct Subscriptions {
 pub(crate) struct Content<'a> {
     /// The first line, where it is not that of the only entry.
     pub(crate) summary: Option<String>,
+    /// What many of the stories have in common.
+    pub(crate) common: Vec<String>,
     /// What the reader must know of this mail itself.
     pub(crate) notes: Vec<String>,
     pub(crate) entries: Vec<Entry>,
@@ -121,17 +131,17 @@ impl Composer {
         if let [story, ..] = letter.stories
             && story.is_question()
         {
-            return Composed {
-                bytes: self.question(to, &Letter { stories: &letter.stories[..1], ..*letter }, story),
-                told: 1,
-            };
+            let letter = Letter { stories: &letter.stories[..1], ..*letter };
+            return Composed { bytes: self.question(to, &letter, story), told: 1 };
         }
-        let entries = self.entries(letter);
-        let told = entries.len();
+        let (entries, lists) = self.fitting(letter);
+        let told = entries.len() + lists.iter().map(|(told, _)| told).sum::<usize>();
+        let lists = lists.into_iter().map(|(_, list)| list).collect();
         let stories = &letter.stories[..told];
         let subject = subject(stories);
         let summary = (letter.stories.len() > 1).then(|| format!("{}.", counts(stories)));
-        let mut content = Content { summary, entries, ..self.content(to, letter, &subject) };
+        let common = common(stories);
+        let mut content = Content { summary, common, entries, lists, ..self.content(to, letter, &subject) };
         if told < letter.stories.len() {
             content.notes.push(format!("{} more in the next mail.", letter.stories.len() - told));
         }
@@ -198,6 +208,7 @@ impl Composer {
         let again = "This mail may have reached you before: what became of it was not known.";
         Content {
             summary: None,
+            common: Vec::new(),
             notes: letter.again.then(|| again.to_owned()).into_iter().collect(),
             entries: Vec::new(),
             lists: Vec::new(),
@@ -228,21 +239,34 @@ impl Composer {
         mail
     }
 
-    /// The stories that fit, as they will be said; at least one. Not those from the first digest or question on.
-    fn entries(&self, letter: &Letter<'_>) -> Vec<Entry> {
-        let stories = letter.stories.iter().take_while(|story| Digest::of(story).is_none() && !story.is_question());
+    /// The stories that fit: the first in full, at least one, and of what is beyond [`MAX_IN_FULL`] the names. Not those from
+    /// the first digest or question on.
+    fn fitting(&self, letter: &Letter<'_>) -> (Vec<Entry>, Vec<(usize, List)>) {
+        let is_told = |story: &&Story| Digest::of(story).is_none() && !story.is_question();
+        let stories: Vec<&Story> = letter.stories.iter().take_while(is_told).collect();
         let text_chars = if letter.stories.len() == 1 { ALONE_CHARS } else { AMONG_OTHERS_CHARS };
         let (mut text_room, mut html_room) = (MAX_TEXT_BYTES - FRAME_BYTES, MAX_HTML_BYTES - FRAME_BYTES);
+        // A storm is mostly names.
+        let share = if stories.len() > MAX_IN_FULL { 2 } else { 1 };
+        let (text_kept, html_kept) = (text_room - text_room / share, html_room - html_room / share);
         let mut entries = Vec::new();
-        for story in stories {
+        for story in stories.iter().take(MAX_IN_FULL) {
             let entry = Entry::of(story, text_chars, letter.now, self.page.as_deref());
-            let left = text_room.checked_sub(text::block(&entry).len());
-            let html_left = html_room.checked_sub(html::block(&entry).len());
+            let left = text_room.checked_sub(text::block(&entry).len()).filter(|left| *left >= text_kept);
+            let html_left = html_room.checked_sub(html::block(&entry).len()).filter(|left| *left >= html_kept);
             let (Some(text_left), Some(html_left)) = (left, html_left) else { break };
             (text_room, html_room) = (text_left, html_left);
             entries.push(entry);
         }
-        entries
+        let rest = &stories[entries.len()..];
+        let fits = |lists: &[(usize, List)]| {
+            let size = |bytes: fn(&List) -> String| lists.iter().map(|(_, list)| bytes(list).len()).sum::<usize>();
+            size(text::list) <= text_room && size(html::list) <= html_room
+        };
+        let counts: Vec<usize> = (0..=rest.len()).collect();
+        // One story more never makes the lists shorter by much.
+        let most = counts.partition_point(|&count| fits(&named(&rest[..count]))).saturating_sub(1);
+        (entries, named(&rest[..most]))
     }
 
     fn formatted(&self, mail: MessageBuilder, id: MessageId, content: &Content<'_>, wanted: &[Wanted]) -> Vec<u8> {
@@ -318,9 +342,58 @@ fn worst(stories: &[Story]) -> Severity {
 fn subject(stories: &[Story]) -> String {
     let subject = match stories {
         [story] => entry::headline(story, SUBJECT_ADDRESS_CHARS),
-        stories => format!("[{}] {}", worst(stories), counts(stories)),
+        stories => {
+            let common: Vec<String> =
+                common_of(stories).iter().take(MAX_CLUSTERS_OF_SUBJECT).map(ToString::to_string).collect();
+            let common = if common.is_empty() { String::new() } else { format!(": {}", common.join(", ")) };
+            format!("[{}] {}{common}", worst(stories), counts(stories))
+        }
     };
     plain::line(&subject, SUBJECT_CHARS)
+}
+
+/// These stories by their names only, and how many are in each list.
+fn named(stories: &[&Story]) -> Vec<(usize, List)> {
+    let lists = Section::ALL.into_iter().map(|(section, title)| {
+        let of_section = stories.iter().filter(|story| Section::of(story) == section);
+        let mut groups: BTreeMap<(Reverse<Severity>, &str), Vec<&Story>> = BTreeMap::new();
+        for story in of_section {
+            groups.entry((Reverse(entry::severity(story)), story.word())).or_default().push(story);
+        }
+        let told = groups.values().map(Vec::len).sum();
+        let rows = groups.into_iter().flat_map(|((Reverse(severity), word), members)| {
+            let names = |cluster: &Cluster<'_>| -> Vec<String> {
+                let name = |story: &&Story| plain::line(&cluster.name(story), plain::ADDRESS_CHARS);
+                cluster.stories.iter().map(name).collect()
+            };
+            let (together, alone): (Vec<_>, Vec<_>) =
+                clusters(&members, MIN_CLUSTER).into_iter().partition(|cluster| cluster.stories.len() > 1);
+            let what = |common: &str| format!("[{severity}]{common} {word}");
+            let shown = |cluster: &Cluster<'_>| plain::line(&format!(" {cluster}"), plain::ADDRESS_CHARS);
+            let rows = together.iter().map(|cluster| (what(&shown(cluster)), names(cluster).join(", ")));
+            let alone: Vec<String> = alone.iter().flat_map(names).collect();
+            let alone = (!alone.is_empty()).then(|| (what(""), alone.join(", ")));
+            rows.chain(alone).collect::<Vec<_>>()
+        });
+        (told, List { title: format!("{title}, more"), rows: rows.collect() })
+    });
+    lists.filter(|(told, _)| *told > 0).collect()
+}
+
+/// What many have in common of what is open, or else of what is over, the worst first.
+fn common(stories: &[Story]) -> Vec<String> {
+    let shown = |cluster: Cluster<'_>| {
+        let common = plain::line(&cluster.to_string(), plain::ADDRESS_CHARS);
+        format!("[{}] {common}", cluster.severity())
+    };
+    common_of(stories).into_iter().take(MAX_CLUSTERS).map(shown).collect()
+}
+
+fn common_of(stories: &[Story]) -> Vec<Cluster<'_>> {
+    let of = |section: Section| stories.iter().filter(move |story| Section::of(story) == section).collect::<Vec<_>>();
+    let sections = Section::ALL.into_iter().map(|(section, _)| of(section));
+    let first = sections.into_iter().find(|stories| !stories.is_empty()).unwrap_or_default();
+    clusters(&first, MIN_CLUSTER).into_iter().filter(|cluster| cluster.stories.len() > 1).collect()
 }
 
 /// `7 problems on 3 hosts, 2 over`.
@@ -585,6 +658,34 @@ mod tests {
     }
 
     #[test]
+    fn what_many_have_in_common_is_said_first_and_what_is_beyond_a_hundred_by_name() {
+        let mut stories: Vec<Story> = (0..2000).map(|n| began(n, &format!("web{n}"), "www")).collect();
+        stories.extend((0..7).map(|n| began(3000 + n, "db1", &format!("unit {n}"))));
+        stories.extend((0..4).map(|n| ended(4000 + n, &format!("x{n}"), "y", id(9))));
+        let (mail, told) = at(1, &stories, SINCE);
+        assert_eq!(told, 2011);
+        let Mail { body, html, .. } = Mail::parse(&mail);
+        let start =
+            "2007 problems on 2001 hosts, 4 over.\n- [ERR] port:www on 2000 hosts\n- [ERR] db1 (7)\n\nSTILL OPEN\n";
+        assert!(body.starts_with(start), "{}", &body[..400]);
+        assert_eq!(body.matches("connection refused").count(), 100);
+        for part in [
+            "\nSTILL OPEN, MORE\n",
+            "[ERR] port:www on 1900 hosts DOWN\n    web100, web101, ",
+            " web1999\n",
+            "OVER, MORE",
+        ] {
+            assert!(body.contains(part), "{part}");
+        }
+        assert!(
+            html.contains("<strong>[ERR] port:www on 1900 hosts DOWN</strong>")
+                && html.contains("<li>[ERR] db1 (7)</li>")
+        );
+        let subject = header(&mail, "Subject").expect("a subject");
+        assert!(subject.starts_with("[ERR] 2007 problems on 2001 hosts, 4 over: port:www on 2000"), "{subject}");
+    }
+
+    #[test]
     fn ends_that_were_all_told_in_one_summary_answer_it() {
         let stories = [ended(3, "web2", "c", id(9)), ended(4, "db1", "d", id(9))];
         let mail = mail(1, &stories);
@@ -595,22 +696,25 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_waits_for_the_next_mail() {
-        let mut stories: Vec<Story> = (0..2000).map(|n| began(n, "web1", &format!("unit {n}"))).collect();
+        let mut stories: Vec<Story> =
+            (0..9000).map(|n| began(n, "web1", &format!("unit {n} {}", "x".repeat(50)))).collect();
         for story in &mut stories {
             story.event.text = "ü".repeat(5000);
         }
         let (mail, told) = at(1, &stories, SINCE);
-        assert!((100..1000).contains(&told), "{told}");
+        assert!((1000..8000).contains(&told), "{told}");
         assert!(mail.len() < 4 * (MAX_TEXT_BYTES + MAX_HTML_BYTES), "{}", mail.len());
         let Mail { body, html, .. } = Mail::parse(&mail);
         assert!(body.len() <= MAX_TEXT_BYTES && html.len() <= MAX_HTML_BYTES, "{} {}", body.len(), html.len());
-        assert!(body.contains(&format!("{} more in the next mail.", 2000 - told)), "{}", &body[..200]);
+        assert!(body.contains(&format!("{} more in the next mail.", 9000 - told)), "{}", &body[..200]);
         // Markup that takes six bytes for one.
         for story in &mut stories {
             story.event.text = "\"".repeat(1000);
         }
-        let (mail, fewer) = at(1, &stories, SINCE);
-        assert!(fewer < told + 100 && Mail::parse(&mail).html.len() <= MAX_HTML_BYTES, "{fewer}");
+        let (mail, told) = at(1, &stories, SINCE);
+        let Mail { body, html, .. } = Mail::parse(&mail);
+        assert!((1000..8000).contains(&told) && html.len() <= MAX_HTML_BYTES, "{told}");
+        assert!(body.matches("\"\"\"").count() > 0 && html.matches("Since").count() < 100, "{}", &body[..400]);
         let (alone, told) = at(1, &stories[..1], SINCE);
         assert_eq!(told, 1);
         assert!(alone.len() < MAX_TEXT_BYTES, "{}", alone.len());

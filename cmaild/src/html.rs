@@ -2,7 +2,7 @@
 //! rest. It sets neither background nor the colour of text, so that light and dark are the reader's own; the colours that it
 //! has stand out from both, and say nothing that the words do not.
 
-use crate::compose::Content;
+use crate::compose::{Content, List};
 use crate::entry::{Entry, Section};
 use common::severity::Severity;
 use common::text::html_escaped as escaped;
@@ -29,6 +29,11 @@ pub(crate) fn write(content: &Content<'_>) -> String {
         None => html.extend(content.entries.iter().map(block)),
         Some(summary) => {
             let _ = writeln!(html, "<p style=\"margin:0 0 12px\"><strong>{}</strong></p>", escaped(summary));
+            if !content.common.is_empty() {
+                let items = content.common.iter().map(|common| format!("<li>{}</li>\n", escaped(common)));
+                let items: String = items.collect();
+                let _ = writeln!(html, "<ul style=\"margin:0 0 12px;padding:0 0 0 20px\">\n{items}</ul>");
+            }
             for (section, title) in Section::ALL {
                 for (nth, entry) in content.entries.iter().filter(|entry| entry.section == section).enumerate() {
                     if nth == 0 {
@@ -42,17 +47,7 @@ pub(crate) fn write(content: &Content<'_>) -> String {
     for words in &content.words {
         let _ = writeln!(html, "<p style=\"margin:0 0 12px;overflow-wrap:anywhere\">{}</p>", escaped(words));
     }
-    for list in &content.lists {
-        let _ = writeln!(html, "<h2 style=\"margin:16px 0 8px;font-size:18px\">{}</h2>", escaped(&list.title));
-        for (what, how) in &list.rows {
-            let _ = writeln!(
-                html,
-                "<div style=\"margin:0 0 8px;overflow-wrap:anywhere;word-break:break-word\"><strong>{}</strong><br>\n{}</div>",
-                escaped(what),
-                escaped(how)
-            );
-        }
-    }
+    html.extend(content.lists.iter().map(list));
     if let Some(link) = &content.link {
         let (url, label) = (escaped(&link.url), link.label);
         let _ = writeln!(html, "<p style=\"margin:16px 0 0\"><a href=\"{url}\">{label}</a></p>");
@@ -62,6 +57,20 @@ pub(crate) fn write(content: &Content<'_>) -> String {
         let _ = write!(footer, "<br>\n<a href=\"{}\">Unsubscribe</a>", escaped(leave));
     }
     let _ = write!(html, "<p style=\"margin:16px 0 0;color:{DIM};font-size:13px\">{footer}</p>\n</body>\n</html>\n");
+    html
+}
+
+/// What is said by its name only, or in one line.
+pub(crate) fn list(list: &List) -> String {
+    let mut html = format!("<h2 style=\"margin:16px 0 8px;font-size:18px\">{}</h2>\n", escaped(&list.title));
+    for (what, how) in &list.rows {
+        let _ = writeln!(
+            html,
+            "<div style=\"margin:0 0 8px;overflow-wrap:anywhere;word-break:break-word\"><strong>{}</strong><br>\n{}</div>",
+            escaped(what),
+            escaped(how)
+        );
+    }
     html
 }
 

@@ -1,6 +1,6 @@
 //! A mail as plain text: short lines, which do not wrap on a telephone.
 
-use crate::compose::Content;
+use crate::compose::{Content, List};
 use crate::entry::{Entry, Section};
 use std::fmt::Write;
 
@@ -17,6 +17,9 @@ pub(crate) fn write(content: &Content<'_>) -> String {
         None => text.extend(content.entries.iter().map(block)),
         Some(summary) => {
             let _ = writeln!(text, "{summary}");
+            for common in &content.common {
+                let _ = writeln!(text, "- {common}");
+            }
             for (section, title) in Section::ALL {
                 for (nth, entry) in content.entries.iter().filter(|entry| entry.section == section).enumerate() {
                     if nth == 0 {
@@ -30,21 +33,25 @@ pub(crate) fn write(content: &Content<'_>) -> String {
     for words in &content.words {
         let _ = write!(text, "{words}\n\n");
     }
-    for list in &content.lists {
-        let _ = write!(text, "\n{}\n", list.title.to_uppercase());
-        for (what, how) in &list.rows {
-            let _ = writeln!(text, "\n{what}");
-            if !how.is_empty() {
-                let _ = writeln!(text, "    {how}");
-            }
-        }
-    }
+    text.extend(content.lists.iter().map(list));
     if let Some(link) = &content.link {
         let _ = writeln!(text, "\n{}: {}", link.name, link.url);
     }
     let _ = write!(text, "\n-- \n{}\n", content.footer);
     if let Some(leave) = &content.leave {
         let _ = writeln!(text, "Unsubscribe: {leave}");
+    }
+    text
+}
+
+/// What is said by its name only, or in one line.
+pub(crate) fn list(list: &List) -> String {
+    let mut text = format!("\n{}\n", list.title.to_uppercase());
+    for (what, how) in &list.rows {
+        let _ = writeln!(text, "\n{what}");
+        if !how.is_empty() {
+            let _ = writeln!(text, "    {how}");
+        }
     }
     text
 }

@@ -1,8 +1,9 @@
 //! Writes the stories into one text: what is wrong, where, since when, in as few words as a telephone shows at a glance.
 
 use crate::text::{Limit, cheap};
+use common::address::HostName;
 use common::config::HumanDuration;
-use common::notifier::{Composed, Letter, Mark, Story};
+use common::notifier::{Cluster, Common, Composed, Letter, Mark, Story, clusters};
 use common::severity::Severity;
 use common::time::{UnixMillis, for_people};
 use serde::{Deserialize, Serialize};
@@ -17,8 +18,8 @@ const MAX_TEXT_CHARS: usize = 300;
 /// Of one event's text among others.
 const MAX_TEXT_CHARS_OF_MANY: usize = 60;
 
-/// Of the hosts of what is only counted, so many are named.
-const MAX_HOSTS: usize = 3;
+/// Of what is only counted, so many are named by what they have in common, or by their host.
+const MAX_CLUSTERS: usize = 3;
 
 /// Names wait for the next text, unless it took more texts than this to say them all.
 const WORTH_WAITING: usize = 3;
@@ -168,7 +169,7 @@ fn fold(stories: &[&Story], now: UnixMillis, lifetime: Duration, most: usize) ->
     }
 }
 
-/// `12 CRIT older than 1h, 9 still open: web1, web2, db1 and 5 more hosts`.
+/// `52 CRIT older than 1h, 49 still open: port:www on 40 hosts, db1 (7), web2 and 4 more hosts`.
 fn count(stories: &[&Story], which: &str) -> String {
     let what = match common_severity(stories) {
         Some(severity) => severity.to_string(),
@@ -180,14 +181,24 @@ fn count(stories: &[&Story], which: &str) -> String {
         all if all == stories.len() => "all still open".to_owned(),
         some => format!("{some} still open"),
     };
-    // In the order of the stories, which is that of their weight.
-    let mut seen = BTreeSet::new();
-    let hosts: Vec<&str> =
-        stories.iter().map(|story| story.event.host.as_str()).filter(|host| seen.insert(*host)).collect();
-    let (named, more) =
-        (hosts.iter().take(MAX_HOSTS).copied().collect::<Vec<_>>(), hosts.len().saturating_sub(MAX_HOSTS));
-    let more = if more == 0 { String::new() } else { format!(" and {more} more hosts") };
-    format!("{} {what}{which}, {open}: {}{more}", stories.len(), named.join(", "))
+    let clusters = clusters(stories, 2);
+    let (first, rest) = clusters.split_at(clusters.len().min(MAX_CLUSTERS));
+    let name = |cluster: &Cluster<'_>| match &cluster.common {
+        Common::All(_) => cluster.stories[0].event.address.host().to_string(),
+        Common::What(_) | Common::Host(_) => cluster.to_string(),
+    };
+    let names: Vec<String> = first.iter().map(name).collect();
+    let hosts = |clusters: &[Cluster<'_>]| -> BTreeSet<HostName> {
+        let stories = clusters.iter().flat_map(|cluster| &cluster.stories);
+        stories.map(|story| story.event.address.host().clone()).collect()
+    };
+    let more = hosts(rest).difference(&hosts(first)).count();
+    let more = match more {
+        0 => String::new(),
+        1 => " and 1 more host".to_owned(),
+        more => format!(" and {more} more hosts"),
+    };
+    format!("{} {what}{which}, {open}: {}{more}", stories.len(), names.join(", "))
 }
 
 /// `DOWN web1!port:smtp (25): refused 12m 3s ago`.
@@ -317,13 +328,13 @@ mod tests {
         let few: Vec<Story> = (0..3).map(old).collect();
         assert_eq!(formed(&few, FORM).0.matches("DOWN web").count(), 3, "there is room to name them");
         let mut many: Vec<Story> = (0..200).map(old).collect();
-        let all_old = "200 CRIT older than 1h, all still open: web0, web1, web2 and 197 more hosts";
+        let all_old = "200 CRIT older than 1h, all still open: port:smtp (25) on 200 hosts";
         assert_eq!(formed(&many, FORM), (all_old.to_owned(), 200));
         many.insert(0, down("db1!port:a", "gone", 5));
         many.push(story(Mark::Ended, Kind::Up, Severity::Info, "x!port:c", "", 4000));
         let (text, told) = formed(&many, FORM);
         let expected =
-            "CRIT DOWN db1!port:a; 201 up to CRIT older than 1h, 200 still open: web0, web1, web2 and 198 more hosts";
+            "CRIT DOWN db1!port:a; 201 up to CRIT older than 1h, 200 still open: port:smtp (25) on 200 hosts, x";
         assert_eq!((text.as_str(), told), (expected, 202));
         // What is worse stands first, however old.
         many[0] = story(Mark::Once, Kind::Blip, Severity::Warn, "db1!port:a", "", 5);
@@ -336,12 +347,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_counted_is_counted_by_what_it_has_in_common() {
+        let mut old: Vec<Story> = (0..40).map(|n| down(&format!("web{n}!port:www"), "refused", 3601)).collect();
+        old.extend((0..7).map(|n| down(&format!("db1!port:{n}"), "refused", 3601)));
+        old.extend((0..4).map(|n| down(&format!("x{n}!port:of {n}"), "refused", 3601)));
+        let (text, told) = formed(&old, FORM);
+        let expected = "51 CRIT older than 1h, all still open: port:www on 40 hosts, db1 (7), x0 and 3 more hosts";
+        assert_eq!((text.as_str(), told), (expected, 51));
+    }
+
+    #[test]
     fn what_is_new_is_still_named_in_turn() {
         let stories: Vec<Story> = (0..60)
             .map(|n| down(&format!("web{n}!port:smtp (25)"), "refused", if n % 2 == 0 { 5 } else { 4000 }))
             .collect();
         let (text, told) = formed(&stories, FORM);
-        assert!(text.contains("DOWN web0!") && text.contains("CRIT older than 1h, all still open: web1, "), "{text}");
+        assert!(
+            text.contains("DOWN web0!") && text.contains("CRIT older than 1h, all still open: port:smtp (25) on "),
+            "{text}"
+        );
         assert!((20..60).contains(&told), "{told}");
         assert_eq!(formed(&stories[..told], FORM).1, told);
     }

@@ -11,11 +11,13 @@
 //! - `store` keeps cursors, told-state and the outbox, which is the ledger, in SQLite; [`desk`] is the three together. The
 //!   simulator drives it without any of the following.
 //! - `subscribers` are those whom no configuration names: whom people subscribed, as far as they agreed.
+//! - `cluster` finds what stories have in common, for media that say many at once.
 //! - `base` are the keys of the configuration that each of them has, `selection` and `quiet` those of each recipient.
 //! - `own` makes our own trouble a check of this machine's ccollectd.
 //! - `daemon` is the shell: streams in, messages out, questions answered.
 
 mod base;
+mod cluster;
 mod daemon;
 pub mod desk;
 mod folder;
@@ -33,6 +35,7 @@ mod teller;
 mod tests;
 
 pub use base::{Base, RawBase};
+pub use cluster::{Cluster, Common, clusters};
 pub use daemon::run;
 pub use folder::Folder;
 pub use medium::{Composed, Lane, Letter, Medium, Note, Outcome, Recipient, Said, Scope, Setup, check_recipients};

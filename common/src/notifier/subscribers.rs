@@ -18,7 +18,8 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Told at most, those first who were subscribed first. For more people there are mailing lists.
+/// Told or asked at most: those who agreed before those who did not yet, of the former the oldest first and of the latter the
+/// newest, since the others had their question. For more people there are mailing lists.
 const MAX_SUBSCRIBERS: usize = 500;
 /// Remembered at most, those included who are gone. Beyond it, who is new is left out.
 const MAX_KNOWN: usize = 10_000;
@@ -193,7 +194,10 @@ impl Subscribers {
     pub(crate) fn current(&self) -> (BTreeMap<&str, &Subscriber>, usize) {
         let all = self.known.iter().filter(|(_, known)| known.standing != Standing::Gone);
         let mut all: Vec<_> = all.map(|(name, known)| (name.as_str(), known)).collect();
-        all.sort_by_key(|(_, known)| (known.since, known.standing == Standing::Pending));
+        all.sort_by_key(|(_, known)| match known.standing {
+            Standing::Confirmed | Standing::Gone => (false, known.since.0),
+            Standing::Pending => (true, known.since.0.saturating_neg()),
+        });
         let beside = all.len().saturating_sub(MAX_SUBSCRIBERS);
         all.truncate(MAX_SUBSCRIBERS);
         (all.into_iter().collect(), beside)
@@ -454,6 +458,14 @@ mod tests {
         assert_eq!((changed.len(), left_out), (MAX_KNOWN, 5));
         let (current, beside) = subscribers.current();
         assert_eq!((current.len(), beside), (MAX_SUBSCRIBERS, MAX_KNOWN - MAX_SUBSCRIBERS));
-        assert!(current.contains_key("x1@example.org") && !current.contains_key("x0@example.org"));
+        assert!(current.contains_key("x10005@example.org") && !current.contains_key("x1@example.org"));
+        // Who has agreed goes before all of them, however long ago.
+        drop(subscribers.listed("a", vec![SubscriberRow { confirmed: Some(at(1)), ..row(1) }, row(2)]));
+        assert!(subscribers.current().0.contains_key("x1@example.org"));
+        let mut subscribers = Subscribers::new("mail", 1, BTreeMap::new());
+        let agreed = |n: i64| SubscriberRow { confirmed: Some(at(n)), ..row(n) };
+        drop(subscribers.listed("a", (1..=500).map(agreed).chain((501..=600).map(row)).collect()));
+        let (current, beside) = subscribers.current();
+        assert!(current.values().all(|known| known.standing == Standing::Confirmed) && beside == 100);
     }
 }

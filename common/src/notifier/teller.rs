@@ -350,11 +350,15 @@ impl Teller {
         let told = self.told.entry(recipient.to_owned()).or_default();
         if let Some(known) = told.get(&key) {
             let copy = if known.open {
+                let reminds_of_earlier =
+                    event.kind == Kind::Persistent && event.incident != known.incident && event.since < known.since;
                 let no_worse = event.top_severity <= known.severity;
                 if no_worse && event.step.unwrap_or(0) > known.step && !selection.reminders {
                     return Some("reminders = false".to_owned());
                 }
-                no_worse && event.step.unwrap_or(0) <= known.step || known.is_later_than(event)
+                let says_no_more = no_worse && event.step.unwrap_or(0) <= known.step;
+                // Who reminds of an earlier one was away when that ended and this one began: another has told of both.
+                says_no_more || known.is_later_than(event) || reminds_of_earlier
             } else {
                 // Who said that the last one is over says this one after it, whatever the clocks; anybody else may be late.
                 let other = known.closed_by.as_deref().is_some_and(|closer| Some(closer) != publisher);

@@ -1079,6 +1079,34 @@ fn a_publisher_that_lags_neither_ends_nor_worsens_what_began_later() {
 }
 
 #[test]
+fn a_publisher_that_missed_an_end_does_not_remind_of_what_it_takes_to_last() {
+    let mut timeline = Timeline::ops();
+    timeline.publishers.push("b".to_owned());
+    let still = |secs, since| Event {
+        step: Some(1),
+        top_severity: Severity::Crit,
+        ..event(secs, "x!y:", Kind::Persistent, Severity::Crit, since)
+    };
+    timeline
+        .restart()
+        .from("b", down(1, "x!y:", Severity::Err))
+        .until(5)
+        .from("a", up(5, "x!y:", 1, Severity::Err))
+        .until(290)
+        .from("a", down(290, "x!y:", Severity::Err))
+        .until(301)
+        .from("b", still(301, 1))
+        .until(590)
+        .from("a", still(590, 290))
+        .expect([
+            "0s ops: DOWN x!y:",
+            "5s ops: UP x!y: after 4.0s",
+            "290s ops: DOWN x!y:",
+            "590s ops: STILL x!y: (5m 0s ago)",
+        ]);
+}
+
+#[test]
 fn a_publisher_that_lags_behind_the_snapshot_of_another_ends_nothing() {
     let mut timeline = Timeline::ops();
     timeline.publishers.push("b".to_owned());

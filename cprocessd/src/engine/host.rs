@@ -166,8 +166,9 @@ impl Engine {
         let Some(known) = self.feeds.get_mut(feed) else { return };
         let before = std::mem::replace(&mut known.heard_at, attention);
         known.silence.heard(before, attention);
-        if beat.host.is_some() {
+        if beat.host.is_some() && known.own != beat.host {
             known.own = beat.host;
+            self.carried = None;
         }
     }
 
@@ -191,6 +192,9 @@ impl Engine {
         let stale = host.tuning.host_down_after;
         let moved = (!journaled || host.paths.is_empty()) && host.paths.heard(feed, &alive.via, attention, stale);
         if moved {
+            if host.paths.are_carried() {
+                self.carried = None;
+            }
             self.look_at_host(&name, attention);
         }
         if let Some(addresses) = alive.addresses {
@@ -220,6 +224,7 @@ impl Engine {
         self.forget_clock(name);
         self.save_host(name);
         self.blind_checks(name);
+        self.reach_of_host_changed(name, time);
         let seen = Seen { time, text: "ccollectd was asked to stop".into(), value: None, state: State::Unknown };
         self.say(&alive_key(name), Kind::Stopped, Severity::Info, seen);
     }
@@ -259,6 +264,9 @@ impl Engine {
         if was != State::Up || silence > PAUSE {
             self.expect_checks(name);
         }
+        if was == State::Unknown {
+            self.reach_of_host_changed(name, time);
+        }
         let key = alive_key(name);
         let seen = |text: &str| Seen { time, text: text.to_owned(), value: None, state: State::Up };
         if self.incidents.get(&key).is_some() {
@@ -297,7 +305,10 @@ impl Engine {
             if !host.paths.has_feed(feed) && row.via.len() <= MAX_VIA {
                 let heard_at = host.heard_at;
                 host.paths.heard(feed, &row.via, heard_at, Duration::MAX);
+                self.carried = None;
+                self.reach_of_host_changed(&row.host, self.wall);
             }
+            let Some(host) = self.hosts.get_mut(&row.host) else { continue };
             host.inventory_hash = row.hash;
             self.look_at_host(&row.host, attention);
             self.inventory(&row.host, row.inventory.into_iter().collect());
@@ -445,6 +456,7 @@ impl Engine {
         self.forget_clock(name);
         self.save_host(name);
         self.blind_checks(name);
+        self.reach_of_host_changed(name, wall);
     }
 
     pub(super) fn save_host(&mut self, name: &HostName) {

@@ -260,6 +260,8 @@ pub struct Engine {
     /// Numbers beyond a limit that has a `for` which has not passed.
     pending: BTreeMap<Key, UnixMillis>,
     feeds: HashMap<String, Feed>,
+    /// Who is heard over each host, once somebody asked; forgotten when there are more.
+    carried: Option<BTreeMap<HostName, BTreeSet<HostName>>>,
     origins: HashMap<(HostName, String), u64>,
     orders: VecDeque<(String, SavedOrder)>,
     suppression: Suppression,
@@ -291,6 +293,7 @@ impl Engine {
             tunings: Vec::new(),
             pending: BTreeMap::new(),
             feeds: feeds.iter().map(|feed| (feed.clone(), Feed::new(SETTLE))).collect(),
+            carried: None,
             origins: HashMap::new(),
             orders: VecDeque::new(),
             suppression: Suppression::default(),

@@ -2,14 +2,15 @@
 //!
 //! A host is heard by a feed, and on the way to it through the ccollectds that relay it. It may be heard by several. It is down
 //! when it is heard by none although it could be; while every way that it was last heard by is closed, because the feed is
-//! silent or a relay on it is down, unknown or stopped, nobody can tell.
+//! silent or a relay on it is down, unknown or stopped, nobody can tell. If somebody on each of them is down, that is the
+//! trouble, and whatever is open behind them cannot be reached.
 
 use super::host::Host;
 use super::{Engine, Feed, PAUSE};
-use common::address::HostName;
+use common::address::{CheckAddress, HostName};
 use common::message::State;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 /// Ways of one host that are remembered; the one that was not heard for longest makes way.
@@ -77,6 +78,11 @@ impl Paths {
     /// The feeds that are its own.
     pub(super) fn own_feeds(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter(|path| path.own).map(|path| path.feed.as_str())
+    }
+
+    /// Whether somebody else tells of it.
+    pub(super) fn are_carried(&self) -> bool {
+        self.0.iter().any(|path| !path.own)
     }
 
     /// Whether this feed told of it.
@@ -244,6 +250,49 @@ impl Engine {
             Some(relay) => Way::Doubtful(relay.heard_at, relay.heard_at + relay.tuning.host_down_after),
             None => Way::Open,
         }
+    }
+
+    /// Whose ccollectds carry what this host says, on this way of it.
+    fn carriers<'a>(&'a self, name: &'a HostName, path: &'a Path) -> impl Iterator<Item = &'a HostName> {
+        let feed = self.feeds.get(&path.feed).and_then(|feed| feed.own.as_ref());
+        feed.filter(|_| !path.own).into_iter().chain(&path.via).filter(move |carrier| *carrier != name)
+    }
+
+    /// Without whom this host would be heard by nobody.
+    pub(super) fn carried_only_by(&self, name: &HostName) -> BTreeSet<CheckAddress> {
+        let mut ways = self.hosts.get(name).into_iter().flat_map(|host| host.paths.current());
+        let carriers = |path| self.carriers(name, path).cloned().map(CheckAddress::alive).collect::<BTreeSet<_>>();
+        let first = ways.next().map(carriers).unwrap_or_default();
+        ways.fold(first, |common, path| common.intersection(&carriers(path)).cloned().collect())
+    }
+
+    /// Who is down, if this host is not heard and somebody is on each of its ways.
+    pub(super) fn barred_by(&self, name: &HostName) -> BTreeSet<CheckAddress> {
+        let mut down = BTreeSet::new();
+        let Some(host) = self.hosts.get(name).filter(|host| host.is_away()) else { return down };
+        for path in host.paths.current() {
+            let alive = self.carriers(name, path).cloned().map(CheckAddress::alive);
+            let barring: Vec<_> = alive.filter(|alive| self.is_down(alive)).collect();
+            if barring.is_empty() {
+                return BTreeSet::new();
+            }
+            down.extend(barring);
+        }
+        down
+    }
+
+    /// The hosts that have a way over this one, and maybe some that had.
+    pub(super) fn carried_by(&mut self, carrier: &HostName) -> BTreeSet<HostName> {
+        let index = self.carried.take().unwrap_or_else(|| {
+            let mut index: BTreeMap<HostName, BTreeSet<HostName>> = BTreeMap::new();
+            for (name, host) in &self.hosts {
+                for on_way in host.paths.0.iter().flat_map(|path| self.carriers(name, path)) {
+                    index.entry(on_way.clone()).or_default().insert(name.clone());
+                }
+            }
+            index
+        });
+        self.carried.insert(index).get(carrier).cloned().unwrap_or_default()
     }
 
     /// For how long since it was last heard nobody could have heard it by this way.

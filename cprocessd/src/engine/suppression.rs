@@ -261,8 +261,39 @@ impl Engine {
         causes
     }
 
+    /// What is down and makes this unreachable: what it depends on, and who bars all ways of its host. Of a chain only the
+    /// end.
     fn roots(&self, address: &Address) -> BTreeSet<CheckAddress> {
-        self.settings.dependencies.roots(address, |node| self.is_down(node))
+        self.down_ahead_of(address).iter().flat_map(|node| self.ends_behind(node, address)).collect()
+    }
+
+    fn down_ahead_of(&self, address: &Address) -> BTreeSet<CheckAddress> {
+        let mut ahead = self.settings.dependencies.roots(address, |node| self.is_down(node));
+        ahead.extend(self.barred_by(address.host()));
+        ahead
+    }
+
+    /// Where the chain from `node` ends. Nowhere if it leads back to `start`: of what hides each other all is told.
+    fn ends_behind(&self, node: &CheckAddress, start: &Address) -> BTreeSet<CheckAddress> {
+        let (mut ends, mut seen, mut waiting) = (BTreeSet::new(), BTreeSet::new(), vec![node.clone()]);
+        while let Some(node) = waiting.pop() {
+            let address = Address::from(node.clone());
+            if address == *start {
+                return BTreeSet::new();
+            }
+            if !seen.insert(node.clone()) {
+                continue;
+            }
+            let ahead = self.down_ahead_of(&address);
+            if ahead.is_empty() {
+                ends.insert(node);
+            }
+            waiting.extend(ahead);
+        }
+        if ends.is_empty() {
+            ends.insert(node.clone());
+        }
+        ends
     }
 
     pub(super) fn is_down(&self, node: &CheckAddress) -> bool {
@@ -571,17 +602,39 @@ impl Engine {
 impl Engine {
     /// Something went down or came up, at this moment of its observer: what depends on it is looked at anew.
     pub(super) fn reach_changed(&mut self, node: &CheckAddress, at: UnixMillis) {
-        let mut keys: BTreeSet<Key> = BTreeSet::new();
+        let mut keys = self.depending_on(node);
         if *node == CheckAddress::alive(node.host.clone()) {
-            keys.extend(self.incidents.of_host(&node.host).map(|(key, _)| key.clone()));
-        }
-        if self.settings.dependencies.leads_to(node) {
-            let open = self.incidents.iter().map(|(key, _)| key);
-            keys.extend(open.filter(|key| self.settings.dependencies.concerns(node, &key.address)).cloned());
+            for host in self.carried_by(&node.host).into_iter().chain([node.host.clone()]) {
+                keys.extend(self.behind(&host));
+            }
         }
         for key in keys {
             self.refresh_reach(&key, at);
         }
+    }
+
+    /// A host is heard, or no longer, or by other ways, which is neither up nor down.
+    pub(super) fn reach_of_host_changed(&mut self, host: &HostName, at: UnixMillis) {
+        for key in self.behind(host) {
+            self.refresh_reach(&key, at);
+        }
+    }
+
+    /// What is open at a host, and what depends on that.
+    fn behind(&self, host: &HostName) -> BTreeSet<Key> {
+        let own: Vec<_> = self.incidents.of_host(host).map(|(key, _)| key.clone()).collect();
+        let nodes = own.iter().filter_map(incident::node);
+        nodes.flat_map(|node| self.depending_on(&node)).chain(own.iter().cloned()).collect()
+    }
+
+    /// What is open and depends on this by a pattern.
+    fn depending_on(&self, node: &CheckAddress) -> BTreeSet<Key> {
+        let dependencies = &self.settings.dependencies;
+        if !dependencies.leads_to(node) {
+            return BTreeSet::new();
+        }
+        let open = self.incidents.iter().map(|(key, _)| key);
+        open.filter(|key| dependencies.concerns(node, &key.address)).cloned().collect()
     }
 
     fn refresh_reach(&mut self, key: &Key, at: UnixMillis) {
@@ -612,7 +665,10 @@ impl Engine {
 
     fn linger(&mut self, key: &Key) {
         let interval = Duration::from_millis(self.interval_ms(&key.address));
-        let until = self.attention + (interval * MISSED_INTERVALS).max(MIN_LINGER);
+        // Who is not heard yet, though the way is open, has to be heard first or found silent.
+        let away = self.hosts.get(key.address.host()).filter(|host| host.is_away());
+        let unheard = away.map_or(Duration::ZERO, |host| host.tuning.host_down_after);
+        let until = self.attention + unheard + (interval * MISSED_INTERVALS).max(MIN_LINGER);
         self.suppression.linger(key, until);
     }
 

@@ -172,7 +172,11 @@ impl Engine {
         why.extend(causes.iter().map(|cause| self.in_words(cause)));
         let of_incidents = incidents.iter().flat_map(|row| row.suppressed_by.iter().cloned());
         let untold: BTreeSet<_> = causes.iter().map(ToString::to_string).chain(of_incidents).collect();
-        let dependencies = self.settings.dependencies.direct(&address);
+        let mut dependencies = self.settings.dependencies.direct(&address);
+        if Address::from(CheckAddress::alive(address.host().clone())) == address {
+            let carriers = self.carried_only_by(address.host()).into_iter();
+            dependencies.extend(carriers.filter(|on| !dependencies.contains(on)).collect::<Vec<_>>());
+        }
         Some(Explanation {
             state,
             since,

@@ -38,8 +38,34 @@ pub fn judged(history: &History) -> Vec<String> {
                 wrong.push(format!("{}: {} [{}] must be {expected}, and is not", judge.name, key.0, key.1));
             }
         }
+        wrong.extend(reached(history, judge, &open));
         for key in open.keys().filter(|key| !expected.contains_key(*key)) {
             wrong.push(format!("{}: {} [{}] is open, of which the world knows nothing", judge.name, key.0, key.1));
+        }
+    }
+    wrong
+}
+
+/// What every process depends on, and what that does.
+const WEB: [&str; 2] = ["web1!port:www", "web1!alive:"];
+
+/// What is open behind something that is down cannot be reached: what a host has, what is heard over it alone, and what
+/// depends on it by the one pattern of the settings.
+fn reached(history: &History, judge: &Judge, open: &BTreeMap<Key, DownRow>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let is_open = |address: &str| open.contains_key(&(address.to_owned(), "check".to_owned()));
+    let is_down = |host: &Host| is_open(&format!("{}!alive:", host.name));
+    for (key, row) in open {
+        let Some(host) = history.hosts.iter().find(|host| key.0.starts_with(&format!("{}!", host.name))) else {
+            continue;
+        };
+        let owner = history.owner(host.feed);
+        let is_alive = key.0 == format!("{}!alive:", host.name);
+        let by_pattern = key.0.contains("!process:") && WEB.iter().any(|on| is_open(on));
+        let must = (is_down(host) && !is_alive) || (is_down(owner) && !host.owns_feed) || by_pattern;
+        if row.unreachable != must {
+            let not = if must { "cannot" } else { "can" };
+            wrong.push(format!("{}: {} [{}] {not} be reached, which it does not say", judge.name, key.0, key.1));
         }
     }
     wrong
@@ -223,12 +249,7 @@ pub fn told(history: &History) -> Vec<String> {
     let only_one_says =
         |key: &Key| history.setup.judging == Judging::Redundant && judges.iter().any(|open| !open.contains_key(key));
     let between = |key: &Key| ["disk full", "queue long"].contains(&key.1.as_str()) && only_one_says(key);
-    // One of two has read the end from a feed that is silent by now, and the other never will: the end was told.
-    let silent = |host: &Host| !host.running || !history.owner(host.feed).running;
-    let of_silent =
-        |key: &Key| history.hosts.iter().any(|host| silent(host) && key.0.starts_with(&format!("{}!", host.name)));
-    let disputed =
-        |key: &Key| (clocks_differ && key.1 == "clock") || between(key) || (of_silent(key) && only_one_says(key));
+    let disputed = |key: &Key| (clocks_differ && key.1 == "clock") || between(key);
     for (who, reader) in &history.notifier.readers {
         let selection = history.notifier.who[who].selection.as_ref().expect("everybody selects something");
         let on_record = |address: &str| history.notifier.gave_up(who, address);

@@ -619,3 +619,123 @@ fn an_order_travels_in_its_event() {
         }
     }
 }
+
+const SQL: &str = "db1!port:sql";
+const BY_R1: (&str, &[&str]) = (FEED, &["r1", "web1"]);
+const BY_R2: (&str, &[&str]) = (FEED, &["r2", "web1"]);
+
+/// db1 is heard over these relays, and its database is down since second 10, which was told.
+fn relayed(settings: Settings, paths: &[(&'static str, &[&str])]) -> Timeline {
+    let timeline = Timeline::with(settings).behind("db1", paths).live("web1").live("r1").live("r2").live("db1").up(SQL);
+    let timeline = timeline.at(10).down(SQL);
+    Timeline { told: Vec::new(), ..timeline }
+}
+
+#[test]
+fn what_is_open_behind_its_only_relay_is_not_told_again_while_the_relay_is_down() {
+    let timeline = relayed(lasting(settings(&[])), &[BY_R1]).at(100).silent("r1").at(1000);
+    assert_eq!(row(&timeline).address.to_string(), "r1!alive:");
+    let open = &timeline.engine.down_list()[1];
+    assert!(open.unreachable && open.suppressed_by == ["unreachable:r1!alive:"]);
+    timeline
+        .expect([
+            "110500ms CRIT down r1!alive:",
+            "310s ERR persistent db1!port:sql step 1 (unreachable:r1!alive:)",
+            "400s CRIT persistent r1!alive: step 1",
+        ])
+        .restart()
+        .at(1100)
+        .expect([])
+        .live("r1")
+        .at(1200)
+        .expect(["1100s INFO up r1!alive: after 1000s step 1", "1101s ERR revealed db1!port:sql step 1"]);
+}
+
+#[test]
+fn what_was_told_and_ended_behind_a_dead_relay_is_told_when_it_is_heard() {
+    let timeline = relayed(lasting(settings(&[])), &[BY_R1]).at(100).silent("r1").at(200).live("r1").up(SQL).at(900);
+    timeline.expect([
+        "110500ms CRIT down r1!alive:",
+        "200s INFO up r1!alive: after 100s",
+        "200s INFO up db1!port:sql after 190s",
+    ]);
+}
+
+#[test]
+fn what_was_never_told_to_have_lasted_is_not_revealed() {
+    let timeline = relayed(lasting(settings(&[])), &[BY_R1]).at(100).silent("r1").at(200).live("r1").at(250);
+    timeline.expect(["110500ms CRIT down r1!alive:", "200s INFO up r1!alive: after 100s"]);
+}
+
+#[test]
+fn a_host_that_was_down_before_its_relay_cannot_be_reached_either() {
+    let timeline = relayed(lasting(settings(&[])), &[BY_R1]).silent("db1").at(100).silent("r1").at(1000);
+    timeline.expect([
+        "20500ms CRIT down db1!alive:",
+        "110500ms CRIT down r1!alive:",
+        "310s CRIT persistent db1!alive: step 1 (unreachable:r1!alive:)",
+        "310s ERR persistent db1!port:sql step 1 (unreachable:r1!alive:)",
+        "400s CRIT persistent r1!alive: step 1",
+    ]);
+}
+
+#[test]
+fn a_host_that_does_not_come_back_with_its_relay_is_down_and_what_it_has_is_not_revealed() {
+    let timeline = relayed(lasting(settings(&[])), &[BY_R1]).at(100).silent("r1").silent("db1").at(1000).live("r1");
+    let timeline = Timeline { told: Vec::new(), ..timeline }.at(1100);
+    timeline.expect(["1010500ms CRIT down db1!alive: step 1"]);
+}
+
+#[test]
+fn of_two_relays_both_must_be_down() {
+    let timeline = relayed(lasting(settings(&[])), &[BY_R1, BY_R2]).at(100).silent("r1").at(350);
+    let timeline = timeline.expect(["110500ms CRIT down r1!alive:", "310s ERR persistent db1!port:sql step 1"]);
+    let timeline = timeline.silent("r2").at(400);
+    assert_eq!(timeline.engine.down_list()[2].suppressed_by, ["unreachable:r2!alive:"]);
+    let both = relayed(lasting(settings(&[])), &[BY_R1, BY_R2]).at(100).silent("r1").silent("r2").at(200);
+    assert_eq!(both.engine.down_list()[2].suppressed_by, ["unreachable:r1!alive:", "unreachable:r2!alive:"]);
+    let timeline = both.live("r2").at(400);
+    assert!(timeline.engine.down_list()[1].suppressed_by.is_empty());
+}
+
+#[test]
+fn of_a_chain_of_relays_the_one_that_is_down_is_named() {
+    let chain = (FEED, &["r1", "r2", "web1"] as &[&str]);
+    let timeline =
+        relayed(settings(&[]), &[chain]).behind("r1", &[BY_R2]).at(20).silent("r1").at(40).silent("r2").at(60);
+    let unreachable: Vec<_> = timeline.engine.down_list().into_iter().map(|row| row.suppressed_by.join(" ")).collect();
+    assert_eq!(unreachable, ["unreachable:r2!alive:", "", "unreachable:r2!alive:"]);
+    let timeline = timeline.beats_stop().silent("web1").at(80);
+    assert_eq!(timeline.engine.down_list().iter().filter(|row| !row.unreachable).count(), 1);
+}
+
+#[test]
+fn what_depends_on_something_behind_a_dead_relay_is_told_all_the_same_unless_that_is_down() {
+    let settings = depending(&[("web2", &["db1"])]);
+    let timeline = Timeline::with(settings).behind("db1", &[BY_R1]).live("web1").live("web2").live("r1").live("db1");
+    let timeline = timeline.up("web2!port:www").silent("r1").at(100);
+    assert_eq!(timeline.state_of("db1"), State::Unknown);
+    let timeline = timeline.down("web2!port:www");
+    assert_eq!(timeline.told.last().expect("an event"), "100s ERR down web2!port:www");
+}
+
+#[test]
+fn of_two_that_hide_each_other_both_are_told() {
+    let settings = depending(&[("r1", &[SQL])]);
+    let timeline = relayed(settings, &[BY_R1]).at(100).silent("r1").at(200);
+    // As long as the database is heard it is the trouble.
+    let timeline =
+        timeline.expect(["110500ms CRIT down r1!alive: (unreachable:db1!port:sql)", "131s CRIT revealed r1!alive:"]);
+    assert!(timeline.engine.down_list().iter().all(|row| !row.unreachable));
+}
+
+#[test]
+fn explain_names_the_only_relay() {
+    let timeline = relayed(settings(&[]), &[BY_R1]).at(20).silent("r1").at(60);
+    let explain = |address: &str| timeline.engine.explain(&address.parse().expect("address")).expect("known");
+    let on: Vec<_> = explain("db1!alive:").depends_on.iter().map(|(on, state)| format!("{on} {state}")).collect();
+    assert_eq!(on, ["r1!alive: down", "web1!alive: up"]);
+    assert_eq!(explain("web1!alive:").depends_on, []);
+    let why = explain(SQL).why;
+    assert!(why.contains(&"it cannot be reached while r1!alive: is down".to_owned()), "{why:?}");
+}
