@@ -145,10 +145,10 @@ pub(crate) enum Rules {
     List,
 }
 
-/// Who is told beside those of the notifiers' configuration.
+/// Who is told beside those of the notifiers' configuration. Of the media, mail takes them.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Subscribers {
-    /// Add somebody, or change what they are to be told. It is kept and shared with peers; no notifier reads it yet
+    /// Add somebody, or change what they are to be told. By mail they are first asked whether they want to be
     Add {
         /// Who: a recipient, by a name or address of the medium
         #[arg(value_parser = line_of_text)]
@@ -166,20 +166,26 @@ pub(crate) enum Subscribers {
         #[command(flatten)]
         giver: Giver,
     },
+    /// Somebody has agreed to be told, otherwise than by the link in the mail that asked
+    Confirm(Subscribed),
     /// Tell somebody no longer
-    Remove {
-        /// Who, as subscriber list shows it
-        #[arg(value_parser = line_of_text)]
-        name: String,
-        /// By which medium
-        #[arg(long, value_name = "MEDIUM", value_parser = line_of_text)]
-        via: String,
-        /// By whom.
-        #[command(flatten)]
-        giver: Giver,
-    },
+    Remove(Subscribed),
     /// List who is told
     List,
+}
+
+/// Somebody who is on the list.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct Subscribed {
+    /// Who, as subscriber list shows it
+    #[arg(value_parser = line_of_text)]
+    name: String,
+    /// By which medium
+    #[arg(long, value_name = "MEDIUM", value_parser = line_of_text)]
+    via: String,
+    /// By whom.
+    #[command(flatten)]
+    giver: Giver,
 }
 
 /// Nothing that matches is told until it ends.
@@ -235,23 +241,22 @@ pub(crate) fn rules(global: &Global, out: Out, rules: Rules) -> Result<Outcome, 
 
 /// Those who asked to be told.
 pub(crate) fn subscribers(global: &Global, out: Out, subscribers: Subscribers) -> Result<Outcome, Failure> {
+    let of = |order: &str, name, via| Request { name: Some(name), via: Some(via), ..Request::order(order) };
     match subscribers {
         Subscribers::Add { name, via, severity, pattern, giver } => {
             let request = Request {
-                name: Some(name),
-                via: Some(via),
                 severity: Some(severity),
                 pattern: Some(pattern.as_str().to_owned()),
-                ..Request::order("subscriber-add")
+                ..of("subscriber-add", name, via)
             };
             give(global, out, request, giver)
         }
-        Subscribers::Remove { name, via, giver } => give(
-            global,
-            out,
-            Request { name: Some(name), via: Some(via), ..Request::order("subscriber-remove") },
-            giver,
-        ),
+        Subscribers::Confirm(Subscribed { name, via, giver }) => {
+            give(global, out, of("subscriber-confirm", name, via), giver)
+        }
+        Subscribers::Remove(Subscribed { name, via, giver }) => {
+            give(global, out, of("subscriber-remove", name, via), giver)
+        }
         Subscribers::List => ask::<Vec<SubscriberRow>>(global, out, &Request::query("subscriber-list")),
     }
 }

@@ -356,11 +356,12 @@ impl Show for Vec<SubscriberRow> {
         if self.is_empty() {
             return "nobody subscribed; the notifiers tell those of their configuration\n".to_owned();
         }
-        let mut table = Table::new(["WHO", "VIA", "FROM", "PATTERN", "BY", "SINCE"]);
+        let mut table = Table::new(["WHO", "VIA", "STATE", "FROM", "PATTERN", "BY", "SINCE"]);
         for row in self {
             table.row([
                 Cell::new(&row.name),
                 Cell::new(&row.via),
+                Cell::new(if row.confirmed.is_some() { "confirmed" } else { "pending" }),
                 severity(row.severity),
                 Cell::new(&row.pattern),
                 Cell::new(&row.author),
@@ -729,8 +730,11 @@ mod tests {
             pattern: "*".into(),
             author: "anna".into(),
             since: ago(60),
+            confirmed: None,
         };
-        assert!(vec![row].show(INK).contains("anna  mail  ERR   *        anna"));
+        assert!(vec![row.clone()].show(INK).contains("anna  mail  pending  ERR   *        anna"));
+        let agreed = SubscriberRow { confirmed: Some(ago(30)), ..row };
+        assert!(vec![agreed].show(INK).contains("anna  mail  confirmed  ERR   *        anna"));
     }
 
     #[test]

@@ -28,7 +28,8 @@ use common::address::HostName;
 use common::message::IncidentId;
 use common::notifier::{Cluster, Composed, Letter, MessageId, Story, clusters};
 use common::severity::Severity;
-use common::time::UnixMillis;
+use common::subscription::{Purpose, TokenKey};
+use common::time::{UnixMillis, for_people};
 use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MessageBuilder, MultiPart, SinglePart};
 use std::cmp::Reverse;
@@ -58,6 +59,8 @@ const MAX_CLUSTERS_OF_SUBJECT: usize = 2;
 /// Characters of an event's text, alone and among others.
 const ALONE_CHARS: usize = 20_000;
 const AMONG_OTHERS_CHARS: usize = 1000;
+/// How long a link to agree by is good.
+const AGREE_WITHIN: Duration = Duration::from_hours(7 * 24);
 /// The last second that a mail's date can show, 9999-12-31T23:59:59Z.
 const LAST_SECOND: u64 = 253_402_300_799;
 
@@ -72,8 +75,19 @@ pub struct Composer {
     pub list_id: String,
     /// Where the page is, `https://cairn.example.org/`; without one there are no links.
     pub page: Option<String>,
+    /// How subscribers agree and leave; without it there are none.
+    pub subscriptions: Option<Subscriptions>,
     /// Whether there is an HTML part beside the text.
     pub html: bool,
+}
+
+/// The links by which subscribers agree and leave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscriptions {
+    /// Shared with cwebd.
+    pub key: TokenKey,
+    /// As [`Composer::page`].
+    pub page: String,
 }
 
 /// What a mail says, before it is written as text or as HTML.
@@ -87,11 +101,22 @@ pub(crate) struct Content<'a> {
     pub(crate) entries: Vec<Entry>,
     /// What is no story.
     pub(crate) lists: Vec<List>,
-    /// The page, where nothing else leads to it.
-    pub(crate) link: Option<String>,
+    /// What is said in sentences, a paragraph each.
+    pub(crate) words: Vec<String>,
+    /// What the mail as a whole leads to.
+    pub(crate) link: Option<Link>,
     /// Who speaks, and to whom.
     pub(crate) footer: String,
+    /// Where a subscriber leaves.
+    pub(crate) leave: Option<String>,
     pub(crate) subject: &'a str,
+}
+
+/// Where to go, for the text and for the HTML.
+pub(crate) struct Link {
+    pub(crate) name: &'static str,
+    pub(crate) label: &'static str,
+    pub(crate) url: String,
 }
 
 /// Rows of two parts: what it is about, and what there is to say of it.
@@ -109,13 +134,21 @@ impl Composer {
             let letter = Letter { stories: &letter.stories[..1], ..*letter };
             return Composed { bytes: self.digest(to, &letter, &digest), told: 1 };
         }
-        let told = letter.stories.iter().take_while(|story| Digest::of(story).is_none()).count();
+        if let [story, ..] = letter.stories
+            && story.is_question()
+        {
+            let letter = Letter { stories: &letter.stories[..1], ..*letter };
+            return Composed { bytes: self.question(to, &letter, story), told: 1 };
+        }
+        let is_told = |story: &&Story| Digest::of(story).is_none() && !story.is_question();
+        let told = letter.stories.iter().take_while(is_told).count();
         let stories = &letter.stories[..told];
         let (entries, mut lists, shown) = self.fitting(stories, letter.now);
         lists.extend(by_host(&stories[shown..]));
         let subject = subject(stories);
         let summary = (told > 1).then(|| format!("{}.", counts(stories)));
-        let content = Content { summary, common: common(stories), entries, lists, ..self.content(letter, &subject) };
+        let content =
+            Content { summary, common: common(stories), entries, lists, ..self.content(to, letter, &subject) };
         let mut mail = self.headed(to, letter, &subject);
         mail = self.thread(mail, stories);
         mail = raw(mail, "X-Cairn-Severity", worst(stories).as_str());
@@ -133,8 +166,8 @@ impl Composer {
         let mut content = Content {
             summary: Some(format!("{}.", digest.span(&zone))),
             lists: digest.lists(),
-            link: self.page.clone(),
-            ..self.content(letter, &subject)
+            link: self.page.clone().map(|url| Link { name: "Page", label: "Show the page", url }),
+            ..self.content(to, letter, &subject)
         };
         content.notes.extend(digest.missing().map(|missing| format!("This digest is not complete: {missing}.")));
         if content.lists.is_empty() {
@@ -144,8 +177,37 @@ impl Composer {
         self.formatted(mail, letter.id, &content, &[])
     }
 
+    /// Whether somebody who was subscribed wants to be told.
+    fn question(&self, to: &To, letter: &Letter<'_>, story: &Story) -> Vec<u8> {
+        let subject = format!("Do you want alerts from Cairn on {}?", self.host);
+        let asked = plain::line(&story.event.text, ALONE_CHARS);
+        let words = vec![
+            format!("{asked}."),
+            format!("Mails about what Cairn on {} watches would then come to this address.", self.host),
+            format!(
+                "To have them, open this page within {} and press the button. If you do nothing, none is sent.",
+                for_people(AGREE_WITHIN)
+            ),
+        ];
+        let expires =
+            UnixMillis(story.event.time.0.saturating_add(AGREE_WITHIN.as_millis().try_into().unwrap_or(i64::MAX)));
+        let link = self.subscriptions.as_ref().map(|Subscriptions { key, page }| {
+            let url = key.link(page, Purpose::Confirm, letter.recipient, Some(expires));
+            Link { name: "Confirm", label: "Confirm", url }
+        });
+        let content = Content { words, link, ..self.content(to, letter, &subject) };
+        self.formatted(self.headed(to, letter, &subject), letter.id, &content, &[])
+    }
+
+    /// Where a subscriber leaves: in every mail but the first, by which they have not come yet.
+    fn leave(&self, to: &To, letter: &Letter<'_>) -> Option<String> {
+        let is_question = letter.stories.first().is_some_and(Story::is_question);
+        let Subscriptions { key, page } = self.subscriptions.as_ref().filter(|_| to.is_subscriber && !is_question)?;
+        Some(key.link(page, Purpose::Unsubscribe, letter.recipient, None))
+    }
+
     /// Without what it tells.
-    fn content<'a>(&self, letter: &Letter<'_>, subject: &'a str) -> Content<'a> {
+    fn content<'a>(&self, to: &To, letter: &Letter<'_>, subject: &'a str) -> Content<'a> {
         let recipient = plain::line(letter.recipient, plain::ADDRESS_CHARS);
         let again = "This mail may have reached you before: what became of it was not known.";
         Content {
@@ -154,8 +216,10 @@ impl Composer {
             notes: letter.again.then(|| again.to_owned()).into_iter().collect(),
             entries: Vec::new(),
             lists: Vec::new(),
+            words: Vec::new(),
             link: None,
             footer: format!("Cairn on {}, for {recipient}", self.host),
+            leave: self.leave(to, letter),
             subject,
         }
     }
@@ -166,6 +230,13 @@ impl Composer {
         mail = mail.message_id(Some(self.message_id(letter.id))).subject(subject);
         mail = raw(mail, "Auto-Submitted", "auto-generated");
         mail = raw(mail, "List-Id", &format!("<{}>", self.list_id));
+        if let Some(leave) = self.leave(to, letter) {
+            mail = raw(mail, "List-Unsubscribe", &format!("<{leave}>"));
+            // Of https alone (RFC 8058 §3.1): a program shows the other kind to a person.
+            if leave.starts_with("https://") {
+                mail = raw(mail, "List-Unsubscribe-Post", "List-Unsubscribe=One-Click");
+            }
+        }
         if letter.again {
             mail = raw(mail, "X-Cairn-Resent", "outcome unknown, sent again");
         }
@@ -397,6 +468,8 @@ mod tests {
     use ::tests::exim::Mail;
     use common::message::{Event, Kind};
     use common::notifier::Mark;
+    use common::secret::Secret;
+    use common::subscription::Refused;
     use serde_json::json;
 
     const MINUTE: i64 = 60_000;
@@ -408,6 +481,7 @@ mod tests {
             from: "Cairn <cairn@mon1>".parse().expect("a mailbox"),
             list_id: "alerts.cairn.mon1".into(),
             page: Some("https://cairn.example.org/".into()),
+            subscriptions: Some(Subscriptions { key: key(), page: "https://cairn.example.org/".into() }),
             html: true,
         }
     }
@@ -442,7 +516,62 @@ mod tests {
     }
 
     fn to() -> To {
-        To { mailbox: "ops@example.org".parse().expect("a mailbox"), digest: None }
+        To { mailbox: "ops@example.org".parse().expect("a mailbox"), digest: None, is_subscriber: false }
+    }
+
+    fn key() -> TokenKey {
+        TokenKey::new(&Secret::new("0123456789abcdef0123456789abcdef").expect("a line"))
+    }
+
+    /// To a subscriber whose address is as long as one may be.
+    fn to_subscriber(stories: &[Story], page: &str) -> (String, Mail) {
+        let name = format!("{}@example.org", "a".repeat(64));
+        let to = To { mailbox: name.parse().expect("a mailbox"), is_subscriber: true, ..to() };
+        let letter = Letter { id: id(1), recipient: &name, stories, again: false, now: UnixMillis(SINCE) };
+        let subscriptions = Some(Subscriptions { key: key(), page: page.to_owned() });
+        let mail = Composer { subscriptions, ..composer() }.compose(&to, &letter);
+        (name, Mail::parse(&String::from_utf8(mail.bytes).expect("ASCII")))
+    }
+
+    #[test]
+    fn a_mail_to_a_subscriber_says_how_to_leave() {
+        let page = format!("https://cairn.example.org/{}/", "p".repeat(170));
+        let (name, mail) = to_subscriber(&[began(7, "web1", "smtp (25)")], &page);
+        let leave = mail.header("List-Unsubscribe").trim_matches(['<', '>']).to_owned();
+        let token = leave.strip_prefix(&format!("{page}unsubscribe?t=")).expect("a link");
+        assert_eq!(key().name_in(Purpose::Unsubscribe, token, UnixMillis(i64::MAX - 1)), Ok(name));
+        assert_eq!(mail.header("List-Unsubscribe-Post"), "List-Unsubscribe=One-Click");
+        assert!(mail.raw.lines().all(|line| line.len() <= 998), "{mail:?}");
+        assert!(mail.body.trim_end().ends_with(&format!("\nUnsubscribe: {leave}")), "{}", mail.body);
+        assert!(mail.html.contains(&format!("<a href=\"{leave}\">Unsubscribe</a>")), "{}", mail.html);
+        // Only what a program may call by itself says so.
+        let (_, mail) = to_subscriber(&[began(7, "web1", "smtp (25)")], "http://localhost:8436/");
+        assert!(mail.header("List-Unsubscribe").starts_with("<http://localhost:8436/unsubscribe?t="), "{mail:?}");
+        assert_eq!(mail.header("List-Unsubscribe-Post"), "");
+        // And nobody else's.
+        let other = self::mail(1, &[began(7, "web1", "smtp (25)")]);
+        assert!(!other.to_lowercase().contains("unsubscribe"), "{other}");
+    }
+
+    #[test]
+    fn the_question_is_a_mail_to_itself_with_a_link_that_ends() {
+        let mut question = Story { mark: Mark::Once, event: event(1, "mon1", ""), outages: 1, told_in: None };
+        question.event.kind = Kind::Log;
+        question.event.rule = common::notifier::SUBSCRIPTION_RULE.to_owned();
+        question.event.text = "bob\r\nBcc: x subscribed a@b.c to <b>* from ERR".to_owned();
+        let (name, mail) = to_subscriber(&[question.clone(), began(7, "web1", "smtp (25)")], "https://x/");
+        assert_eq!(mail.header("Subject"), "Do you want alerts from Cairn on mon1?");
+        assert!(mail.body.starts_with("bob  Bcc: x subscribed a@b.c to <b>* from ERR.\n"), "{}", mail.body);
+        assert!(!mail.body.contains("web1") && mail.html.contains("&lt;b&gt;*"), "{mail:?}");
+        assert_eq!((mail.header("List-Unsubscribe"), mail.header("Bcc")), ("", ""));
+        let (_, token) = mail.body.split_once("\nConfirm: https://x/subscribe?t=").expect("a link");
+        let token = token.split_whitespace().next().expect("a token");
+        let week = 7 * 24 * 60 * MINUTE;
+        let name_after = |millis: i64| key().name_in(Purpose::Confirm, token, UnixMillis(SINCE + millis));
+        assert_eq!((name_after(week - 1), name_after(week)), (Ok(name), Err(Refused::Expired)));
+        // Behind what else waits, it comes in the next mail.
+        let (told, count) = at(1, &[began(7, "web1", "smtp (25)"), question], SINCE);
+        assert!(count == 1 && told.contains("1 more in the next mail"), "{told}");
     }
 
     fn at(n: u32, stories: &[Story], now: i64) -> (String, usize) {

@@ -1,6 +1,6 @@
 //! What a person may configure, checked once.
 
-use crate::compose::Composer;
+use crate::compose::{Composer, Subscriptions};
 use crate::digests::Digests;
 use crate::dkim::Signer;
 use crate::medium::{Mailer, To, Way};
@@ -16,6 +16,7 @@ use common::notifier::{
 };
 use common::secret::{Secret, fingerprint};
 use common::severity::Severity;
+use common::subscription::TokenKey;
 use common::trust::{Trust, is_this_machine, private_key};
 use common::zone::{Zone, time_of_day, weekday};
 use jiff::civil::{Time, Weekday};
@@ -59,6 +60,7 @@ struct Raw {
     from: Option<Box1>,
     list_id: Option<String>,
     page: Option<String>,
+    subscription_secret_file: Option<PathBuf>,
     html: Option<bool>,
     folder: Option<PathBuf>,
     #[serde(default)]
@@ -240,6 +242,12 @@ fn mailbox(text: &str) -> Result<Mailbox, String> {
     Ok(mailbox)
 }
 
+/// The mailbox of somebody who is subscribed under this name: a bare address.
+pub(crate) fn subscriber(name: &str) -> Result<Mailbox, String> {
+    let address: Address = name.parse().map_err(|_| format!("{name:?} is no mail address: expected user@host"))?;
+    mailbox(address.as_ref())
+}
+
 /// Reads and checks the file and its drop-ins. Connects to nothing.
 pub fn load(path: &Path, counters: &Counters) -> Result<Setup<Mailer>, ConfigError> {
     load_checked(path, |raw| checked(raw, path, counters))
@@ -272,17 +280,29 @@ fn checked(raw: Raw, path: &Path, counters: &Counters) -> Result<Setup<Mailer>, 
         vec![Recipient {
             name: "operator".into(),
             selection: Selection::at_least(DEFAULT_SEVERITY),
-            address: To { mailbox: Mailbox::new(None, at_host("root")?), digest: None },
+            address: To { mailbox: Mailbox::new(None, at_host("root")?), digest: None, is_subscriber: false },
         }]
     } else {
         recipients(raw.recipient).map_err(wrong)?
+    };
+    let page = raw.page.map(|page| page::checked(&page)).transpose().map_err(wrong)?;
+    let subscriptions = match (raw.subscription_secret_file, &page) {
+        (None, _) => None,
+        (Some(_), None) => {
+            return Err(wrong("subscription_secret_file stands without page, where links lead to".into()));
+        }
+        (Some(file), Some(page)) => {
+            let key = TokenKey::read("subscription_secret_file", &file, path).map_err(wrong)?;
+            Some(Subscriptions { key, page: page.clone() })
+        }
     };
     let list_id = raw.list_id.unwrap_or_else(|| format!("alerts.cairn.{host}"));
     let composer = Composer {
         list_id: checked_list_id(&list_id).map_err(wrong)?,
         from,
         host: host.clone(),
-        page: raw.page.map(|page| page::checked(&page)).transpose().map_err(wrong)?,
+        page,
+        subscriptions,
         html: raw.html.unwrap_or(true),
     };
     if raw.dkim.is_some() && smtp.is_empty() {
@@ -326,7 +346,7 @@ fn recipients(raw: Vec<RawRecipient>) -> Result<Vec<Recipient<To>>, String> {
         let selection = selection.checked(DEFAULT_SEVERITY).map_err(|wrong| format!("recipient.{wrong}"))?;
         for (nth, mailbox) in to.into_iter().enumerate() {
             let name = if nth == 0 { name.clone() } else { format!("{name}/{}", mailbox.email) };
-            let address = To { mailbox, digest: digest.clone() };
+            let address = To { mailbox, digest: digest.clone(), is_subscriber: false };
             recipients.push(Recipient { name, selection: selection.clone(), address });
         }
     }
@@ -504,6 +524,7 @@ fn password(user: Option<&str>, file: Option<&Path>, config: &Path) -> Result<Op
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::notifier::Medium;
     use std::fs;
 
     #[track_caller]
@@ -591,6 +612,28 @@ mod tests {
     }
 
     #[test]
+    fn subscribers_have_bare_addresses_and_need_a_secret() {
+        assert!(loaded("").lanes[0].medium.subscriber("ann@example.org").is_err_and(|why| why.contains("is not set")));
+        let dir = tempfile::tempdir().expect("folder");
+        let with = |secret: &str| {
+            fs::write(dir.path().join("secret"), secret).expect("file");
+            let text = "page = 'https://x'\nsubscription_secret_file = 'secret'";
+            load_in(dir.path(), text).expect("loads").lanes.remove(0)
+        };
+        let lane = with("0123456789abcdef0123456789abcdef\n");
+        let ann = lane.medium.subscriber("ann@example.org").expect("an address");
+        assert!(ann.is_subscriber && ann.mailbox.to_string() == "ann@example.org");
+        for bad in
+            ["ann", "Ann <ann@example.org>", "ann@example.org, bob@example.org", "ann@example.org\r\nBcc: x", "ä@b.c"]
+        {
+            assert!(lane.medium.subscriber(bad).is_err_and(|why| why.contains("is no mail address")), "{bad}");
+        }
+        let other = with("another0123456789abcdef0123456789");
+        assert_ne!(lane.fingerprint, other.fingerprint);
+        assert!(!lane.fingerprint.contains("0123456789abcdef"), "{}", lane.fingerprint);
+    }
+
+    #[test]
     fn the_fingerprint_changes_with_the_password_and_does_not_show_it() {
         let dir = tempfile::tempdir().expect("folder");
         let file = dir.path().join("password");
@@ -650,6 +693,15 @@ mod tests {
             (
                 complaint("page = 'example.org'"),
                 "DIR/cmaild.toml:2: page is \"example.org\", but must begin with https://",
+            ),
+            (complaint("subscription_secret_file = '/x'"), "stands without page, where links lead to"),
+            (
+                complaint("page = 'https://x'\nsubscription_secret_file = '/nowhere'"),
+                "subscription_secret_file: /nowhere does not exist",
+            ),
+            (
+                complaint("page = 'https://x'\nsubscription_secret_file = 'cmaild.toml'"),
+                "subscription_secret_file: DIR/cmaild.toml holds a control character",
             ),
             (complaint("publishers = []"), "publishers is empty"),
             (complaint("[smtp]\nhost = 'x'"), "no [[recipient]]"),

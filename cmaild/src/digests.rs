@@ -151,7 +151,8 @@ mod tests {
             at: at.parse().expect("a time"),
             zone: jiff::tz::TimeZone::UTC,
         };
-        let address = To { mailbox: "a@b.c".parse().expect("a mailbox"), digest: digest.map(schedule) };
+        let address =
+            To { mailbox: "a@b.c".parse().expect("a mailbox"), digest: digest.map(schedule), is_subscriber: false };
         let selection = Selection::at_least(Severity::Warn);
         (name.to_owned(), Recipient { name: name.to_owned(), selection, address })
     }

@@ -5,6 +5,7 @@
 use crate::compose::{Content, List};
 use crate::entry::{Entry, Section};
 use common::severity::Severity;
+use common::text::html_escaped as escaped;
 use std::fmt::Write;
 
 /// Beside black and white alike.
@@ -43,11 +44,18 @@ pub(crate) fn write(content: &Content<'_>) -> String {
             }
         }
     }
+    for words in &content.words {
+        let _ = writeln!(html, "<p style=\"margin:0 0 12px;overflow-wrap:anywhere\">{}</p>", escaped(words));
+    }
     html.extend(content.lists.iter().map(list));
     if let Some(link) = &content.link {
-        let _ = writeln!(html, "<p style=\"margin:16px 0 0\"><a href=\"{}\">Show the page</a></p>", escaped(link));
+        let (url, label) = (escaped(&link.url), link.label);
+        let _ = writeln!(html, "<p style=\"margin:16px 0 0\"><a href=\"{url}\">{label}</a></p>");
     }
-    let footer = escaped(&content.footer);
+    let mut footer = escaped(&content.footer);
+    if let Some(leave) = &content.leave {
+        let _ = write!(footer, "<br>\n<a href=\"{}\">Unsubscribe</a>", escaped(leave));
+    }
     let _ = write!(html, "<p style=\"margin:16px 0 0;color:{DIM};font-size:13px\">{footer}</p>\n</body>\n</html>\n");
     html
 }
@@ -102,34 +110,5 @@ fn colour(entry: &Entry) -> &'static str {
         (Section::Open | Section::Other, Severity::Err) => "#d9412c",
         (Section::Open | Section::Other, Severity::Warn) => "#c77700",
         (Section::Open | Section::Other, Severity::Info | Severity::Debug) => "#4f83c4",
-    }
-}
-
-/// Text that is no markup, in an element or in a quoted attribute.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_of_a_text_is_markup() {
-        assert_eq!(
-            escaped("<b onclick='x'>\"&amp;\"</b>"),
-            "&lt;b onclick=&#39;x&#39;&gt;&quot;&amp;amp;&quot;&lt;/b&gt;"
-        );
     }
 }

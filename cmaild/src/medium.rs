@@ -1,6 +1,7 @@
 //! Mail as a medium of the notifier frame: composed alike, then handed to a server or put into a folder.
 
 use crate::compose::Composer;
+use crate::config::subscriber;
 use crate::digests::Digests;
 use crate::dkim::Signer;
 use crate::files;
@@ -33,6 +34,8 @@ pub struct To {
     pub mailbox: Mailbox,
     /// When it gets a digest.
     pub digest: Option<Schedule>,
+    /// It was subscribed: each of its mails says how to end that.
+    pub is_subscriber: bool,
 }
 
 /// Tells people by mail.
@@ -50,6 +53,14 @@ pub struct Mailer {
 
 impl Medium for Mailer {
     type Address = To;
+    const VIA: Option<&'static str> = Some("mail");
+
+    fn subscriber(&self, name: &str) -> Result<To, String> {
+        if self.composer.subscriptions.is_none() {
+            return Err("subscription_secret_file is not set".to_owned());
+        }
+        Ok(To { mailbox: subscriber(name)?, digest: None, is_subscriber: true })
+    }
 
     fn compose(&self, to: &To, letter: &Letter<'_>) -> Composed {
         self.composer.compose(to, letter)

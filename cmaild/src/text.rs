@@ -30,11 +30,17 @@ pub(crate) fn write(content: &Content<'_>) -> String {
             }
         }
     }
+    for words in &content.words {
+        let _ = write!(text, "{words}\n\n");
+    }
     text.extend(content.lists.iter().map(list));
     if let Some(link) = &content.link {
-        let _ = writeln!(text, "\nPage: {link}");
+        let _ = writeln!(text, "\n{}: {}", link.name, link.url);
     }
     let _ = write!(text, "\n-- \n{}\n", content.footer);
+    if let Some(leave) = &content.leave {
+        let _ = writeln!(text, "Unsubscribe: {leave}");
+    }
     text
 }
 

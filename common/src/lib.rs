@@ -19,6 +19,7 @@ pub mod severity;
 pub mod socket;
 pub mod startup;
 pub mod subscriber;
+pub mod subscription;
 pub mod text;
 pub mod time;
 pub mod traffic;

@@ -133,7 +133,7 @@ async fn ask_lists(questions: &mut Requester) -> Result<Vec<Order>, AskError> {
     let subscribers: Vec<SubscriberRow> = list(questions, "subscriber-list").await?;
     let silences = silences.into_iter().filter_map(silence);
     let rules = rules.into_iter().filter_map(rule);
-    Ok(silences.chain(rules).chain(subscribers.into_iter().filter_map(subscriber)).collect())
+    Ok(silences.chain(rules).chain(subscribers.into_iter().flat_map(|row| subscriber(&row))).collect())
 }
 
 /// An older cprocessd that does not know the question has nothing of that kind.
@@ -173,16 +173,20 @@ fn rule(row: AlarmRow) -> Option<Order> {
     })
 }
 
-fn subscriber(row: SubscriberRow) -> Option<Order> {
-    checked(&Request {
-        id: Some(learned_id(&format!("{} {} {} {}", row.name, row.via, row.author, row.since.0), "subscriber")),
-        author: Some(row.author),
-        name: Some(row.name),
-        via: Some(row.via),
-        severity: Some(row.severity),
-        pattern: Some(row.pattern),
-        ..Request::order("subscriber-add")
-    })
+/// The order that added somebody, and where they have agreed the one that said so.
+fn subscriber(row: &SubscriberRow) -> Vec<Order> {
+    let of = format!("{} {} {} {}", row.name, row.via, row.author, row.since.0);
+    let order = |name: &str, what: &str| Request {
+        id: Some(learned_id(&of, what)),
+        author: Some(row.author.clone()),
+        name: Some(row.name.clone()),
+        via: Some(row.via.clone()),
+        ..Request::order(name)
+    };
+    let (severity, pattern) = (Some(row.severity), Some(row.pattern.clone()));
+    let added = Request { severity, pattern, ..order("subscriber-add", "subscriber") };
+    let agreed = row.confirmed.map(|_| order("subscriber-confirm", "agreed"));
+    [Some(added), agreed].into_iter().flatten().filter_map(|request| checked(&request)).collect()
 }
 
 fn learned_id(of: &str, what: &str) -> String {
@@ -225,6 +229,10 @@ pub(crate) fn is_only_for_its_own(order: &Order, engine: &Engine) -> bool {
             let has = |row: &SubscriberRow| {
                 (&row.name, &row.via, row.severity) == (name, via, *severity) && row.pattern == pattern.as_str()
             };
+            engine.subscriber_list().iter().any(has)
+        }
+        Command::SubscriberConfirm { name, via } => {
+            let has = |row: &SubscriberRow| (&row.name, &row.via) == (name, via) && row.confirmed.is_some();
             engine.subscriber_list().iter().any(has)
         }
         Command::Forget { .. }
@@ -296,8 +304,15 @@ mod tests {
             pattern: "*".into(),
             author: "anna".into(),
             since: UnixMillis(5),
+            confirmed: None,
         };
-        assert_eq!(subscriber(row.clone()), subscriber(row));
+        assert_eq!(subscriber(&row), subscriber(&row));
+        let names =
+            |row: &SubscriberRow| subscriber(row).into_iter().map(|order| order.command.name()).collect::<Vec<_>>();
+        assert_eq!(names(&row), ["subscriber-add"]);
+        let agreed = SubscriberRow { confirmed: Some(UnixMillis(6)), ..row.clone() };
+        assert_eq!(names(&agreed), ["subscriber-add", "subscriber-confirm"]);
+        assert_eq!(subscriber(&agreed), subscriber(&agreed));
     }
 
     #[test]

@@ -290,7 +290,8 @@ mod tests {
             maintenance: true,
         };
         let rule = SavedRule { rule: "a > 5 WARN".into(), author: "ann".into(), added: UnixMillis(1) };
-        let subscriber = Subscriber { severity: Severity::Err, pattern, author: "bob".into(), since: UnixMillis(2) };
+        let (author, since, confirmed) = ("bob".to_owned(), UnixMillis(2), Some(UnixMillis(3)));
+        let subscriber = Subscriber { severity: Severity::Err, pattern, author, since, confirmed };
         let key = Key { address: "w!port:a b (c)".parse().expect("address"), rule: "disk full".into() };
         let rows = vec![
             Saved::Check("w!port:a\u{2003}b".parse().expect("address"), Some(check)),
@@ -339,6 +340,14 @@ mod tests {
             panic!("no incident")
         };
         assert!(incident.suppressed_by.is_empty() && incident.ack.is_none() && incident.steps == 0);
+        let (pattern, author, since) = ("*".parse().expect("pattern"), "bob".to_owned(), UnixMillis(2));
+        let kept = Subscriber { severity: Severity::Err, pattern, author, since, confirmed: None };
+        let mut fields = common::query::to_value(&kept);
+        let rmpv::Value::Map(map) = &mut fields else { panic!("no map: {fields}") };
+        map.retain(|(key, _)| key.as_str() != Some("confirmed"));
+        let subscriber = Some(kept);
+        let saved = Saved::Subscriber { via: "mail".into(), name: "a b".into(), subscriber };
+        assert_eq!(read("subscriber", "mail\na b", &encode(&fields)), Some(saved));
     }
 
     #[test]

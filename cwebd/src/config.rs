@@ -3,6 +3,7 @@
 use crate::password::Password;
 use common::config::{ConfigError, HumanDuration, load_checked};
 use common::secret::Secret;
+use common::subscription::TokenKey;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ struct Raw {
     #[serde(default = "default_listen")]
     listen: SocketAddr,
     password_file: Option<PathBuf>,
+    subscription_secret_file: Option<PathBuf>,
     #[serde(default)]
     public: Public,
     #[serde(default)]
@@ -83,6 +85,8 @@ pub(crate) struct AccessConfig {
     /// A proxy says who asks, and whether by https.
     pub(crate) behind_proxy: bool,
     pub(crate) session_lifetime: Duration,
+    /// What knows the links in the mails to subscribers; without it there are none.
+    pub(crate) subscriptions: Option<TokenKey>,
 }
 
 impl Config {
@@ -101,6 +105,10 @@ fn checked(raw: Raw, path: &Path) -> Result<Config, String> {
                     .map_err(|text| format!("password_file: {} {text}", file.display()))?,
             )
         }
+        None => None,
+    };
+    let subscriptions = match &raw.subscription_secret_file {
+        Some(file) => Some(TokenKey::read("subscription_secret_file", file, path)?),
         None => None,
     };
     let is_local = raw.listen.ip().to_canonical().is_loopback();
@@ -143,6 +151,7 @@ fn checked(raw: Raw, path: &Path) -> Result<Config, String> {
             hosts: raw.hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect(),
             behind_proxy: raw.behind_proxy,
             session_lifetime: lifetime,
+            subscriptions,
         },
     })
 }
@@ -200,6 +209,8 @@ mod tests {
         assert!(plain.contains("DIR/plain must hold one line, as `cwebd --hash-password` prints it"), "{plain}");
         assert!(!plain.contains("hunter22"), "{plain}");
         assert!(complaint("password_file = '/nonexistent'").contains("does not exist"));
+        let short = complaint("subscription_secret_file = 'DIR/plain'");
+        assert!(short.contains("DIR/plain has 8 bytes, but must have at least 32"), "{short}");
         assert!(complaint("publishers = []").contains("has 0 entries"));
         assert!(complaint("hosts = ['http://x']").contains("without a port"));
         assert!(complaint("session_lifetime = '1s'").contains("must be 1m to 365d"));

@@ -7,6 +7,7 @@ use crate::routes::{self, Web};
 use crate::server;
 use crate::session::SessionStore;
 use crate::source::{self, Said};
+use crate::subscription::Orders;
 use bytes::Bytes;
 use common::counters::Counters;
 use common::message::{ErrorBody, ErrorCode};
@@ -79,7 +80,9 @@ impl Daemon {
             source::start(side, stream, &counters, print, said_in.clone());
         }
         let (stopping, stop) = watch::channel(false);
-        let web = Arc::new(Web::new(live.clone(), config.access.clone(), sessions, counters.clone(), stop.clone()));
+        let orders = Orders::new(&config.publishers);
+        let access = config.access.clone();
+        let web = Arc::new(Web::new(live.clone(), access, sessions, orders, counters.clone(), stop.clone()));
         let server = tokio::spawn(server::serve(listener, routes::router(web.clone()), counters.clone(), stop));
         tracing::info!("the page is at http://{address}/");
         Ok(Self {

@@ -11,6 +11,7 @@ mod routes;
 mod server;
 mod session;
 mod source;
+mod subscription;
 
 use clap::Parser;
 use common::startup::{self, DaemonArgs, Fatal};

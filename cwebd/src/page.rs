@@ -74,8 +74,8 @@ pub(crate) fn style() -> Response {
     (headers, STYLE).into_response()
 }
 
-/// A page of our own words; `body` is HTML and holds nothing that came from outside.
-pub(crate) fn plain(status: StatusCode, title: &str, body: &'static str) -> Response {
+/// A page of our own words; `body` is HTML, and whatever came from outside is escaped in it.
+pub(crate) fn plain(status: StatusCode, title: &str, body: &str) -> Response {
     let html = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
         <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\

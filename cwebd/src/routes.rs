@@ -1,12 +1,13 @@
 //! What is asked and what is answered: the page, its state, and who may see them.
 
-use crate::bucket::LoginBuckets;
+use crate::bucket::{Buckets, LINKS, LOGIN};
 use crate::config::{AccessConfig, Public};
 use crate::live::{Live, Next};
 use crate::page::{self, LoginTrouble};
 use crate::password::Password;
 use crate::server::Peer;
 use crate::session::SessionStore;
+use crate::subscription::{self, Orders};
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{DefaultBodyLimit, Form, FromRequest as _, Path, Request, State};
@@ -24,14 +25,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// The body of a request. The only one that has any is the form to log in.
-const MAX_BODY_BYTES: usize = 16 << 10;
+/// The body of a request: the form to log in, or the few words of a link that is used.
+pub(crate) const MAX_BODY_BYTES: usize = 16 << 10;
 /// How long it may take to arrive.
-const BODY_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// Browsers that follow at once; the next is refused.
 const MAX_FOLLOWERS: usize = 256;
 /// Passwords checked at once: each takes 19 MiB and a tenth of a second of one core.
 const MAX_CHECKS: usize = 1;
+/// Where somebody unsubscribes.
+const UNSUBSCRIBE: &str = "/unsubscribe";
 /// Where a browser keeps its token.
 const COOKIE: &str = "cairn_session";
 
@@ -46,10 +49,12 @@ pub(crate) struct Web {
     pub(crate) live: Arc<Live>,
     access: RwLock<Arc<AccessConfig>>,
     sessions: Mutex<SessionStore>,
-    buckets: Mutex<LoginBuckets>,
+    buckets: Mutex<Buckets>,
+    link_buckets: Mutex<Buckets>,
+    pub(crate) orders: Orders,
     checks: Semaphore,
     followers: Arc<Semaphore>,
-    counters: Counters,
+    pub(crate) counters: Counters,
     stopping: watch::Receiver<bool>,
 }
 
@@ -83,6 +88,7 @@ impl Web {
         live: Arc<Live>,
         access: AccessConfig,
         sessions: SessionStore,
+        orders: Orders,
         counters: Counters,
         stopping: watch::Receiver<bool>,
     ) -> Self {
@@ -91,7 +97,9 @@ impl Web {
             live,
             access: RwLock::new(Arc::new(access)),
             sessions: Mutex::new(sessions),
-            buckets: Mutex::default(),
+            buckets: Mutex::new(Buckets::new(LOGIN)),
+            link_buckets: Mutex::new(Buckets::new(LINKS)),
+            orders,
             checks: Semaphore::new(MAX_CHECKS),
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
             counters,
@@ -104,7 +112,7 @@ impl Web {
         *self.access.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(access);
     }
 
-    fn access(&self) -> Arc<AccessConfig> {
+    pub(crate) fn access(&self) -> Arc<AccessConfig> {
         self.access.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -138,6 +146,8 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
         .route("/healthz", get(healthz))
         .route("/login", get(login_form).post(login))
         .route("/logout", post(logout))
+        .route("/subscribe", get(subscription::confirm_form).post(subscription::confirm))
+        .route(UNSUBSCRIBE, get(subscription::unsubscribe_form).post(subscription::unsubscribe))
         .fallback(async || page::not_found())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(web.clone(), guard))
@@ -186,8 +196,10 @@ fn refusal(access: &AccessConfig, request: &Request) -> Option<(StatusCode, &'st
         let text = "cwebd is not known by this name; add it to `hosts` in cwebd.toml";
         return Some((StatusCode::MISDIRECTED_REQUEST, "unknown_host", text));
     }
-    // A browser says with each form who made it (RFC 6454, section 7). Programs that are none say nothing.
+    // A browser says with each form who made it (RFC 6454, section 7). Programs that are none say nothing. Whoever has the
+    // link to unsubscribe may use it, and a mail program in a browser does so from its own page.
     if request.method() == Method::POST
+        && request.uri().path() != UNSUBSCRIBE
         && let Some(origin) = headers.get(header::ORIGIN)
     {
         let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
@@ -399,6 +411,16 @@ async fn logout(State(web): State<Arc<Web>>, headers: HeaderMap) -> Response {
     tokio::task::spawn_blocking(end).await.expect("a panic ends the process");
     let cookie = format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
     ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response()
+}
+
+/// Takes a token for a link that is used, or says how long to wait for one.
+pub(crate) fn take_link_token(web: &Web, request: &Request) -> Result<(), Duration> {
+    let from = asker(&web.access(), request);
+    let admitted = web.link_buckets.lock().unwrap_or_else(PoisonError::into_inner).take(web.started.elapsed(), from);
+    if admitted.is_err() && web.counters.count("http", "links_refused") {
+        tracing::warn!("links are used too often, the last time from {from}; more of this is only counted");
+    }
+    admitted
 }
 
 /// Who asks: the other end, or whom the proxy names last, which is the one name in the list that the proxy itself

@@ -206,7 +206,9 @@ SILENCE = {
 MAINTENANCE = {
     "name": str, "pattern": str, "when": str, "active_until": or_none(any_time), "next": [lambda pair: len(pair) == 2],
 }
-SUBSCRIBER = {"name": str, "via": str, "severity": SEVERITIES, "pattern": str, "author": str, "since": millis}
+SUBSCRIBER = {
+    "name": str, "via": str, "severity": SEVERITIES, "pattern": str, "author": str, "since": millis, "confirmed?": millis,
+}
 HEALTH = {
     "daemon": str, "version": str, "epoch": str, "head_seq": int, "rss_bytes": int, "peak_rss_bytes": int,
     "uptime_secs": int, "databases": [str], "counters": dict,

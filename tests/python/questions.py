@@ -14,6 +14,7 @@ later = int(time.time() * 1000) + 3_600_000
 for order in [
     {"order": "silence", "pattern": "*!nginx", "until": later, "reason": "new certificates"},
     {"order": "subscriber-add", "name": "alice", "via": "mail", "severity": "ERR", "pattern": "*"},
+    {"order": "subscriber-confirm", "name": "alice", "via": "mail"},
     {"order": "rule-add", "name": "mail stuck", "rule": "*!mail.queue:*.length > 300 ERR"},
 ]:
     check(control.reply(id=str(uuid.uuid4()), author="alice", **order)["data"], ORDERED, order["order"])

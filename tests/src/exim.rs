@@ -112,6 +112,21 @@ impl Mail {
         answer.read_to_string(&mut said).expect("it says something");
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error} in {said:?}"))
     }
+
+    /// What a foreign verifier says of the DKIM signature in a mail as it was sent, where `record` is what its domain
+    /// publishes: `tests/python/signature.py`.
+    #[track_caller]
+    pub fn signature(raw: &str, record: &str) -> String {
+        let mut command = Command::new(python());
+        command.arg(repository().join("tests/python/signature.py")).arg(record);
+        let mut process = Process::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+        let mut answer = process.stdout();
+        process.stdin().write_all(raw.as_bytes()).expect("it reads");
+        process.close_stdin();
+        let mut said = String::new();
+        answer.read_to_string(&mut said).expect("it says something");
+        said.trim().to_owned()
+    }
 }
 
 /// Headers unfolded and decoded, and what follows the empty line.

@@ -171,6 +171,7 @@ fn a_bad_order_says_what_is_wrong_with_it_and_changes_nothing() {
             "bad-argument",
             "subscriber-add needs severity",
         ),
+        (json!({"order": "subscriber-confirm", "name": "nobody", "via": "mail"}), "not-found", "nobody"),
         (json!({"order": "subscriber-remove", "name": "nobody", "via": "mail"}), "not-found", "nobody"),
     ];
     for (bad, code, says) in cases {
@@ -328,6 +329,7 @@ fn what_was_ordered_survives_a_kill() {
         &["ack", "*!drill:raid", "--for", "1h"],
         &["rule", "add", "long", "*!mail.queue:*.length > 5 ERR"],
         &["subscriber", "add", "anna", "web*", "--via", "mail", "--severity", "ERR"],
+        &["subscriber", "confirm", "anna", "--via", "mail"],
         &["subscriber", "add", "bo", "--via", "mail"],
         &["subscriber", "remove", "bo", "--via", "mail"],
     ] {

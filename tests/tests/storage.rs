@@ -422,5 +422,5 @@ fn the_state_of_the_previous_version_is_taken_over() {
         let version = "SELECT version FROM schema WHERE what = ?1";
         database(daemon).query_row(version, [what], |row| row.get(0)).expect("a version")
     };
-    assert_eq!((version("cprocessd", "journal"), version("cmaild", "notifier")), (2, 4));
+    assert_eq!((version("cprocessd", "journal"), version("cmaild", "notifier")), (2, 5));
 }

@@ -85,7 +85,7 @@ impl<M: Medium> Office<M> {
         let now = Self::now(0);
         let lane = setup.lanes.into_iter().next().expect("a lane");
         let Recipient { name, selection, address: _ } = &lane.recipients[0];
-        let who = Who { lane: lane.name.clone(), selection: selection.clone() };
+        let who = Who { lane: lane.name.clone(), selection: Some(selection.clone()) };
         let who = BTreeMap::from([(name.clone(), who)]);
         let teller = Teller::new("office", "mon".parse().expect("a host"), &["a".to_owned()], now);
         let store = Store::in_memory(Uuid::nil()).expect("memory");

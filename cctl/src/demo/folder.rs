@@ -4,7 +4,9 @@ use crate::failure::Failure;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use uuid::Uuid;
 
 /// What a unix socket's path may have at most, without its end mark (unix(7)).
 const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -84,6 +86,7 @@ impl Folder {
         let host = host.as_deref().unwrap_or("*");
         self.write_config("ccollectd", &ccollectd_toml(&paths("ccollectd")))?;
         self.write_config("cprocessd", &cprocessd_toml(&paths("cprocessd"), host))?;
+        write_secret(&self.root.join("etc/subscription-secret"))?;
         self.write_config("cmaild", &cmaild_toml(&paths("cmaild"), &toml(&self.root.join("mail"))))?;
         self.write_config("cbotd", &cbotd_toml(&paths("cbotd")))?;
         self.write_config("csmsd", &csmsd_toml(&paths("csmsd"), &toml(&self.root.join("sms"))))?;
@@ -96,7 +99,7 @@ impl Folder {
         let table = text.parse::<toml::Table>().unwrap_or_default();
         let listen = table.get("listen").and_then(toml::Value::as_str).and_then(|listen| listen.parse().ok());
         let wanted: SocketAddr = listen.unwrap_or(PAGE_ADDRESS);
-        let drop_in = self.root.join("etc/cwebd.d/port-is-taken.toml");
+        let drop_in = |daemon: &str| self.root.join(format!("etc/{daemon}.d/port-is-taken.toml"));
         let ports = wanted.port()..wanted.port().saturating_add(PORTS_TRIED);
         let mut addresses = ports.map(|port| SocketAddr::new(wanted.ip(), port));
         let Some(free) = addresses.find(|address| TcpListener::bind(address).is_ok()) else {
@@ -104,16 +107,24 @@ impl Folder {
                 "no port for the page: {wanted} and the {PORTS_TRIED} after it are taken"
             )));
         };
-        if free == wanted {
-            match fs::remove_file(&drop_in) {
-                Err(error) if error.kind() != ErrorKind::NotFound => Err(Failure::file("remove", &drop_in, &error)),
-                Ok(()) | Err(_) => Ok(free),
+        // The page itself, and the links that lead to it.
+        for (daemon, key) in
+            [("cwebd", format!("listen = \"{free}\"")), ("cmaild", format!("page = \"http://{free}/\""))]
+        {
+            let drop_in = drop_in(daemon);
+            if free == wanted {
+                match fs::remove_file(&drop_in) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        return Err(Failure::file("remove", &drop_in, &error));
+                    }
+                    Ok(()) | Err(_) => {}
+                }
+            } else {
+                let text = format!("# Written anew whenever the demo starts and {wanted} is taken.\n{key}\n");
+                fs::write(&drop_in, text).map_err(|error| Failure::file("write", &drop_in, &error))?;
             }
-        } else {
-            let text = format!("# Written anew whenever the demo starts and {wanted} is taken.\nlisten = \"{free}\"\n");
-            fs::write(&drop_in, text).map_err(|error| Failure::file("write", &drop_in, &error))?;
-            Ok(free)
         }
+        Ok(free)
     }
 
     fn write_config(&self, daemon: &str, text: &str) -> Result<(), Failure> {
@@ -209,6 +220,18 @@ fn check_length(root: &str) -> Result<(), Failure> {
     )))
 }
 
+/// A secret that nobody else can read, unless it is there.
+fn write_secret(path: &Path) -> Result<(), Failure> {
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).and_then(|mut file| {
+        // 244 random bits.
+        writeln!(file, "{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
+    });
+    match written {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(Failure::file("write", path, &error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 fn take(path: &Path) -> Result<File, Failure> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
     let file = file.map_err(|error| Failure::file("write", path, &error))?;
@@ -287,6 +310,9 @@ fn cmaild_toml(paths: &str, folder: &toml::Value) -> String {
 {paths}
 # Without a server, each mail becomes a file here.
 folder = {folder}
+# Where the mails say that cwebd's page is, and what it knows the links to subscribe by.
+page = \"http://{PAGE_ADDRESS}/\"
+subscription_secret_file = \"subscription-secret\"
 
 # [smtp]
 # host = \"mail.example.org\"
@@ -348,6 +374,8 @@ fn cwebd_toml(paths: &str) -> String {
 {paths}
 # Anything but this machine's loopback needs a password: deploy/cwebd.example.toml says how.
 listen = \"{PAGE_ADDRESS}\"
+# Of the links in the mails to subscribers: the same as cmaild's.
+subscription_secret_file = \"subscription-secret\"
 "
     )
 }
@@ -393,6 +421,14 @@ mod tests {
         assert_eq!(ccollectd["machine"]["interval"].as_str(), Some("1s"));
         assert_eq!(ccollectd["port"][0]["name"].as_str(), Some("www"));
         assert_eq!(ccollectd["process"][0]["min"].as_integer(), Some(1));
+        for daemon in ["cmaild", "cwebd"] {
+            let table = with_examples(&folder.config(daemon));
+            assert_eq!(table["subscription_secret_file"].as_str(), Some("subscription-secret"));
+        }
+        let secret = fs::read_to_string(folder.root.join("etc/subscription-secret")).expect("a secret");
+        assert_eq!(secret.len(), 65);
+        folder.write_configuration().expect("again");
+        assert_eq!(fs::read_to_string(folder.root.join("etc/subscription-secret")).expect("a secret"), secret);
         let cprocessd = with_examples(&folder.config("cprocessd"));
         assert!(cprocessd["alarm"][0]["rule"].as_str().is_some_and(|rule| rule.contains("!machine.disk:/.")));
     }
@@ -408,6 +444,8 @@ mod tests {
         assert!(moved.port() > wanted.port());
         let drop_in = folder.root.join("etc/cwebd.d/port-is-taken.toml");
         assert!(fs::read_to_string(&drop_in).expect("a drop-in").contains(&format!("listen = \"{moved}\"")));
+        let links = fs::read_to_string(folder.root.join("etc/cmaild.d/port-is-taken.toml")).expect("a drop-in");
+        assert!(links.contains(&format!("page = \"http://{moved}/\"")), "{links}");
         drop(taken);
         assert_eq!(folder.choose_page_address().expect("an address"), wanted);
         assert!(!drop_in.exists());

@@ -60,13 +60,14 @@ pub struct Request {
     /// `unsilence`: the id of the order that began the silence or maintenance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silence: Option<String>,
-    /// `rule-add`, `rule-remove`: the rule's name. `subscriber-add`, `subscriber-remove`: who.
+    /// `rule-add`, `rule-remove`: the rule's name. `subscriber-add`, `subscriber-confirm`,
+    /// `subscriber-remove`: who.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// `rule-add`: the rule, as in the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
-    /// `subscriber-add`: by which medium, as `mail`.
+    /// `subscriber-add`, `subscriber-confirm`, `subscriber-remove`: by which medium, as `mail`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<String>,
     /// `subscriber-add`: told of what has been at least this bad.
@@ -383,7 +384,7 @@ pub struct MaintenanceRow {
     pub next: Vec<(UnixMillis, UnixMillis)>,
 }
 
-/// A row of `subscriber-list`: who asked to be told.
+/// A row of `subscriber-list`: who is to be told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SubscriberRow {
     /// Who: an address of the medium.
@@ -398,6 +399,9 @@ pub struct SubscriberRow {
     pub author: String,
     /// When.
     pub since: UnixMillis,
+    /// When they agreed. Until then they are asked to, and told nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed: Option<UnixMillis>,
 }
 
 /// The answer to `explain`: all that bears on one address.

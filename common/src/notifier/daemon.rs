@@ -4,15 +4,16 @@
 use crate::config::ConfigError;
 use crate::counters::Counters;
 use crate::database::DatabaseError;
-use crate::message::{self, DownRow, ErrorBody, ErrorCode, Event, Request, StreamSnapshot};
+use crate::message::{self, DownRow, ErrorBody, ErrorCode, Event, Kind, Request, StreamSnapshot, SubscriberRow};
 use crate::notifier::desk::{Composer, Desk, Outgoing, Who};
 use crate::notifier::own::{OwnChecks, OwnReport, report_to};
 use crate::notifier::store::Store;
+use crate::notifier::subscribers::{Heard, Standing, Subscribers, order_in};
 use crate::notifier::teller::{Input, Now, Teller};
 use crate::notifier::{
     Composed, Lane, Letter, Medium, MessageId, Note, Outcome, Pace, Recipient, Said, Scope, Setup, one_line,
 };
-use crate::query::{Answer, ask_for};
+use crate::query::{Answer, AskError, ask_for};
 use crate::questions::Questions;
 use crate::socket::{Requester, Route};
 use crate::startup::{self, Asked, DaemonArgs, Fatal, Signals};
@@ -20,11 +21,11 @@ use crate::subscriber::{Cursor, Delivery, MAX_STREAM_STATE_BYTES, Publication, S
 use crate::time::{UnixMillis, for_people};
 use crate::traffic::Traffic;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 /// Deliveries of all streams that wait for us. Beyond it the streams' own sockets keep them, and their journals after that.
@@ -41,6 +42,11 @@ const DRAIN: Duration = Duration::from_secs(15);
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How long a comparison may take per publisher.
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a publisher may take to list its subscribers,
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
+/// and when it is asked again if it did not, or if nothing was heard of a change.
+const LIST_RETRY: Duration = Duration::from_secs(5);
+const LIST_EVERY: Duration = Duration::from_mins(5);
 /// A lane that cannot be reached for this long is down.
 const DOWN_AFTER: Duration = Duration::from_secs(30);
 /// A publisher that was not heard for longer is not said to be alive. It beats each second.
@@ -89,7 +95,20 @@ struct Daemon<M: Medium> {
     lanes: BTreeMap<String, Running<M>>,
     /// How many tasks were ever started for a lane.
     generations: u64,
+    give_up_after: Duration,
+    /// Through which subscribers are told.
+    first_lane: Option<String>,
+    /// Those of the configuration, each with their lane.
+    configured: BTreeMap<String, (String, Recipient<M::Address>)>,
+    subscribers: Subscribers,
+    /// Wakes the task that asks a publisher for its subscribers.
+    list: BTreeMap<String, Arc<Notify>>,
+    /// Subscribers who cannot be told, which has been said.
+    refused: BTreeSet<String>,
+    /// All of them,
     recipients: BTreeMap<String, Recipient<M::Address>>,
+    /// and what they hear of.
+    who: BTreeMap<String, Who>,
     counters: Counters,
     traffic: Traffic,
     signals: Signals,
@@ -138,6 +157,7 @@ enum Report {
     Done { lane: String, generation: u64, recipient: String, id: MessageId, outcome: Outcome, paid: Option<u64> },
     Noted(Note),
     Compared { open: Vec<DownRow> },
+    Listed { publisher: String, rows: Vec<SubscriberRow> },
 }
 
 /// What woke the daemon.
@@ -169,8 +189,18 @@ impl<M: Medium> Daemon<M> {
         let now = Now { monotonic: Duration::ZERO, wall: UnixMillis::now() };
         let names: Vec<String> = setup.base.publishers.iter().map(|path| path.display().to_string()).collect();
         let teller = Teller::new(name, setup.base.host.clone(), &names, now);
-        let (desk, cursors) = Desk::open(store, teller, &who(&setup), setup.base.give_up_after, &counters, now)?;
+        let (known, unreadable) = store.subscribers()?;
+        if unreadable > 0 {
+            counters.add("state", "unreadable", unreadable);
+            tracing::error!("{unreadable} subscribers cannot be read and are left out");
+        }
+        let subscribers = Subscribers::new(M::VIA.unwrap_or_default(), names.len(), known);
+        let configured = configured(&setup.lanes);
+        let Roster { who, .. } =
+            roster(&configured, &subscribers, setup.lanes.first().map(|lane| (&*lane.name, &lane.medium)));
+        let (desk, cursors) = Desk::open(store, teller, &who, setup.base.give_up_after, &counters, now)?;
         let (reporter, reports) = mpsc::channel(1000);
+        let list = M::VIA.map(|_| list_all(&setup.base.publishers, &reporter)).unwrap_or_default();
         let deliveries = follow_all(&setup.base.publishers, &cursors, &counters);
         tracing::info!("following {}", names.join(", "));
         let mut daemon = Self {
@@ -185,7 +215,14 @@ impl<M: Medium> Daemon<M> {
             desk,
             lanes: BTreeMap::new(),
             generations: 0,
+            give_up_after: setup.base.give_up_after,
+            first_lane: None,
+            configured: BTreeMap::new(),
+            subscribers,
+            list,
+            refused: BTreeSet::new(),
             recipients: BTreeMap::new(),
+            who,
             counters,
             traffic: Traffic::new(print),
             signals: Signals::new()?,
@@ -209,18 +246,78 @@ impl<M: Medium> Daemon<M> {
     fn install(&mut self, lanes: Vec<Lane<M>>) {
         let caps = lanes.first().map(|lane| lane.medium.caps()).unwrap_or_default();
         self.desk.set_paces(paces(&lanes), caps);
+        self.configured = configured(&lanes);
         let mut old = std::mem::take(&mut self.lanes);
-        self.recipients.clear();
-        for Lane { name, fingerprint, medium, recipients } in lanes {
-            self.recipients.extend(recipients.into_iter().map(|recipient| (recipient.name.clone(), recipient)));
+        let first = lanes.first().map(|lane| lane.name.clone());
+        for Lane { name, fingerprint, medium, .. } in lanes {
             let running = match old.remove(&name) {
                 Some(running) if running.fingerprint == fingerprint => running,
                 _ => self.spawn(&name, fingerprint, medium),
             };
             self.lanes.insert(name, running);
         }
+        self.first_lane = first;
+        self.look_who_is_told();
         if self.recipients.is_empty() {
             tracing::warn!("nobody is configured, so nobody is told of anything");
+        }
+    }
+
+    /// By the configuration and what is known of subscribers. True if that is not as it was.
+    fn look_who_is_told(&mut self) -> bool {
+        let first = self.first_lane.as_deref().and_then(|name| Some((name, &*self.lanes.get(name)?.medium)));
+        let Roster { recipients, who, refused, beside } = roster(&self.configured, &self.subscribers, first);
+        for (name, why) in &refused {
+            if !self.refused.contains(name) {
+                tracing::warn!("{} is subscribed, but cannot be told: {why}", one_line(name, LOGGED_CHARS));
+            }
+        }
+        self.refused = refused.into_keys().collect();
+        if beside > 0 && self.counters.add("subscribers", "left_out", beside as u64) {
+            tracing::warn!("{beside} subscribers are more than are told; those who came last are left out");
+        }
+        let changed = who != self.who;
+        (self.recipients, self.who) = (recipients, who);
+        changed
+    }
+
+    /// Something is known of subscribers that was not.
+    fn subscribers_changed(&mut self, names: Vec<String>) {
+        for name in names {
+            let subscriber = self.subscribers.get(&name).cloned();
+            if let Some(subscriber) = &subscriber {
+                let is_asked = self.who.get(&name).is_some_and(|who| who.selection.is_none());
+                match subscriber.standing {
+                    Standing::Confirmed if is_asked => tracing::info!("{name} agreed, and is told from now on"),
+                    Standing::Gone => tracing::info!("{name} is subscribed no longer"),
+                    Standing::Confirmed | Standing::Pending => {}
+                }
+            }
+            self.desk.keep(name, subscriber);
+        }
+        if self.look_who_is_told() {
+            self.desk.change_recipients(&self.who, self.now());
+        }
+    }
+
+    /// Asks those who are to be asked whether they want to be told.
+    fn ask_subscribers(&mut self) {
+        let now = self.now();
+        let who = &self.who;
+        let can = |name: &str| who.get(name).is_some_and(|who| who.selection.is_none());
+        for name in self.subscribers.ask(now.wall, can) {
+            let subscriber = self.subscribers.get(&name).cloned().expect("they are asked");
+            tracing::info!("{name} was subscribed by {} and is asked", one_line(&subscriber.author, LOGGED_CHARS));
+            // In one transaction: they are asked once, or not yet.
+            self.desk.keep(name.clone(), Some(subscriber.clone()));
+            self.desk.ask(name, &subscriber, now);
+        }
+    }
+
+    /// The publisher has something new to say of subscribers.
+    fn list_again(&self, publisher: &str) {
+        if let Some(list) = self.list.get(publisher) {
+            list.notify_one();
         }
     }
 
@@ -330,6 +427,7 @@ impl<M: Medium> Daemon<M> {
             Delivery::Snapshot { cursor, state } => match state.read::<StreamSnapshot>() {
                 Ok(snapshot) => {
                     self.apply(Input::Snapshot { publisher: publisher.clone(), open: snapshot.incidents });
+                    self.list_again(&publisher);
                     self.desk.read_to(publisher, cursor);
                 }
                 Err(error) => self.undecodable("snapshot", &error.to_string()),
@@ -337,7 +435,10 @@ impl<M: Medium> Daemon<M> {
             Delivery::Entry { cursor, topic, payload } => {
                 self.traffic.print("in", &topic, &payload);
                 match Event::read(&payload) {
-                    Ok(event) => self.apply(Input::Event { publisher: publisher.clone(), event: Arc::new(event) }),
+                    Ok(event) => {
+                        self.hear_of_subscribers(&publisher, &event, &payload);
+                        self.apply(Input::Event { publisher: publisher.clone(), event: Arc::new(event) });
+                    }
                     Err(error) => self.undecodable(&String::from_utf8_lossy(&topic), &error.to_string()),
                 }
                 self.desk.read_to(publisher, cursor);
@@ -348,6 +449,20 @@ impl<M: Medium> Daemon<M> {
             }
             // Only for a start that prefers the oldest entry to a snapshot; ours does not.
             Delivery::Lost { .. } => {}
+        }
+    }
+
+    fn hear_of_subscribers(&mut self, publisher: &str, event: &Event, payload: &[u8]) {
+        if event.kind != Kind::Order || self.list.is_empty() {
+            return;
+        }
+        match order_in(payload).and_then(|order| self.subscribers.heard(event, &order)) {
+            Some(Heard::Removed(name)) => {
+                self.subscribers_changed(vec![name]);
+                self.list_again(publisher);
+            }
+            Some(Heard::Changed) => self.list_again(publisher),
+            None => {}
         }
     }
 
@@ -433,6 +548,15 @@ impl<M: Medium> Daemon<M> {
                 self.desk.note(id, words);
             }
             Report::Compared { open } => self.apply(Input::Compared { open }),
+            Report::Listed { publisher, rows } => {
+                let (changed, left_out) = self.subscribers.listed(&publisher, rows);
+                if left_out > 0 && self.counters.add("subscribers", "left_out", left_out) {
+                    tracing::warn!("there are more subscribers than are remembered; {left_out} are left out");
+                }
+                if !changed.is_empty() {
+                    self.subscribers_changed(changed);
+                }
+            }
         }
     }
 
@@ -481,6 +605,7 @@ impl<M: Medium> Daemon<M> {
             for Said { recipient, event } in says.collect::<Vec<_>>() {
                 self.apply(Input::Says { recipient, event: Arc::new(event) });
             }
+            self.ask_subscribers();
             self.desk.give_up(self.now());
             self.report_ourselves();
             let beating = self.publishers.iter().all(|publisher| {
@@ -490,6 +615,9 @@ impl<M: Medium> Daemon<M> {
         }
         if self.clean_at.elapsed() >= CLEAN_EVERY {
             self.clean_at = Instant::now();
+            for name in self.subscribers.forget(UnixMillis::now()) {
+                self.desk.keep(name, None);
+            }
             if let Err(error) = self.desk.clean(UnixMillis::now()) {
                 tracing::error!("the ledger could not be cleaned: {error}");
             }
@@ -507,7 +635,9 @@ impl<M: Medium> Daemon<M> {
             };
             troubles.insert(name.clone(), trouble);
         }
-        for (lane, recipient, why) in self.desk.outbox.failures() {
+        // Who does not get our question has not asked to be told: that is in the ledger.
+        let is_told = |recipient: &str| self.who.get(recipient).is_some_and(|who| who.selection.is_some());
+        for (lane, recipient, why) in self.desk.outbox.failures().filter(|(_, recipient, _)| is_told(recipient)) {
             let trouble = troubles.entry(lane.to_owned()).or_default();
             trouble.get_or_insert_with(|| format!("{recipient} was not told of something, for good: {why}"));
         }
@@ -576,9 +706,10 @@ impl<M: Medium> Daemon<M> {
     /// A marked test to one recipient or to all, by the way that everything goes. The answer is their rows of the ledger.
     fn test(&mut self, request: &Request) -> Result<Answer, ErrorBody> {
         if let Some(who) = &request.who
-            && !self.recipients.contains_key(who)
+            && self.who.get(who).is_none_or(|who| who.selection.is_none())
         {
-            let known: Vec<&str> = self.recipients.keys().map(String::as_str).collect();
+            let known: Vec<&str> =
+                self.who.iter().filter(|(_, who)| who.selection.is_some()).map(|(name, _)| name.as_str()).collect();
             let who = one_line(who, 60);
             let message = format!("there is no recipient {who:?} here, only {}", known.join(", "));
             return Err(ErrorBody::new(ErrorCode::NotFound, message));
@@ -604,9 +735,9 @@ impl<M: Medium> Daemon<M> {
                 {
                     tracing::warn!("run_dir, state_dir and publishers change only with a restart");
                 }
-                let now = self.now();
-                self.desk.set_recipients(&who(&setup), setup.base.give_up_after, now);
+                self.give_up_after = setup.base.give_up_after;
                 self.install(setup.lanes);
+                self.desk.set_recipients(&self.who, self.give_up_after, self.now());
                 tracing::info!("configuration read again");
             }
             Err(error) => crate::startup::stays_configured(&error),
@@ -683,11 +814,94 @@ fn paces<M: Medium>(lanes: &[Lane<M>]) -> BTreeMap<String, Pace> {
 }
 
 /// The recipients of all lanes.
-fn who<M: Medium>(setup: &Setup<M>) -> BTreeMap<String, Who> {
+fn configured<M: Medium>(lanes: &[Lane<M>]) -> BTreeMap<String, (String, Recipient<M::Address>)> {
     let each = |lane: &Lane<M>, recipient: &Recipient<M::Address>| {
-        (recipient.name.clone(), Who { lane: lane.name.clone(), selection: recipient.selection.clone() })
+        (recipient.name.clone(), (lane.name.clone(), recipient.clone()))
     };
-    setup.lanes.iter().flat_map(|lane| lane.recipients.iter().map(move |recipient| each(lane, recipient))).collect()
+    lanes.iter().flat_map(|lane| lane.recipients.iter().map(move |recipient| each(lane, recipient))).collect()
+}
+
+/// Who there is.
+struct Roster<A> {
+    recipients: BTreeMap<String, Recipient<A>>,
+    who: BTreeMap<String, Who>,
+    /// Subscribers who cannot be told, and why.
+    refused: BTreeMap<String, String>,
+    /// How many subscribers there is no room for.
+    beside: usize,
+}
+
+/// Who there is by the configuration and by subscription. Where a subscriber has the name of one of the configuration, that
+/// one is meant already.
+fn roster<M: Medium>(
+    configured: &BTreeMap<String, (String, Recipient<M::Address>)>,
+    subscribers: &Subscribers,
+    first: Option<(&str, &M)>,
+) -> Roster<M::Address> {
+    let (current, beside) = subscribers.current();
+    let mut roster = Roster { recipients: BTreeMap::new(), who: BTreeMap::new(), refused: BTreeMap::new(), beside };
+    for (name, (lane, recipient)) in configured {
+        let who = Who { lane: lane.clone(), selection: Some(recipient.selection.clone()) };
+        roster.recipients.insert(name.clone(), recipient.clone());
+        roster.who.insert(name.clone(), who);
+    }
+    let Some((lane, medium)) = first else { return roster };
+    for (name, subscriber) in current.into_iter().filter(|(name, _)| !configured.contains_key(*name)) {
+        let name = name.to_owned();
+        let address = match medium.subscriber(&name) {
+            Ok(address) => address,
+            Err(why) => {
+                roster.refused.insert(name, why);
+                continue;
+            }
+        };
+        let selection = subscriber.selection();
+        let agreed = (subscriber.standing == Standing::Confirmed).then(|| selection.clone());
+        roster.recipients.insert(name.clone(), Recipient { name: name.clone(), selection, address });
+        roster.who.insert(name, Who { lane: lane.to_owned(), selection: agreed });
+    }
+    roster
+}
+
+/// One task a publisher, which asks it for its subscribers now, whenever it is woken, and from time to time.
+fn list_all(publishers: &[PathBuf], reporter: &mpsc::Sender<Report>) -> BTreeMap<String, Arc<Notify>> {
+    let each = |publisher: &PathBuf| {
+        let (name, wake) = (publisher.display().to_string(), Arc::new(Notify::new()));
+        let questions = Requester::new(&question_socket(publisher)).at_most(MAX_STREAM_STATE_BYTES);
+        tokio::spawn(list_subscribers(name.clone(), questions, wake.clone(), reporter.clone()));
+        (name, wake)
+    };
+    publishers.iter().map(each).collect()
+}
+
+async fn list_subscribers(
+    publisher: String,
+    mut questions: Requester,
+    wake: Arc<Notify>,
+    reporter: mpsc::Sender<Report>,
+) {
+    let request = Request::query("subscriber-list");
+    loop {
+        let rows = match ask_for::<Vec<SubscriberRow>>(&mut questions, &request, LIST_TIMEOUT).await {
+            // An older cprocessd has none.
+            Err(AskError::Refused(error)) if error.code == ErrorCode::UnknownRequest => Ok(Vec::new()),
+            answer => answer,
+        };
+        let pause = match rows {
+            Ok(rows) => {
+                if reporter.send(Report::Listed { publisher: publisher.clone(), rows }).await.is_err() {
+                    return;
+                }
+                LIST_EVERY
+            }
+            Err(error) => {
+                tracing::debug!("{publisher}: its subscribers cannot be listed: {error}");
+                LIST_RETRY
+            }
+        };
+        // Woken or not, it is asked again.
+        let _ = timeout(pause, wake.notified()).await;
+    }
 }
 
 /// The question socket beside a stream.

@@ -9,8 +9,9 @@ use crate::notifier::outbox::{Age, Change, Folded, Outbox, Served};
 use crate::notifier::pace::{Cap, Pace, Verdict};
 pub use crate::notifier::store::Store;
 use crate::notifier::store::{Count, Write, Written};
+use crate::notifier::subscribers::Subscriber;
 pub use crate::notifier::teller::{Input, Now, Teller};
-use crate::notifier::teller::{Key, Output};
+use crate::notifier::teller::{Key, Output, Role};
 use crate::notifier::{Composed, Letter, Mark, MessageId, Outcome, Selection, Story};
 use crate::subscriber::Cursor;
 use crate::time::{UnixMillis, for_people};
@@ -29,12 +30,12 @@ pub struct Outgoing {
 }
 
 /// A recipient, as far as it concerns what they are told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Who {
     /// The lane through which they are told.
     pub lane: String,
-    /// What they want to hear of.
-    pub selection: Selection,
+    /// What they want to hear of. Without it they are only asked whether they want to hear of anything.
+    pub selection: Option<Selection>,
 }
 
 /// Who writes the messages: a closure, or a lane with its medium.
@@ -126,17 +127,37 @@ impl Desk {
         Ok((desk, saved.cursors))
     }
 
-    /// Who is to be told from now on.
+    /// Who is to be told from now on, by a configuration that was read again: what failed may work by it at once.
     pub fn set_recipients(&mut self, recipients: &BTreeMap<String, Who>, give_up_after: Duration, now: Now) {
-        let selections = recipients.iter().map(|(name, who)| (name.clone(), who.selection.clone()));
+        self.outbox.begin_anew(give_up_after);
+        self.change_recipients(recipients, now);
+    }
+
+    /// Who is to be told from now on.
+    pub(crate) fn change_recipients(&mut self, recipients: &BTreeMap<String, Who>, now: Now) {
+        let selections = recipients.iter().filter_map(|(name, who)| Some((name.clone(), who.selection.clone()?)));
         let outputs = self.teller.set_recipients(selections.collect());
         self.take(outputs, now);
         let served = recipients.iter().map(|(name, Who { lane, selection })| {
-            let (quiet, after) = (selection.quiet.clone(), selection.after);
+            let (quiet, after) = selection.as_ref().map_or((Vec::new(), None), |s| (s.quiet.clone(), s.after));
             (name.clone(), Served { lane: lane.clone(), quiet, after })
         });
-        let changes = self.outbox.set_recipients(&served.collect(), give_up_after);
+        let changes = self.outbox.set_recipients(&served.collect());
         self.changed(changes);
+    }
+
+    /// What is known of a subscriber changed; without it, nothing needs to be any more.
+    pub(crate) fn keep(&mut self, name: String, subscriber: Option<Subscriber>) {
+        self.writes.push(Write::Subscriber { name, subscriber });
+    }
+
+    /// A recipient is asked whether they want to be told.
+    pub(crate) fn ask(&mut self, recipient: String, subscriber: &Subscriber, now: Now) {
+        let Subscriber { severity, pattern, author, .. } = subscriber;
+        let text = format!("{author} subscribed {recipient} to {pattern} from {severity}");
+        let event = self.teller.question(&recipient, text, now);
+        let lane = self.outbox.lane_of(&recipient).unwrap_or_default().to_owned();
+        self.writes.push(Write::Tell { recipient, lane, role: Role::Once, event });
     }
 
     /// How fast each recipient is told, and for how much money all of them together.

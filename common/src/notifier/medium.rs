@@ -18,6 +18,9 @@ pub trait Medium: Send + Sync + 'static {
     /// Where a message goes: a mailbox, a channel, a telephone number. Checked when the configuration was read.
     type Address: Clone + PartialEq + Send + Sync + 'static;
 
+    /// As which medium subscribers name it (`via`), if it takes any. They are told through the first lane.
+    const VIA: Option<&'static str> = None;
+
     /// Writes as many of the stories as fit into one message, from the first on. Depends on nothing but its arguments and
     /// the configuration: the same letter gives the same bytes, or a message that is sent again would be another one.
     fn compose(&self, to: &Self::Address, letter: &Letter<'_>) -> Composed;
@@ -77,6 +80,12 @@ pub trait Medium: Send + Sync + 'static {
     fn says(&self, recipients: &BTreeMap<String, Recipient<Self::Address>>, now: UnixMillis) -> Vec<Said> {
         let _ = (recipients, now);
         Vec::new()
+    }
+
+    /// Where somebody is told who subscribed under this name. They are first asked whether they want to be, with a story that
+    /// [`is_question`](Story::is_question). The error says why they cannot be told, as a phrase.
+    fn subscriber(&self, name: &str) -> Result<Self::Address, String> {
+        Err(format!("{name:?} is no address of this medium"))
     }
 
     /// The daemon stops: a medium with a standing connection says goodbye. Nothing is sent any more. It gets a second.

@@ -10,6 +10,7 @@
 //!   All are pure: they are given the time, and tests run hours of outages in milliseconds.
 //! - `store` keeps cursors, told-state and the outbox, which is the ledger, in SQLite; [`desk`] is the three together. The
 //!   simulator drives it without any of the following.
+//! - `subscribers` are those whom no configuration names: whom people subscribed, as far as they agreed.
 //! - `cluster` finds what stories have in common, for media that say many at once.
 //! - `base` are the keys of the configuration that each of them has, `selection` and `quiet` those of each recipient.
 //! - `own` makes our own trouble a check of this machine's ccollectd.
@@ -28,6 +29,7 @@ mod quiet;
 mod selection;
 mod store;
 mod story;
+mod subscribers;
 mod teller;
 #[cfg(test)]
 mod tests;
@@ -44,3 +46,5 @@ pub use story::{Mark, MessageId, Story, one_line};
 
 /// The rule name of what only tries out a path: `cctl test-notify`.
 pub const TEST_RULE: &str = "test";
+/// And of the question whether somebody who was subscribed wants to be told.
+pub const SUBSCRIPTION_RULE: &str = "subscription";

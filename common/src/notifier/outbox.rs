@@ -234,22 +234,21 @@ impl Outbox {
         Self { id, give_up_after, queues, lanes, compare_asked: None, pacer: Pacer::default() }
     }
 
-    /// Who there is, by name. What waits for somebody who is gone is dropped.
-    pub(crate) fn set_recipients(
-        &mut self,
-        recipients: &BTreeMap<String, Served>,
-        give_up_after: Duration,
-    ) -> Vec<Change> {
+    /// Another way may work at once.
+    pub(crate) fn begin_anew(&mut self, give_up_after: Duration) {
         self.give_up_after = give_up_after;
+        self.queues.values_mut().for_each(|queue| queue.pause = Pause::default());
+        self.lanes.clear();
+    }
+
+    /// Who there is, by name. What waits for somebody who is gone is dropped.
+    pub(crate) fn set_recipients(&mut self, recipients: &BTreeMap<String, Served>) -> Vec<Change> {
         for (recipient, Served { lane, quiet, after }) in recipients {
             let queue = self.queues.entry(recipient.clone()).or_default();
-            // Another way may work at once.
-            queue.pause = Pause::default();
             queue.lane.clone_from(lane);
             queue.quiet.clone_from(quiet);
             queue.after = *after;
         }
-        self.lanes.clear();
         let mut changes = Vec::new();
         for (recipient, mut queue) in self.queues.extract_if(.., |recipient, _| !recipients.contains_key(recipient)) {
             let waiting: Vec<Item> = std::mem::take(&mut queue.waiting).into();

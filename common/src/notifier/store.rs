@@ -1,10 +1,11 @@
 //! What a notifier keeps: how far each stream was read, what each recipient was told, and the outbox, which is the ledger.
 
 use crate::database::{self, Aside, DatabaseError};
-use crate::message::{Delivery, Epoch, ErrorBody, ErrorCode, Event, LedgerRow, Request, decode, encode};
+use crate::message::{Delivery, Epoch, ErrorBody, ErrorCode, Event, EventId, LedgerRow, Request, decode, encode};
 use crate::notifier::MessageId;
 use crate::notifier::outbox::{Age, Change, Item};
 use crate::notifier::pace::{Counted, LONGEST_WINDOW, Sent};
+use crate::notifier::subscribers::{Standing, Subscriber};
 use crate::notifier::teller::{Key, Now, Role, Told};
 use crate::severity::Severity;
 use crate::subscriber::Cursor;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// One migration a version.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE outbox (id TEXT NOT NULL) STRICT;
     CREATE TABLE cursor (publisher TEXT PRIMARY KEY, epoch TEXT, seq INTEGER NOT NULL) STRICT;
@@ -61,6 +62,12 @@ const MIGRATIONS: [&str; 4] = [
     CREATE INDEX item_message ON item (message);
     CREATE INDEX sent_under_way ON sent (message) WHERE done = 0;
 ",
+    "
+    CREATE TABLE subscriber (
+        name TEXT PRIMARY KEY, severity TEXT NOT NULL, pattern TEXT NOT NULL, author TEXT NOT NULL, since INTEGER NOT NULL,
+        standing TEXT NOT NULL, removed INTEGER, removed_by TEXT, asked INTEGER
+    ) STRICT;
+",
 ];
 /// Finished items are kept for this long,
 const KEPT: Duration = Duration::from_hours(90 * 24);
@@ -100,6 +107,8 @@ pub(crate) enum Write {
     Count(Count),
     /// What became known of a message after it was accepted.
     Note { message: MessageId, words: String },
+    /// What is known of a subscriber; without it, nothing needs to be.
+    Subscriber { name: String, subscriber: Option<Subscriber> },
 }
 
 /// What is to be written of messages that count for a bucket or a cap.
@@ -237,6 +246,23 @@ impl Store {
             Ok(saved)
         };
         load().map_err(|source| self.error(source))
+    }
+
+    /// What was known of subscribers, and how many rows cannot be read.
+    pub(crate) fn subscribers(&self) -> Result<(BTreeMap<String, Subscriber>, u64), DatabaseError> {
+        let read = || {
+            let mut statement = self.db.prepare("SELECT * FROM subscriber")?;
+            let mut rows = statement.query([])?;
+            let (mut subscribers, mut unreadable) = (BTreeMap::new(), 0);
+            while let Some(row) = rows.next()? {
+                match subscriber(row) {
+                    Some((name, subscriber)) => drop(subscribers.insert(name, subscriber)),
+                    None => unreadable += 1,
+                }
+            }
+            Ok((subscribers, unreadable))
+        };
+        read().map_err(|source| self.error(source))
     }
 
     /// Writes all of it or nothing, and makes it last. Returns the items that are new.
@@ -454,10 +480,32 @@ fn perform(tx: &Transaction<'_>, write: &Write, now: Now) -> rusqlite::Result<Op
             )?
             .execute(params![message.to_string(), words, MAX_RESULT_CHARS])?;
         }
+        Write::Subscriber { name, subscriber } => perform_subscriber(tx, name, subscriber.as_ref())?,
         Write::Count(count) => perform_count(tx, count, wall)?,
         Write::Change(change) => record(tx, change, wall)?,
     }
     Ok(None)
+}
+
+fn perform_subscriber(tx: &Transaction<'_>, name: &str, subscriber: Option<&Subscriber>) -> rusqlite::Result<()> {
+    let Some(Subscriber { severity, pattern, author, since, standing, removed, asked }) = subscriber else {
+        tx.prepare_cached("DELETE FROM subscriber WHERE name = ?1")?.execute([name])?;
+        return Ok(());
+    };
+    tx.prepare_cached("INSERT OR REPLACE INTO subscriber VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(
+        params![
+            name,
+            severity.as_str(),
+            pattern.as_str(),
+            author,
+            since.0,
+            standing.as_str(),
+            removed.map(|(removed, _)| removed.0),
+            removed.map(|(_, by)| by.to_string()),
+            asked.map(|asked| asked.0),
+        ],
+    )?;
+    Ok(())
 }
 
 /// What became of an item.
@@ -529,6 +577,22 @@ fn told(row: &Row<'_>) -> Option<(String, Key, Told)> {
         message: row.get::<_, Option<String>>("message").ok()?.as_deref().and_then(MessageId::parse),
     };
     Some((text("recipient")?, key, told))
+}
+
+fn subscriber(row: &Row<'_>) -> Option<(String, Subscriber)> {
+    let text = |column: &str| row.get::<_, String>(column).ok();
+    let time = |column: &str| row.get::<_, Option<i64>>(column).ok().map(|time| time.map(UnixMillis));
+    let removed_by: Option<EventId> = text("removed_by").and_then(|id| id.try_into().ok());
+    let subscriber = Subscriber {
+        severity: text("severity")?.parse().ok()?,
+        pattern: text("pattern")?.parse().ok()?,
+        author: text("author")?,
+        since: time("since")??,
+        standing: Standing::parse(&text("standing")?)?,
+        removed: time("removed")?.zip(removed_by),
+        asked: time("asked")?,
+    };
+    Some((text("name")?, subscriber))
 }
 
 fn sent(row: &Row<'_>, now: Now) -> Option<(String, Sent)> {

@@ -92,6 +92,11 @@ impl Story {
         self.mark.severity(&self.event, self.event.top_severity)
     }
 
+    /// Asks whether they want to be told: nothing has happened.
+    pub fn is_question(&self) -> bool {
+        self.event.rule == crate::notifier::SUBSCRIPTION_RULE
+    }
+
     /// One word for people, as the 2013 bot had it: `DOWN`, `UP`, `ALARM`, `SOLVED`, ...
     pub fn word(&self) -> &'static str {
         if self.is_test() {

@@ -8,7 +8,7 @@
 use crate::address::{Address, CheckAddress, HostName, Name, Unit};
 use crate::message::{DownRow, Epoch, Event, EventId, IncidentId, Kind, MAX_RULE_BYTES, State, kept};
 use crate::notifier::selection::kind_of_rule;
-use crate::notifier::{MessageId, Selection, TEST_RULE};
+use crate::notifier::{MessageId, SUBSCRIPTION_RULE, Selection, TEST_RULE};
 use crate::severity::Severity;
 use crate::time::{UnixMillis, for_people};
 use std::collections::{BTreeMap, BTreeSet};
@@ -662,6 +662,22 @@ impl Teller {
             );
             outputs.push(tell(recipient, Role::Once, &event));
         }
+    }
+
+    /// Whether somebody wants to be told. Each question is an event of its own.
+    pub(crate) fn question(&self, recipient: &str, text: String, now: Now) -> Arc<Event> {
+        let address = self.address_of(self.daemon, Unit::default());
+        let incident = IncidentId::new(&address, &format!("{SUBSCRIPTION_RULE} {recipient}"), now.wall);
+        let draft = Draft {
+            kind: Kind::Log,
+            severity: Severity::Info,
+            top_severity: Severity::Info,
+            state: State::Unknown,
+            text,
+            step: None,
+            duration_ms: None,
+        };
+        synthetic(&address, SUBSCRIPTION_RULE, incident, now.wall, now, draft)
     }
 
     /// To everybody, since nobody knows who has missed something.

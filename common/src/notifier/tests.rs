@@ -56,7 +56,7 @@ struct Timeline {
 
 impl Timeline {
     fn new(recipients: &[(&str, Severity)]) -> Self {
-        let who = |severity| Who { lane: "lane".to_owned(), selection: Selection::at_least(severity) };
+        let who = |severity| Who { lane: "lane".to_owned(), selection: Some(Selection::at_least(severity)) };
         let mut timeline = Self {
             // Where syncing costs nothing: a property lives through thousands of commits.
             dir: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("folder"),
@@ -669,7 +669,7 @@ fn quiet(from: &str, until: &str) -> Vec<Quiet> {
 
 fn choosing(selection: Selection) -> Timeline {
     let mut timeline = Timeline::ops();
-    timeline.recipients.get_mut("ops").expect("a recipient").selection = selection;
+    timeline.recipients.get_mut("ops").expect("a recipient").selection = Some(selection);
     timeline.set_recipients();
     timeline.apply(Input::Compared { open: Vec::new() });
     timeline
@@ -956,7 +956,7 @@ fn what_is_listed_twice_is_open_whatever_the_clocks() {
     let mut timeline = Timeline::ops().event(down(7200, "x!y:", Severity::Err)).settle().until(5);
     timeline = timeline.event(up(7300, "x!y:", 7200, Severity::Err)).settle();
     for selection in [nobody, Selection::at_least(Severity::Info)] {
-        timeline.recipients.get_mut("ops").expect("a recipient").selection = selection;
+        timeline.recipients.get_mut("ops").expect("a recipient").selection = Some(selection);
         timeline.set_recipients();
     }
     for secs in [10, 320] {
@@ -1046,7 +1046,7 @@ fn a_night_of_sleep_between_two_comparisons_closes_nothing() {
 fn whoever_is_new_or_selects_more_hears_of_what_is_open_once() {
     let mut timeline = Timeline::new(&[("crit", Severity::Crit)]).down(10, "web1!port:smtp").until(20);
     let open = || vec![row(10, "web1!port:smtp"), DownRow { silenced: true, ..row(10, "web2!port:smtp") }];
-    let who = |severity| Who { lane: "lane".to_owned(), selection: Selection::at_least(severity) };
+    let who = |severity| Who { lane: "lane".to_owned(), selection: Some(Selection::at_least(severity)) };
     timeline.recipients.insert("crit".to_owned(), who(Severity::Err));
     timeline.recipients.insert("new".to_owned(), who(Severity::Warn));
     timeline.set_recipients();
@@ -1067,13 +1067,13 @@ fn whoever_is_new_or_selects_more_hears_of_what_is_open_once() {
 #[test]
 fn an_answer_from_before_somebody_selected_more_does_not_say_what_is_open_for_them() {
     let mut timeline = Timeline::new(&[("ops", Severity::Crit)]);
-    timeline.recipients.get_mut("ops").expect("a recipient").selection.minimum = Severity::Err;
+    timeline.recipients.get_mut("ops").expect("a recipient").selection = Some(Selection::at_least(Severity::Err));
     timeline.set_recipients();
     let mut timeline = timeline.until(2);
     assert_eq!(timeline.compares, 1);
     // While that is under way something begins, and then it is selected.
     timeline = timeline.event(down(3, "a!b:c", Severity::Warn));
-    timeline.recipients.get_mut("ops").expect("a recipient").selection.minimum = Severity::Warn;
+    timeline.recipients.get_mut("ops").expect("a recipient").selection = Some(Selection::at_least(Severity::Warn));
     timeline.set_recipients();
     timeline.apply(Input::Compared { open: Vec::new() });
     let mut timeline = timeline.settle().until(5).expect([]);
@@ -1086,7 +1086,7 @@ fn an_answer_from_before_somebody_selected_more_does_not_say_what_is_open_for_th
 fn what_was_kept_back_from_whoever_is_new_or_had_lost_its_beginning_is_told_when_it_no_longer_is() {
     let mut timeline = Timeline::ops().until(20);
     let row = |since, silenced| DownRow { silenced, ..row(since, "web1!port:smtp") };
-    let who = Who { lane: "lane".to_owned(), selection: Selection::at_least(Severity::Warn) };
+    let who = Who { lane: "lane".to_owned(), selection: Some(Selection::at_least(Severity::Warn)) };
     timeline.recipients = BTreeMap::from([("new".to_owned(), who)]);
     timeline.set_recipients();
     let mut timeline = timeline.until(21);

@@ -13,6 +13,7 @@ use common::address::{CheckAddress, Pattern};
 use common::message::{ErrorBody, ErrorCode, Event, EventId, IncidentId, Kind, Ordered, Request, State};
 use common::query::{from_value, to_value};
 use common::severity::Severity;
+use common::text::masked;
 use common::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -68,8 +69,10 @@ pub enum Command {
     RuleAdd { name: String, rule: String },
     /// `rule-remove`: and no longer.
     RuleRemove { name: String },
-    /// `subscriber-add`: somebody asks to be told.
+    /// `subscriber-add`: somebody is to be told, once they have agreed.
     SubscriberAdd { name: String, via: String, severity: Severity, pattern: Pattern },
+    /// `subscriber-confirm`: they have agreed.
+    SubscriberConfirm { name: String, via: String },
     /// `subscriber-remove`: and no longer.
     SubscriberRemove { name: String, via: String },
     /// `reload`: the configuration is read again, which is the daemon's part.
@@ -95,7 +98,7 @@ impl fmt::Display for Target {
 
 impl Command {
     /// Their names on the wire.
-    pub const NAMES: [&'static str; 11] = [
+    pub const NAMES: [&'static str; 12] = [
         "forget",
         "silence",
         "unsilence",
@@ -105,6 +108,7 @@ impl Command {
         "rule-add",
         "rule-remove",
         "subscriber-add",
+        "subscriber-confirm",
         "subscriber-remove",
         "reload",
     ];
@@ -121,6 +125,7 @@ impl Command {
             Command::RuleAdd { .. } => "rule-add",
             Command::RuleRemove { .. } => "rule-remove",
             Command::SubscriberAdd { .. } => "subscriber-add",
+            Command::SubscriberConfirm { .. } => "subscriber-confirm",
             Command::SubscriberRemove { .. } => "subscriber-remove",
             Command::Reload => "reload",
         }
@@ -135,6 +140,7 @@ impl Command {
             | Command::RuleAdd { .. }
             | Command::RuleRemove { .. }
             | Command::SubscriberAdd { .. }
+            | Command::SubscriberConfirm { .. }
             | Command::SubscriberRemove { .. }
             | Command::Reload => Kind::Order,
         }
@@ -193,7 +199,7 @@ impl Order {
                 (request.name, request.via) = (Some(name.clone()), Some(via.clone()));
                 (request.severity, request.pattern) = (Some(*severity), text(pattern));
             }
-            Command::SubscriberRemove { name, via } => {
+            Command::SubscriberConfirm { name, via } | Command::SubscriberRemove { name, via } => {
                 (request.name, request.via) = (Some(name.clone()), Some(via.clone()));
             }
             Command::Reload => {}
@@ -248,6 +254,10 @@ impl Order {
                 via: fields.name("via", request.via.as_ref(), MAX_VIA_BYTES)?,
                 severity: request.severity.ok_or_else(|| bad("subscriber-add needs severity"))?,
                 pattern: fields.pattern()?,
+            },
+            "subscriber-confirm" => Command::SubscriberConfirm {
+                name: fields.name("name", request.name.as_ref(), MAX_NAME_BYTES)?,
+                via: fields.name("via", request.via.as_ref(), MAX_VIA_BYTES)?,
             },
             "subscriber-remove" => Command::SubscriberRemove {
                 name: fields.name("name", request.name.as_ref(), MAX_NAME_BYTES)?,
@@ -358,7 +368,7 @@ impl SavedRule {
     }
 }
 
-/// Somebody who asked to be told, under their medium and name.
+/// Somebody who is to be told, under their medium and name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Subscriber {
     /// Of what has been at least this bad.
@@ -369,6 +379,9 @@ pub struct Subscriber {
     pub author: String,
     /// When.
     pub since: UnixMillis,
+    /// When they agreed. Not yet, in what was kept by an earlier cprocessd: nobody had asked them.
+    #[serde(default)]
+    pub confirmed: Option<UnixMillis>,
 }
 
 impl Engine {
@@ -429,9 +442,10 @@ impl Engine {
             Command::RuleAdd { name, rule } => self.add_rule(name, rule, author),
             Command::RuleRemove { name } => self.remove_rule(&name, author),
             Command::SubscriberAdd { name, via, severity, pattern } => {
-                let subscriber = Subscriber { severity, pattern, author: author.clone(), since: self.wall };
-                self.subscribe(via, name, subscriber)
+                let (author, since) = (author.clone(), self.wall);
+                self.subscribe(via, name, Subscriber { severity, pattern, author, since, confirmed: None })
             }
+            Command::SubscriberConfirm { name, via } => self.confirm(via, name, author),
             Command::SubscriberRemove { name, via } => self.unsubscribe(via, name, author),
             Command::Reload => Ok(done(format!("{author} let the configuration be read again"))),
         }
@@ -518,26 +532,43 @@ impl Engine {
         }
     }
 
-    fn subscribe(&mut self, via: String, name: String, subscriber: Subscriber) -> Result<Ordered, ErrorBody> {
+    /// What is said of subscribers goes to the page and to every channel, so mail addresses are masked in it; the event's order
+    /// has them. Who has agreed to be told has agreed, whatever they are told of later.
+    fn subscribe(&mut self, via: String, name: String, mut subscriber: Subscriber) -> Result<Ordered, ErrorBody> {
         let key = (via, name);
-        if !self.subscribers.contains_key(&key) && self.subscribers.len() >= MAX_SUBSCRIBERS {
+        let known = self.subscribers.get(&key);
+        if known.is_none() && self.subscribers.len() >= MAX_SUBSCRIBERS {
             return Err(refused(format!("there are {MAX_SUBSCRIBERS} subscribers already; remove one first")));
         }
+        subscriber.confirmed = known.and_then(|known| known.confirmed);
         let (via, name) = key.clone();
         let Subscriber { severity, pattern, author, .. } = &subscriber;
-        let text = format!("{author} subscribed {name} by {via} to {pattern} from {severity}");
+        let text = format!("{} subscribed {} by {via} to {pattern} from {severity}", masked(author), masked(&name));
         self.save(Saved::Subscriber { via, name, subscriber: Some(subscriber.clone()) });
         self.subscribers.insert(key, subscriber);
+        Ok(done(text))
+    }
+
+    fn confirm(&mut self, via: String, name: String, author: &str) -> Result<Ordered, ErrorBody> {
+        let key = (via, name);
+        let Some(subscriber) = self.subscribers.get_mut(&key) else { return Err(not_subscribed(&key)) };
+        let (via, name) = key;
+        let text = format!("{} confirmed the subscription of {} by {via}", masked(author), masked(&name));
+        if subscriber.confirmed.is_none() {
+            subscriber.confirmed = Some(self.wall);
+            let subscriber = Some(subscriber.clone());
+            self.save(Saved::Subscriber { via, name, subscriber });
+        }
         Ok(done(text))
     }
 
     fn unsubscribe(&mut self, via: String, name: String, author: &str) -> Result<Ordered, ErrorBody> {
         let key = (via, name);
         if self.subscribers.remove(&key).is_none() {
-            return Err(not_found(format!("{:?} is not subscribed by {:?}", quoted(&key.1), quoted(&key.0))));
+            return Err(not_subscribed(&key));
         }
         let (via, name) = key;
-        let text = format!("{author} ended the subscription of {name} by {via}");
+        let text = format!("{} ended the subscription of {} by {via}", masked(author), masked(&name));
         self.save(Saved::Subscriber { via, name, subscriber: None });
         Ok(done(text))
     }
@@ -591,6 +622,10 @@ impl Engine {
         let text = format!("{author} let forget {pattern}: {} {addresses}", forgotten.len());
         Ordered { text, addresses: forgotten, unreached: Vec::new() }
     }
+}
+
+fn not_subscribed((via, name): &(String, String)) -> ErrorBody {
+    not_found(format!("{:?} is not subscribed by {:?}", quoted(name), quoted(via)))
 }
 
 /// What was done, for an answer.

@@ -143,6 +143,7 @@ impl Engine {
             pattern: subscriber.pattern.to_string(),
             author: subscriber.author.clone(),
             since: subscriber.since,
+            confirmed: subscriber.confirmed,
         };
         self.subscribers.iter().map(row).collect()
     }

@@ -151,7 +151,7 @@ impl Notifier {
     pub fn new(setup: &Setup) -> Self {
         let who = RECIPIENTS.iter().zip(&setup.wishes).enumerate().map(|(i, (name, wish))| {
             let lane = LANES[usize::from(i == 1)].to_owned();
-            ((*name).to_owned(), Who { lane, selection: wish.selection() })
+            ((*name).to_owned(), Who { lane, selection: Some(wish.selection()) })
         });
         let wishes = RECIPIENTS.iter().zip(&setup.wishes);
         Self {
@@ -265,7 +265,7 @@ impl Notifier {
     pub fn set_wish(&mut self, at: u64, recipient: usize, wish: &Wish) {
         let name = RECIPIENTS[recipient];
         self.wishes.get_mut(name).expect("a recipient").push(wish.clone());
-        self.who.get_mut(name).expect("a recipient").selection = wish.selection();
+        self.who.get_mut(name).expect("a recipient").selection = Some(wish.selection());
         let now = self.now(at);
         if let Some(process) = &mut self.process {
             process.desk.set_recipients(&self.who, self.give_up_after, now);

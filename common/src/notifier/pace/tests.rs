@@ -234,7 +234,7 @@ impl Desks {
         self.started = self.at;
         let (store, now) = (self.store.take().expect("it is closed"), self.now());
         let teller = Teller::new("csmsd", "mon".parse().expect("a host"), &["a".to_owned()], now);
-        let who = Who { lane: "lane".to_owned(), selection: Selection::at_least(Severity::Debug) };
+        let who = Who { lane: "lane".to_owned(), selection: Some(Selection::at_least(Severity::Debug)) };
         let who = self.paces.keys().map(|name| (name.clone(), who.clone())).collect();
         let give_up = Duration::from_hours(24);
         let (mut desk, _) = Desk::open(store, teller, &who, give_up, &Counters::default(), now).expect("a desk");

@@ -511,6 +511,26 @@ fn subscribers_are_kept() {
 }
 
 #[test]
+fn who_has_agreed_to_be_told_has_agreed_until_removed() {
+    let order = |name: &str| Request { name: Some("a@b.c".into()), via: Some("mail".into()), ..Request::order(name) };
+    let add = |severity| Request { severity: Some(severity), pattern: Some("*".into()), ..order("subscriber-add") };
+    let confirmed = |timeline: &Timeline| timeline.engine.subscriber_list()[0].confirmed;
+    let timeline = Timeline::new().order("1", order("subscriber-confirm"));
+    let refused = Some("not ordered: \"a@b.c\" is not subscribed by \"mail\"");
+    assert_eq!(timeline.told.last().map(String::as_str), refused);
+    let timeline = timeline.order("2", add(Severity::Err));
+    assert_eq!(confirmed(&timeline), None);
+    let timeline = timeline.at(5).order("3", order("subscriber-confirm")).restart();
+    let agreed = confirmed(&timeline);
+    assert_eq!(agreed, Some(wall(5000)));
+    // Again, and to be told of something else.
+    let timeline = timeline.at(9).order("4", order("subscriber-confirm")).order("5", add(Severity::Crit)).restart();
+    assert_eq!((confirmed(&timeline), timeline.engine.subscriber_list()[0].severity), (agreed, Severity::Crit));
+    let timeline = timeline.order("6", order("subscriber-remove")).order("7", add(Severity::Err));
+    assert_eq!(confirmed(&timeline), None);
+}
+
+#[test]
 fn an_address_is_explained() {
     let settings = Settings {
         rules: settings(&[("no www", "*!port:www absent for 1h WARN")]).rules,
@@ -582,6 +602,7 @@ fn an_order_travels_in_its_event() {
         Request { name: Some("r".into()), rule: Some("a > 5 WARN".into()), ..Request::order("rule-add") },
         Request { name: Some("r".into()), ..Request::order("rule-remove") },
         Request { name: Some("r".into()), via: Some("mail".into()), ..Request::order("subscriber-remove") },
+        Request { name: Some("r".into()), via: Some("mail".into()), ..Request::order("subscriber-confirm") },
         Request::order("reload"),
     ];
     for request in requests {
