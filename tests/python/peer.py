@@ -190,7 +190,7 @@ SERVICE = {
 }
 DOWN = {
     "incident": is_uuid, "address": str, "rule": str, "severity": SEVERITIES, "since": any_time, "text": str,
-    "acked": bool, "silenced": bool, "unreachable": bool, "step?": int, "suppressed_by?": [str],
+    "acked": bool, "silenced": bool, "unreachable": bool, "kind?": str, "step?": int, "suppressed_by?": [str],
 }
 VALUE = {"address": str, "value": number, "time": millis, "stale": bool}
 ALARM = {
