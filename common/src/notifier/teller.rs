@@ -221,7 +221,11 @@ impl Teller {
     /// or selects otherwise, is told what is open by now.
     pub(crate) fn set_recipients(&mut self, recipients: BTreeMap<String, Selection>) -> Vec<Output> {
         self.recipients = recipients;
-        let gone = self.selections.extract_if(.., |name, _| !self.recipients.contains_key(name));
+        // Also of who selects otherwise: before they have heard of all that is open they may select what they did.
+        let selects = |name: &String, selection: &String| {
+            self.recipients.get(name).is_some_and(|selected| format!("{selected:?}") == *selection)
+        };
+        let gone = self.selections.extract_if(.., |name, selection| !selects(name, selection));
         let outputs = gone.map(|(recipient, _)| Output::Selects { recipient, selection: None }).collect();
         if self.newcomers().next().is_some() {
             self.compare_at = self.last;
