@@ -1067,11 +1067,11 @@ fn whoever_is_new_or_selects_more_hears_of_what_is_open_once() {
 #[test]
 fn who_selects_less_for_a_while_hears_of_what_began_meanwhile() {
     let mut timeline = Timeline::new(&[("ops", Severity::Err)]);
-    timeline.recipients.get_mut("ops").expect("a recipient").selection.minimum = Severity::Crit;
+    timeline.recipients.get_mut("ops").expect("a recipient").selection = Some(Selection::at_least(Severity::Crit));
     timeline.set_recipients();
     // Nobody has answered what is open for CRIT by then.
     timeline = timeline.down(3, "a!b:c");
-    timeline.recipients.get_mut("ops").expect("a recipient").selection.minimum = Severity::Err;
+    timeline.recipients.get_mut("ops").expect("a recipient").selection = Some(Selection::at_least(Severity::Err));
     timeline.set_recipients();
     let mut timeline = timeline.until(5).expect([]);
     timeline.apply(Input::Compared { open: vec![row(3, "a!b:c")] });
