@@ -114,7 +114,7 @@ for form in FORMATS:
         snapshot, {"epoch": str, "seq": int, "hosts": [SERVER], "checks": [SERVICE], "incidents": [DOWN]}, "snapshot"
     )
     assert (snapshot["epoch"], snapshot["seq"]) == (events["epoch"], events["head_seq"])
-    assert snapshot["checks"] == services and snapshot["incidents"] == down
+    assert snapshot["checks"] == services and snapshot["incidents"] == down, (snapshot["incidents"], down)
 
     for socket in ["query", "cprocessd.sock"]:
         health = Asker(socket, form).ask("health")
