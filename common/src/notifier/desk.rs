@@ -5,14 +5,14 @@ use crate::address::Address;
 use crate::counters::Counters;
 use crate::database::DatabaseError;
 use crate::message::{Delivery, ErrorBody, LedgerRow, Request};
-use crate::notifier::outbox::{Age, Change, Folded, Outbox, Served};
+use crate::notifier::outbox::{Age, Change, Outbox, Served, Source};
 use crate::notifier::pace::{Cap, Pace, Verdict};
 pub use crate::notifier::store::Store;
 use crate::notifier::store::{Count, Write, Written};
 use crate::notifier::subscribers::Subscriber;
 pub use crate::notifier::teller::{Input, Now, Teller};
 use crate::notifier::teller::{Key, Output, Role};
-use crate::notifier::{Composed, Letter, Mark, MessageId, Outcome, Selection, Story};
+use crate::notifier::{Composed, Letter, Mark, MessageId, Outcome, Selection};
 use crate::subscriber::Cursor;
 use crate::time::{UnixMillis, for_people};
 use std::collections::BTreeMap;
@@ -233,22 +233,20 @@ impl Desk {
         mut composer: impl Composer,
     ) -> Result<Option<Outgoing>, DatabaseError> {
         self.follow_clock(now);
-        let Some(mut ready) = self.outbox.next(lane, now) else { return Ok(None) };
+        let Some(ready) = self.outbox.next(lane, now) else { return Ok(None) };
         let recipient = ready.recipient;
-        for folded in &mut ready.stories {
-            if folded.story.mark == Mark::Ended {
-                let told = self.teller.told(&recipient, &Key::of(&folded.story.event));
-                folded.story.told_in = told.and_then(|told| told.message);
-            }
+        let mut stories = ready.stories;
+        for story in stories.iter_mut().filter(|story| story.mark == Mark::Ended) {
+            let told = self.teller.told(&recipient, &Key::of(&story.event));
+            story.told_in = told.and_then(|told| told.message);
         }
-        let stories: Vec<Story> = ready.stories.iter().map(|folded| folded.story.clone()).collect();
         let waiting = stories.len();
         let mut told = waiting;
         // A message that is sent again keeps its name, even if the mark leaves room for less than it told.
-        let again = ready.again.then(|| self.outbox.message_id(&recipient, &sorted_items(&ready.stories)));
+        let again = ready.again.then(|| self.outbox.message_id(&recipient, &sorted_items(&ready.sources)));
         // A message's name depends on what it tells, and what fits into it may depend on its name: fewer each time round.
         let (id, items, bytes) = loop {
-            let items = sorted_items(&ready.stories[..told]);
+            let items = sorted_items(&ready.sources[..told]);
             let id = again.unwrap_or_else(|| self.outbox.message_id(&recipient, &items));
             let stories = &stories[..told];
             let letter = Letter { id, recipient: &recipient, stories, again: ready.again, now: now.wall };
@@ -262,8 +260,9 @@ impl Desk {
             }
             told = fits.max(1);
         };
-        for folded in ready.stories[..told].iter().filter(|folded| folded.begins) {
-            let key = Key::of(&folded.story.event);
+        let told_stories = stories[..told].iter().zip(&ready.sources);
+        for (story, _) in told_stories.filter(|(_, source)| source.begins) {
+            let key = Key::of(&story.event);
             if let Some(Output::Save { recipient, key, told }) = self.teller.told_in(&recipient, &key, id) {
                 self.writes.push(Write::Save { recipient, key, told });
             }
@@ -415,9 +414,9 @@ fn clock(now: Now) -> i64 {
     now.wall.0.saturating_sub(Age::at(now.monotonic).0)
 }
 
-/// The items of these stories, in the order of time.
-fn sorted_items(stories: &[Folded]) -> Vec<i64> {
-    let mut items: Vec<i64> = stories.iter().flat_map(|folded| folded.items.iter().copied()).collect();
+/// All of these items, in the order of time.
+fn sorted_items(sources: &[Source]) -> Vec<i64> {
+    let mut items: Vec<i64> = sources.iter().flat_map(|source| source.items.iter().copied()).collect();
     items.sort_unstable();
     items
 }

@@ -103,17 +103,18 @@ impl Age {
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {
     pub(crate) recipient: String,
-    pub(crate) stories: Vec<Folded>,
+    pub(crate) stories: Vec<Story>,
+    /// What each story is made of.
+    pub(crate) sources: Vec<Source>,
     /// Sent before, with an unknown outcome, and so to be sent as it was.
     pub(crate) again: bool,
     /// Messages pause after it, and it has to say so.
     pub(crate) last: bool,
 }
 
-/// A story and the items that it tells.
+/// The items that a story tells.
 #[derive(Clone, Debug)]
-pub(crate) struct Folded {
-    pub(crate) story: Story,
+pub(crate) struct Source {
     pub(crate) items: Vec<i64>,
     /// It tells of a beginning, not only that what is known to be open got worse.
     pub(crate) begins: bool,
@@ -440,7 +441,8 @@ impl Outbox {
         let (_, recipient, items, again, verdict) = ready.min_by_key(|(id, ..)| *id)?;
         let most = if again { usize::MAX } else { MAX_STORIES };
         let last = verdict == Verdict::Last;
-        Some(Ready { recipient: recipient.clone(), stories: fold(&items, most), again, last })
+        let (stories, sources) = fold(&items, most);
+        Some(Ready { recipient: recipient.clone(), stories, sources, again, last })
     }
 
     /// These items of a recipient go now, in one message.
@@ -796,7 +798,7 @@ fn hushed(quiet: Option<&Quiet>, worst: Severity) -> Option<Hold> {
 }
 
 /// One story per key, and one per single event: what is open first, then by severity, then by time. At most `most`.
-fn fold(items: &[&Item], most: usize) -> Vec<Folded> {
+fn fold(items: &[&Item], most: usize) -> (Vec<Story>, Vec<Source>) {
     let mut keys: BTreeMap<Key, Vec<&Item>> = BTreeMap::new();
     let mut sketches = Vec::new();
     for &item in items {
@@ -850,11 +852,11 @@ impl<'a> Sketch<'a> {
         (over, Reverse(self.mark.severity(last, self.worst)), self.mark.happened(last), self.items[0].id)
     }
 
-    fn folded(self) -> Folded {
+    fn folded(self) -> (Story, Source) {
         let event = Event { top_severity: self.worst, ..self.last().clone() };
         let outages = u32::try_from(self.outages).unwrap_or(u32::MAX);
         let begins = self.mark == Mark::Began && self.items.iter().any(|item| item.role == Role::Begin);
         let items = self.items.iter().map(|item| item.id).collect();
-        Folded { story: Story { mark: self.mark, event, outages, told_in: None }, items, begins }
+        (Story { mark: self.mark, event, outages, told_in: None }, Source { items, begins })
     }
 }
