@@ -430,7 +430,10 @@ impl Teller {
         let Some(known) = self.told.get_mut(recipient).and_then(|told| told.get_mut(&key)) else {
             return Some("its beginning was not told".to_owned());
         };
-        if !known.open || known.is_later_than(event) {
+        // Dated by when it was said, so a publisher that lags retires an earlier one while this one is open already.
+        let retires_earlier =
+            event.kind == Kind::Retired && event.incident != known.incident && event.since < known.since;
+        if !known.open || known.is_later_than(event) || retires_earlier {
             // Of what they know to be over this is a copy; of anything else they know nothing.
             return (known.incident != event.incident).then(|| "its beginning was not told".to_owned());
         }

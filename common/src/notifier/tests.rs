@@ -1333,6 +1333,32 @@ fn a_publisher_that_missed_an_end_does_not_remind_of_what_it_takes_to_last() {
 }
 
 #[test]
+fn a_publisher_that_lags_retires_nothing_that_began_later() {
+    let mut timeline = Timeline::ops();
+    timeline.publishers.push("b".to_owned());
+    let retired = |secs| Event { kind: Kind::Retired, ..up(secs, "x!y:", 1, Severity::Err) };
+    timeline
+        .restart()
+        .from("a", down(1, "x!y:", Severity::Err))
+        .until(5)
+        .from("a", retired(5))
+        .until(7)
+        .from("a", down(7, "x!y:", Severity::Err))
+        .until(20)
+        .from("b", down(1, "x!y:", Severity::Err))
+        .from("b", retired(20))
+        .from("b", down(7, "x!y:", Severity::Err))
+        .until(30)
+        .from("a", up(30, "x!y:", 7, Severity::Err))
+        .expect([
+            "0s ops: DOWN x!y:",
+            "5s ops: RETIRED x!y: after 4.0s",
+            "7s ops: DOWN x!y:",
+            "30s ops: UP x!y: after 23s",
+        ]);
+}
+
+#[test]
 fn a_publisher_that_lags_behind_the_snapshot_of_another_ends_nothing() {
     let mut timeline = Timeline::ops();
     timeline.publishers.push("b".to_owned());
