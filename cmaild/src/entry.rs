@@ -69,7 +69,7 @@ impl Entry {
             lines: plain::lines(&event.text, text_chars),
             is_said,
             facts: facts(story, now),
-            link: page.filter(|_| !story.is_test()).map(|page| page::link(page, &event.address)),
+            link: page.filter(|_| !story.is_test()).map(|page| page::link(page, &event.address, story.happened())),
         }
     }
 }

@@ -1,18 +1,21 @@
-//! Links to cwebd's page. What it looks at is in its URL behind `#`: a host, and words that all must be in an event.
+//! Links to cwebd's page. What it looks at is in its URL behind `#`: a host, words that all must be in an event, and a moment,
+//! the minute of which stands out.
 
 use common::address::Address;
+use common::time::UnixMillis;
 use std::fmt::Write;
 
 /// Characters of an address that becomes a filter: a longer one would make a link that mail readers break.
 const FILTER_CHARS: usize = 120;
 
-/// The page at `page`, showing what it has about an address: its host, and the events of the address.
-pub(crate) fn link(page: &str, address: &Address) -> String {
+/// The page at `page`, showing what it has about an address: its host, and the events of the address, at this moment.
+pub(crate) fn link(page: &str, address: &Address, at: UnixMillis) -> String {
     let mut link = format!("{page}#host={}", encoded(address.host().as_str()));
     let filter = address.to_string();
     if filter.chars().count() <= FILTER_CHARS {
         let _ = write!(link, "&filter={}", encoded(&filter));
     }
+    let _ = write!(link, "&at={}", at.0);
     link
 }
 
@@ -47,10 +50,10 @@ mod tests {
 
     #[test]
     fn a_link_shows_the_host_and_the_events_of_the_address() {
-        let link = |address: &str| link("https://x/", &address.parse().expect("an address"));
-        assert_eq!(link("web1!port:smtp (25)"), "https://x/#host=web1&filter=web1%21port%3Asmtp%20%2825%29");
-        assert_eq!(link("web1!a:\"><b>&ü"), "https://x/#host=web1&filter=web1%21a%3A%22%3E%3Cb%3E%26%C3%BC");
-        assert_eq!(link(&format!("web1!a:{}", "u".repeat(200))), "https://x/#host=web1");
+        let link = |address: &str| link("https://x/", &address.parse().expect("an address"), UnixMillis(17));
+        assert_eq!(link("web1!port:smtp (25)"), "https://x/#host=web1&filter=web1%21port%3Asmtp%20%2825%29&at=17");
+        assert_eq!(link("web1!a:\"><b>&ü"), "https://x/#host=web1&filter=web1%21a%3A%22%3E%3Cb%3E%26%C3%BC&at=17");
+        assert_eq!(link(&format!("web1!a:{}", "u".repeat(200))), "https://x/#host=web1&at=17");
     }
 
     #[test]

@@ -158,6 +158,19 @@ fn the_page_follows_without_reload_and_says_at_once_when_it_is_stale() {
     browser.wait(&format!("{SAW}('events has “nonsense” in it') && location.hash === '#filter=nonsense'"));
     browser.type_into("input[type=search]", "");
 
+    // Where the link of a mail leads: the event stands out, and later the page says that it has it no longer.
+    let events = web.suite.events();
+    let down = events.iter().find(|event| event["kind"] == "down").expect("it was down");
+    let at = down["time"].as_i64().expect("a time");
+    browser.eval(&format!("location.hash = '#filter=testhost%21port%3Awww&at={at}'"));
+    browser.wait(&format!("{SAW}('Marked is what happened within a minute of')"));
+    let id = down["id"].as_str().expect("an id");
+    browser.wait(&format!("document.querySelector('[data-event=\"{id}\"]').ariaCurrent === 'time'"));
+    browser.eval(&format!("location.hash = '#at={}'", at - 3_600_000));
+    browser.wait(&format!("{SAW}('nothing is left among the last') && !document.querySelector('[aria-current]')"));
+    browser.click(".then button");
+    browser.wait("!document.querySelector('.then') && location.hash === ''");
+
     // cprocessd stops, and the page says so before long; it is back, and so is the page.
     let stopped = common::time::UnixMillis::now();
     web.suite.daemon("cprocessd").signal(Signal::SIGSTOP);
