@@ -91,13 +91,14 @@ fn what_two_of_three_say_alike_is_told_once_whoever_dies() {
     wait_for("it is compared", || {
         (first.log("cmaild").matches("compared what is open").count() > streams.len()).then_some(())
     });
-    first.kill("cmaild");
     there.state("up", "x", now());
-    second.start("cprocessd");
-    first.start("cmaild");
     mailbox.wait_for("other!drill:x UP");
+    // Nor that the notifier dies.
+    first.kill("cmaild");
+    second.start("cprocessd");
     second.wait_for_event("down", "drill:c");
     here.state("up", "c", now());
+    first.start("cmaild");
     mailbox.wait_for("testhost!drill:c UP");
     there.state("down", "last", now());
     mailbox.wait_for("other!drill:last DOWN");
