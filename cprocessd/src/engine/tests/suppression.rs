@@ -696,6 +696,11 @@ fn of_two_relays_both_must_be_down() {
     assert_eq!(both.engine.down_list()[2].suppressed_by, ["unreachable:r1!alive:", "unreachable:r2!alive:"]);
     let timeline = both.live("r2").at(400);
     assert!(timeline.engine.down_list()[1].suppressed_by.is_empty());
+    // It could be heard over the other one, so it is down by itself.
+    let alone = relayed(settings(&[]), &[BY_R1, BY_R2]).at(100).silent("r1").silent("db1").at(200);
+    let unreachable = alone.engine.down_list().into_iter().filter(|row| row.unreachable);
+    assert_eq!(unreachable.map(|row| row.address.to_string()).collect::<Vec<_>>(), [SQL]);
+    alone.expect(["110500ms CRIT down db1!alive:", "110500ms CRIT down r1!alive:"]);
 }
 
 #[test]
