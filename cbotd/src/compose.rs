@@ -22,7 +22,6 @@ const WORTH_WAITING: usize = 3;
 const MAX_TEXT_CHARS: usize = 200;
 /// Of an address. Units may have a kilobyte, and every line has to hold at least one address whole or cut here.
 const MAX_ADDRESS_BYTES: usize = 160;
-
 /// And what several have in common.
 const MAX_COMMON_BYTES: usize = 80;
 /// So many that have something in common have lines of their own.

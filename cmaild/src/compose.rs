@@ -99,7 +99,7 @@ pub(crate) struct Content<'a> {
     /// What the reader must know of this mail itself.
     pub(crate) notes: Vec<String>,
     pub(crate) entries: Vec<Entry>,
-    /// What is no story.
+    /// What is told by its name or number only, or is no story.
     pub(crate) lists: Vec<List>,
     /// What is said in sentences, a paragraph each.
     pub(crate) words: Vec<String>,
@@ -126,7 +126,7 @@ pub(crate) struct List {
 }
 
 impl Composer {
-    /// Writes all of the letter's stories into one mail, but a digest has one to itself.
+    /// Writes all of the letter's stories into one mail, but a digest or a question has one to itself.
     pub fn compose(&self, to: &To, letter: &Letter<'_>) -> Composed {
         if let [story, ..] = letter.stories
             && let Some(digest) = Digest::of(story)

@@ -150,6 +150,15 @@ impl Process {
         self.child.stdout.take().expect("its output is piped")
     }
 
+    /// CPU seconds so far, those of threads that ended included.
+    #[track_caller]
+    pub fn cpu_secs(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("the name is in parentheses");
+        // utime and stime of proc_pid_stat(5), in ticks that are a hundredth of a second on every Linux of today.
+        fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("a number") / 100.0).sum()
+    }
+
     /// A line of /proc/PID/status in bytes.
     pub fn memory(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
@@ -307,6 +316,21 @@ impl Suite {
     pub fn counter(&self, daemon: &str, name: &str) -> u64 {
         let health = wait_for("health answers", || self.ask(&format!("{daemon}.sock"), r#"{"query":"health"}"#));
         health["counters"][name].as_u64().unwrap_or(0)
+    }
+
+    /// A notifier's ledger, all of it.
+    #[track_caller]
+    pub fn ledger(&self, notifier: &str) -> Vec<Value> {
+        let mut rows: Vec<Value> = Vec::new();
+        loop {
+            let after = rows.last().map_or(0, |row| row["item"].as_i64().expect("a number"));
+            let question = format!(r#"{{"query":"ledger","after":{after},"limit":10000}}"#);
+            let more = wait_for("the ledger", || self.ask(&format!("{notifier}.sock"), &question));
+            match more.as_array() {
+                Some(more) if !more.is_empty() => rows.extend(more.iter().cloned()),
+                _ => return rows,
+            }
+        }
     }
 
     /// Every event of cprocessd's journal.

@@ -174,16 +174,7 @@ fn sms_configuration(kannel: &Kannel, dir: &Path) -> String {
 
 /// The rows of a notifier's ledger about faults, all of them.
 fn ledger(suite: &Suite, daemon: &str) -> Vec<Value> {
-    let mut rows: Vec<Value> = Vec::new();
-    loop {
-        let after = rows.last().map_or(0, |row| row["item"].as_i64().expect("a number"));
-        let question = format!(r#"{{"query":"ledger","after":{after},"limit":10000}}"#);
-        let more = wait_for("the ledger", || suite.ask(&format!("{daemon}.sock"), &question));
-        match more.as_array() {
-            Some(more) if !more.is_empty() => rows.extend(more.iter().cloned()),
-            _ => break,
-        }
-    }
+    let mut rows = suite.ledger(daemon);
     rows.retain(|row| row["address"].as_str().is_some_and(|address| address.contains("!drill:fault")));
     rows
 }

@@ -93,27 +93,6 @@ fn configurations(suite: &Suite, exim: &Exim, kannel: &Kannel, server: &Server) 
     ]
 }
 
-/// The ledger, all of it.
-fn ledger(suite: &Suite, daemon: &str) -> Vec<Value> {
-    let mut rows: Vec<Value> = Vec::new();
-    loop {
-        let after = rows.last().map_or(0, |row| row["item"].as_i64().expect("a number"));
-        let question = format!(r#"{{"query":"ledger","after":{after},"limit":10000}}"#);
-        let more = wait_for("the ledger", || suite.ask(&format!("{daemon}.sock"), &question));
-        match more.as_array() {
-            Some(more) if !more.is_empty() => rows.extend(more.iter().cloned()),
-            _ => return rows,
-        }
-    }
-}
-
-/// CPU seconds so far, those of threads that ended included.
-fn cpu(suite: &mut Suite, daemon: &str) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", suite.daemon(daemon).pid())).expect("it runs");
-    let (_, fields) = stat.rsplit_once(')').expect("the name is in parentheses");
-    fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("a number") / 100.0).sum()
-}
-
 #[test]
 fn in_a_storm_the_worst_is_said_at_once_and_all_of_it_is_accounted_for() {
     let to_the_end = std::env::var_os("CAIRN_STORM_TO_THE_END").is_some();
@@ -133,7 +112,7 @@ fn in_a_storm_the_worst_is_said_at_once_and_all_of_it_is_accounted_for() {
         (rows.as_array()?.iter().filter(|row| row["service"] == "drill").count() == HOSTS * UNITS).then_some(())
     });
 
-    let before = DAEMONS.map(|daemon| cpu(&mut suite, daemon));
+    let before = DAEMONS.map(|daemon| suite.daemon(daemon).cpu_secs());
     // One after the other, so the worst comes amid the others, and so does its end.
     fleet.change("0-50", "down", 800);
     let happened = UnixMillis::now().0;
@@ -164,13 +143,13 @@ fn in_a_storm_the_worst_is_said_at_once_and_all_of_it_is_accounted_for() {
         });
     }
     // Before they are asked for all that they have on record.
-    let cpu = DAEMONS.map(|daemon| cpu(&mut suite, daemon));
+    let cpu = DAEMONS.map(|daemon| suite.daemon(daemon).cpu_secs());
     let rss = DAEMONS.map(|daemon| suite.daemon(daemon).memory("VmHWM:"));
 
     // In the channel.
     assert_eq!(observer.count("cairn@127.0.0.1 QUIT"), 0, "InspIRCd has disconnected it");
     assert_eq!(observer.count("cairn@127.0.0.1 JOIN #ops"), 1);
-    let heard = ledger(&suite, "cbotd");
+    let heard = suite.ledger("cbotd");
     let core = heard.iter().find(|row| row["address"] == CORE).expect("a row");
     let queued = core["queued"].as_i64().expect("ms");
     assert!(said - queued <= 10_000, "the worst was said after {} ms", said - queued);
@@ -179,7 +158,7 @@ fn in_a_storm_the_worst_is_said_at_once_and_all_of_it_is_accounted_for() {
         // Exim and Kannel take their time between accepting and delivering, and we a moment to write down what they accepted.
         let (rows, told, arrived) = wait_at_most(Duration::from_mins(1), "what was sent is there", || {
             let told = read(daemon, &exim, &observer, &kannel);
-            let rows = ledger(&suite, daemon);
+            let rows = suite.ledger(daemon);
             let arrived = copies(&sent(&rows), &told).ok()?;
             arrived.iter().all(|copies| copies.whole > 0).then_some((rows, told, arrived))
         });
@@ -205,7 +184,7 @@ fn in_a_storm_the_worst_is_said_at_once_and_all_of_it_is_accounted_for() {
             waiting.len()
         );
     }
-    let texted = ledger(&suite, "csmsd");
+    let texted = suite.ledger("csmsd");
     let accepted = |message: &str| texted.iter().find(|row| row["message"] == message)?["changed"].as_i64();
     let texts: Vec<i64> = sent(&texted).iter().map(|sent| accepted(&sent.message).expect("ms")).collect();
     for (most, secs) in BUCKETS {

@@ -166,6 +166,7 @@ fn the_page_follows_without_reload_and_says_at_once_when_it_is_stale() {
     browser.wait(&format!("{SAW}('Marked is what happened within a minute of')"));
     let id = down["id"].as_str().expect("an id");
     browser.wait(&format!("document.querySelector('[data-event=\"{id}\"]').ariaCurrent === 'time'"));
+    browser.screenshot("minute");
     browser.eval(&format!("location.hash = '#at={}'", at - 3_600_000));
     browser.wait(&format!("{SAW}('nothing is left among the last') && !document.querySelector('[aria-current]')"));
     browser.click(".then button");

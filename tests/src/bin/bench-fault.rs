@@ -68,7 +68,7 @@ fn main() {
     let (_watch, lines) = watch(&suite);
 
     let load = load();
-    let before = DAEMONS.map(|daemon| cpu(&mut suite, daemon));
+    let before = DAEMONS.map(|daemon| suite.daemon(daemon).cpu_secs());
     let began = Instant::now();
     let mut moments = Moments::from_environment();
     let mut faults = Vec::new();
@@ -90,7 +90,7 @@ fn main() {
         });
     }
     let elapsed = began.elapsed().as_secs_f64();
-    let after = DAEMONS.map(|daemon| cpu(&mut suite, daemon));
+    let after = DAEMONS.map(|daemon| suite.daemon(daemon).cpu_secs());
 
     for fault in &mut faults {
         let drawn = format!("drawn['{}']", fault.incident);
@@ -225,14 +225,6 @@ fn row(mut values: Vec<i64>) -> String {
     values.sort_unstable();
     let median = i64::midpoint(values[(FAULTS - 1) / 2], values[FAULTS / 2]);
     format!("{median:8} {:8}", values[FAULTS - 1])
-}
-
-/// CPU seconds so far, those of threads that ended included.
-fn cpu(suite: &mut Suite, daemon: &str) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", suite.daemon(daemon).pid())).expect("it runs");
-    let (_, fields) = stat.rsplit_once(')').expect("the name is in parentheses");
-    // utime and stime of proc_pid_stat(5), in ticks that are a hundredth of a second on every Linux of today.
-    fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("a number") / 100.0).sum()
 }
 
 /// Processes that ran or waited for a core, over the last minute: a busy machine tells slower.
